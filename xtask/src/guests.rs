@@ -1,0 +1,146 @@
+//! `cargo xtask guests`: fetches and builds the real guests that tests and benchmarks boot.
+//!
+//! Everything comes from Debian packages and goes to a cache outside the source tree:
+//! `$TRIVIUM_GUESTS`, else `$XDG_CACHE_HOME/trivium/guests`, else `~/.cache/trivium/guests`.
+//! A test opens `<cache>/<guest>/<file>`:
+//!
+//! | guest | files | what it is |
+//! |---|---|---|
+//! | `cloud` | `vmlinuz` | Debian's 64-bit cloud kernel, of the reference guest |
+//! | `initrd` | `initrd` | the reference guest's user space, 64-bit |
+//! | `linux686` | `vmlinuz` | Debian's 32-bit kernel without PAE |
+//! | `linux686pae` | `vmlinuz` | Debian's 32-bit kernel with PAE |
+//! | `initrd386` | `initrd` | the same user space, 32-bit |
+//! | `installer-amd64` | `linux`, `initrd.gz` | Debian's installer, text, 64-bit |
+//! | `installer-i386` | `linux`, `initrd.gz` | Debian's installer, text, 32-bit |
+//! | `memtest86+` | `memtest86+x64.bin`, `memtest86+ia32.bin` | memtest86+ as a Linux kernel |
+//!
+//! Beside them `guest.json` names the packages with their versions and the sizes of the files.
+//! A guest whose `guest.json` fits its recipe and its files is complete and left alone; any other
+//! is built in a temporary folder of the cache and renamed into place. What the user space prints
+//! on the console is told in `guests/initrd/init.sh`.
+
+mod apt;
+mod cache;
+mod catalogue;
+mod cpio;
+mod initrd;
+mod unpack;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::interrupt;
+use apt::Apt;
+use cache::Cache;
+use catalogue::{GUESTS, Guest, Recipe};
+
+/// Arguments of `cargo xtask guests`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only list the guests, and which of them are present
+    #[arg(long)]
+    list: bool,
+    /// The guests to fetch; all of them when none is named
+    #[arg(value_parser = PossibleValuesParser::new(GUESTS.iter().map(|guest| guest.name)))]
+    name: Vec<String>,
+}
+
+/// Lists or fetches the guests that `args` names.
+pub fn run(args: &Args) -> Result<()> {
+    let chosen: Vec<&Guest> = GUESTS.iter().filter(|guest| is_chosen(guest, &args.name)).collect();
+    let cache = Cache::open()?;
+    if args.list { list(&cache, &chosen) } else { fetch(&cache, &chosen) }
+}
+
+/// Fetches every guest that is not present yet; for the commands that boot them.
+pub fn fetch_all() -> Result<()> {
+    fetch(&Cache::open()?, &GUESTS.iter().collect::<Vec<_>>())
+}
+
+/// Where `guest`'s `file` is, once fetched.
+pub fn path(guest: &str, file: &str) -> Result<std::path::PathBuf> {
+    Ok(Cache::open()?.guest(guest).join(file))
+}
+
+fn is_chosen(guest: &Guest, names: &[String]) -> bool {
+    names.is_empty() || names.iter().any(|name| name == guest.name)
+}
+
+fn list(cache: &Cache, guests: &[&Guest]) -> Result<()> {
+    println!("Guests in {}", cache.root().display());
+    for guest in guests {
+        let state = match cache.complete(guest) {
+            Some(manifest) => manifest.packages.join(", "),
+            None => "absent".into(),
+        };
+        println!("  {:16} {} ({state})", guest.name, guest.about);
+    }
+    Ok(())
+}
+
+fn fetch(cache: &Cache, guests: &[&Guest]) -> Result<()> {
+    println!("Guests in {}", cache.root().display());
+    let _lock = cache.lock()?;
+    for guest in guests {
+        interrupt::check()?;
+        if cache.complete(guest).is_some() {
+            println!("  {:16} present", guest.name);
+            continue;
+        }
+        let start = Instant::now();
+        let packages = build(cache, guest).with_context(|| format!("Guest {}", guest.name))?;
+        let seconds = start.elapsed().as_secs_f64();
+        println!("  {:16} built in {seconds:.1} s from {}", guest.name, packages.join(", "));
+    }
+    Ok(())
+}
+
+/// Builds one guest and puts it in place; returns its packages.
+fn build(cache: &Cache, guest: &Guest) -> Result<Vec<String>> {
+    let bar = progress(guest);
+    let work = cache.temporary()?;
+    let out = work.path().join("out");
+    std::fs::create_dir(&out)?;
+    let packages = make(cache, guest, work.path(), &out, &bar)?;
+    bar.finish_and_clear();
+    interrupt::check()?;
+    cache.commit(guest, &out, packages)
+}
+
+/// Makes the files of `guest` in `out`, with `work` for what is needed on the way.
+fn make(
+    cache: &Cache,
+    guest: &Guest,
+    work: &Path,
+    out: &Path,
+    bar: &ProgressBar,
+) -> Result<Vec<String>> {
+    let source = guest.source();
+    let apt = Apt::new(&cache.root().join(".apt"), source.arch)?;
+    bar.set_message(format!("reading the {} package lists", source.arch));
+    apt.update(&mut || bar.tick())?;
+    let package = apt.resolve(source)?;
+    bar.set_message(package.to_string());
+    bar.set_length(package.size);
+    let deb = apt.download(&package, work, &mut |bytes| bar.set_position(bytes))?;
+    bar.set_message(format!("unpacking {}", package.name));
+    match guest.recipe {
+        Recipe::Members { members, .. } => {
+            unpack::members(&deb, members, work, out, &mut || bar.tick())?;
+        }
+        Recipe::Initrd { .. } => initrd::build(&deb, work, out, &mut || bar.tick())?,
+    }
+    Ok(vec![package.to_string()])
+}
+
+/// A bar on standard error; hidden by indicatif when that is no terminal.
+fn progress(guest: &Guest) -> ProgressBar {
+    let template = "  {prefix:16} {bar:24} {bytes:>10}/{total_bytes:10} {msg}";
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(1).with_style(style).with_prefix(guest.name)
+}

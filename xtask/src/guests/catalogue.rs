@@ -1,0 +1,182 @@
+//! The table of guests: what each is, which package it comes from, which files it leaves.
+
+use flate2::Crc;
+
+use super::initrd::INIT;
+
+/// One guest of the cache.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its folder in the cache.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub about: &'static str,
+    /// How it is made.
+    pub recipe: Recipe,
+}
+
+/// A Debian package of an architecture.
+#[derive(Debug)]
+pub struct Source {
+    /// Debian's name of the architecture: `amd64`, `i386`.
+    pub arch: &'static str,
+    /// The package, or a metapackage.
+    pub package: &'static str,
+    /// For a metapackage: what the name of the dependency that is wanted starts with.
+    pub depends: Option<&'static str>,
+}
+
+/// A file of a package and the name that it gets in the cache.
+#[derive(Debug)]
+pub struct Member {
+    /// Path in the package as `tar --wildcards` takes it.
+    pub pattern: &'static str,
+    /// Name in the guest's folder.
+    pub file: &'static str,
+}
+
+/// How a guest is made from its package.
+#[derive(Debug)]
+pub enum Recipe {
+    /// Files of the package as they are.
+    Members {
+        /// The package.
+        source: Source,
+        /// The files.
+        members: &'static [Member],
+    },
+    /// A gzipped cpio archive with busybox and our `/init`.
+    Initrd {
+        /// The package with a static busybox.
+        source: Source,
+    },
+}
+
+impl Guest {
+    /// The package that the guest is made from.
+    pub fn source(&self) -> &Source {
+        match &self.recipe {
+            Recipe::Members { source, .. } | Recipe::Initrd { source } => source,
+        }
+    }
+
+    /// The files that the guest leaves in its folder.
+    pub fn files(&self) -> Vec<&'static str> {
+        match &self.recipe {
+            Recipe::Members { members, .. } => members.iter().map(|member| member.file).collect(),
+            Recipe::Initrd { .. } => vec!["initrd"],
+        }
+    }
+
+    /// Changes when the recipe does, so that a guest of an older recipe is built again.
+    pub fn fingerprint(&self) -> u32 {
+        let mut crc = Crc::new();
+        crc.update(format!("{:?}", self.recipe).as_bytes());
+        if let Recipe::Initrd { .. } = self.recipe {
+            crc.update(INIT.as_bytes());
+            crc.update(super::initrd::APPLETS.join(" ").as_bytes());
+        }
+        crc.sum()
+    }
+}
+
+const VMLINUZ: &[Member] = &[Member { pattern: "./boot/vmlinuz-*", file: "vmlinuz" }];
+
+const fn kernel(arch: &'static str, package: &'static str) -> Recipe {
+    let source = Source { arch, package, depends: Some("linux-image-") };
+    Recipe::Members { source, members: VMLINUZ }
+}
+
+const fn plain(arch: &'static str, package: &'static str) -> Source {
+    Source { arch, package, depends: None }
+}
+
+/// Every guest, in the order in which they are fetched.
+pub const GUESTS: &[Guest] = &[
+    Guest {
+        name: "cloud",
+        about: "Debian's 64-bit cloud kernel",
+        recipe: kernel("amd64", "linux-image-cloud-amd64"),
+    },
+    Guest {
+        name: "initrd",
+        about: "user space of the reference guest, 64-bit",
+        recipe: Recipe::Initrd { source: plain("amd64", "busybox-static") },
+    },
+    Guest {
+        name: "linux686",
+        about: "Debian's 32-bit kernel without PAE",
+        recipe: kernel("i386", "linux-image-686"),
+    },
+    Guest {
+        name: "linux686pae",
+        about: "Debian's 32-bit kernel with PAE",
+        recipe: kernel("i386", "linux-image-686-pae"),
+    },
+    Guest {
+        name: "initrd386",
+        about: "user space of the reference guest, 32-bit",
+        recipe: Recipe::Initrd { source: plain("i386", "busybox-static") },
+    },
+    Guest {
+        name: "installer-amd64",
+        about: "Debian's installer, text, 64-bit",
+        recipe: Recipe::Members {
+            source: plain("amd64", "debian-installer-12-netboot-amd64"),
+            members: &[
+                Member {
+                    pattern: "./usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/linux",
+                    file: "linux",
+                },
+                Member {
+                    pattern: "./usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/initrd.gz",
+                    file: "initrd.gz",
+                },
+            ],
+        },
+    },
+    Guest {
+        name: "installer-i386",
+        about: "Debian's installer, text, 32-bit",
+        recipe: Recipe::Members {
+            source: plain("i386", "debian-installer-12-netboot-i386"),
+            members: &[
+                Member {
+                    pattern: "./usr/lib/debian-installer/images/12/i386/text/debian-installer/i386/linux",
+                    file: "linux",
+                },
+                Member {
+                    pattern: "./usr/lib/debian-installer/images/12/i386/text/debian-installer/i386/initrd.gz",
+                    file: "initrd.gz",
+                },
+            ],
+        },
+    },
+    Guest {
+        name: "memtest86+",
+        about: "memtest86+ as a Linux kernel, 64- and 32-bit",
+        recipe: Recipe::Members {
+            source: plain("amd64", "memtest86+"),
+            members: &[
+                Member { pattern: "./boot/memtest86+x64.bin", file: "memtest86+x64.bin" },
+                Member { pattern: "./boot/memtest86+ia32.bin", file: "memtest86+ia32.bin" },
+            ],
+        },
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_fingerprints_are_unique() {
+        let mut names: Vec<_> = GUESTS.iter().map(|guest| guest.name).collect();
+        let mut prints: Vec<_> = GUESTS.iter().map(Guest::fingerprint).collect();
+        names.sort_unstable();
+        prints.sort_unstable();
+        names.dedup();
+        prints.dedup();
+        assert_eq!((names.len(), prints.len()), (GUESTS.len(), GUESTS.len()));
+    }
+}
