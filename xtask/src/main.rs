@@ -1,6 +1,7 @@
 //! Developer commands, run as `cargo xtask <command>`.
 #![forbid(unsafe_code)]
 
+mod ci;
 mod guests;
 mod interrupt;
 mod process;
@@ -19,6 +20,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run what continuous integration runs: format, clippy, docs, guests, tests
+    Ci(ci::Args),
     /// Fetch and build the real guests that tests and benchmarks boot
     Guests(guests::Args),
 }
@@ -26,6 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = interrupt::install().and_then(|()| match cli.command {
+        Command::Ci(args) => ci::run(&args),
         Command::Guests(args) => guests::run(&args),
     });
     match result {
