@@ -1,1 +1,20 @@
-//! placeholder
+//! The devices of a PC, each a register core that can be tested without a machine and a thin
+//! adapter to the traits of `trivium-chipset`.
+
+#![forbid(unsafe_code)]
+
+mod access;
+#[cfg(test)]
+mod test_support;
+
+// Interrupts and time.
+pub mod pic;
+pub mod pit;
+pub mod rtc;
+
+// Keyboard, serial line and the small ports of the ISA bridge.
+pub mod i8042;
+pub mod ports;
+pub mod power;
+pub mod sys;
+pub mod uart16550;

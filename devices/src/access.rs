@@ -1,0 +1,27 @@
+//! What the devices share: the rule for 8-bit registers, and a warning that is given once.
+
+use trivium_chipset::{AccessWidth, BusError, BusResult};
+
+/// Refuses accesses wider than the 8 bits of an ISA register; the bus then splits them.
+pub(crate) fn byte_only(width: AccessWidth) -> BusResult<()> {
+    match width {
+        AccessWidth::Byte => Ok(()),
+        AccessWidth::Word | AccessWidth::Dword => Err(BusError::Width),
+    }
+}
+
+/// The low byte of a value from the bus.
+pub(crate) fn low_byte(value: u32) -> u8 {
+    value.to_le_bytes()[0]
+}
+
+/// Logs a warning the first time this line is reached: what a guest can provoke must not fill logs.
+macro_rules! warn_once {
+    ($($message:tt)+) => {{
+        static DONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        if !DONE.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            log::warn!($($message)+);
+        }
+    }};
+}
+pub(crate) use warn_once;

@@ -1,0 +1,1 @@
+//! The small ports against their descriptions.
