@@ -9,6 +9,7 @@ pub mod bits;
 pub mod exception;
 pub mod state;
 pub mod vcpu;
+pub mod walk;
 
 pub use exception::{Exception, Vector};
 pub use state::CpuState;

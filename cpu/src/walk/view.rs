@@ -1,0 +1,51 @@
+//! A CPU's own copy of the memory map, so that a page walk takes no lock.
+
+use std::sync::Arc;
+
+use trivium_memory::{Backing, FlatMap, GuestMemory, GuestPhysAddr};
+
+/// The flat map as it was at one generation of [`GuestMemory`], with the state of the A20 gate.
+#[derive(Debug, Clone)]
+pub struct MemoryView {
+    map: Arc<FlatMap>,
+    a20_mask: u64,
+    generation: u64,
+    /// The largest range of RAM: (start, size, offset in the arena). Most page tables lie there.
+    main: (u64, u64, usize),
+}
+
+impl MemoryView {
+    /// The present map.
+    #[must_use]
+    pub fn new(memory: &GuestMemory) -> Self {
+        // The generation first: a change meanwhile makes the next `refresh` take the map again.
+        let generation = memory.generation();
+        let map = memory.map();
+        let a20_mask = if memory.a20() { !0 } else { !(1 << 20) };
+        let main = map.ram().map(|(start, end, offset)| (start, end - start, offset));
+        let main = main.max_by_key(|&(_, size, _)| size).unwrap_or_default();
+        Self { map, a20_mask, generation, main }
+    }
+
+    /// Takes the map again if it has changed; says whether it had.
+    pub fn refresh(&mut self, memory: &GuestMemory) -> bool {
+        let changed = memory.generation() != self.generation;
+        if changed {
+            *self = Self::new(memory);
+        }
+        changed
+    }
+
+    /// What lies at a guest-physical address, through the A20 gate.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, gpa: u64) -> Backing {
+        let gpa = gpa & self.a20_mask;
+        let (start, size, offset) = self.main;
+        let within = gpa.wrapping_sub(start);
+        if within < size {
+            return Backing::Ram(offset + within as usize);
+        }
+        self.map.lookup(GuestPhysAddr(gpa))
+    }
+}
