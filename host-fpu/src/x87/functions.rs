@@ -1,0 +1,127 @@
+//! x87 instructions on registers alone: roots, remainders, scaling, transcendentals, constants.
+
+use super::{Code, Frame, X87Env, X87Result, load_a, load_b, run, x87_code};
+use crate::F80;
+
+/// An instruction that replaces ST(0).
+pub trait X87Unary {
+    /// Computes on ST(0). FSIN and FCOS out of range set C2 and give ST(0) back.
+    fn apply(env: X87Env, st0: F80) -> X87Result;
+}
+
+/// An instruction on ST(0) and ST(1) with one result.
+pub trait X87Binary {
+    /// Computes on ST(0) and ST(1). FPREM, FPREM1 and FSCALE replace ST(0); FYL2X, FYL2XP1 and
+    /// FPATAN pop and replace the new ST(0).
+    fn apply(env: X87Env, st0: F80, st1: F80) -> X87Result;
+}
+
+/// What an instruction gives that replaces ST(0) and then pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct X87Pair {
+    /// The pushed value, the new ST(0): significand (FXTRACT), cosine (FSINCOS), 1.0 (FPTAN).
+    pub pushed: F80,
+    /// What replaces the old ST(0), the new ST(1): exponent (FXTRACT), sine (FSINCOS), tangent (FPTAN).
+    pub replaced: F80,
+    /// As [`X87Result::status`]. With C2 set by FSINCOS and FPTAN nothing is replaced or pushed.
+    pub status: u16,
+}
+
+/// An instruction that replaces ST(0) and pushes.
+pub trait X87Extract {
+    /// Computes on ST(0).
+    fn apply(env: X87Env, st0: F80) -> X87Pair;
+}
+
+/// Defines instructions on one register.
+macro_rules! unary_ops {
+    ($($name:ident $mnemonic:literal;)*) => {$(
+        #[doc = concat!("`", $mnemonic, "`")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name;
+        x87_code!($name, [load_a!(), $mnemonic], ["fstp tbyte ptr [{f} + 32]"]);
+        impl X87Unary for $name {
+            #[inline(always)]
+            fn apply(env: X87Env, st0: F80) -> X87Result {
+                let mut frame = Frame::new(env, st0, F80::ZERO);
+                let status = run::<$name>(env, &mut frame);
+                X87Result { value: frame.r, status }
+            }
+        }
+    )*};
+}
+
+unary_ops! { Fsqrt "fsqrt"; Frndint "frndint"; F2xm1 "f2xm1"; Fsin "fsin"; Fcos "fcos"; }
+
+/// Defines instructions on two registers and what they leave on the stack.
+macro_rules! binary_ops {
+    ($($name:ident $mnemonic:literal $out:tt;)*) => {$(
+        #[doc = concat!("`", $mnemonic, "`")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name;
+        x87_code!($name, [load_b!(), load_a!(), $mnemonic], $out);
+        impl X87Binary for $name {
+            #[inline(always)]
+            fn apply(env: X87Env, st0: F80, st1: F80) -> X87Result {
+                let mut frame = Frame::new(env, st0, st1);
+                let status = run::<$name>(env, &mut frame);
+                X87Result { value: frame.r, status }
+            }
+        }
+    )*};
+}
+
+binary_ops! {
+    Fprem "fprem" ["fstp tbyte ptr [{f} + 32]", "fstp st(0)"];
+    Fprem1 "fprem1" ["fstp tbyte ptr [{f} + 32]", "fstp st(0)"];
+    Fscale "fscale" ["fstp tbyte ptr [{f} + 32]", "fstp st(0)"];
+    Fyl2x "fyl2x" ["fstp tbyte ptr [{f} + 32]"];
+    Fyl2xp1 "fyl2xp1" ["fstp tbyte ptr [{f} + 32]"];
+    Fpatan "fpatan" ["fstp tbyte ptr [{f} + 32]"];
+}
+
+/// Defines instructions with two results. FSINCOS and FPTAN push only if C2 stays clear, so they
+/// have no quick form.
+macro_rules! extract_ops {
+    ($($name:ident $mnemonic:literal $($full:ident)?;)*) => {$(
+        #[doc = concat!("`", $mnemonic, "`")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name;
+        x87_code!($name, [load_a!(), $mnemonic],
+            ["fstp tbyte ptr [{f} + 32]", "fstp tbyte ptr [{f} + 48]"] $(, $full)?);
+        impl X87Extract for $name {
+            #[inline(always)]
+            fn apply(env: X87Env, st0: F80) -> X87Pair {
+                let mut frame = Frame::new(env, st0, F80::ZERO);
+                let status = run::<$name>(env, &mut frame);
+                X87Pair { pushed: frame.r, replaced: frame.q, status }
+            }
+        }
+    )*};
+}
+
+extract_ops! { Fxtract "fxtract"; Fsincos "fsincos" full; Fptan "fptan" full; }
+
+/// Defines the functions that give constants, which raise nothing.
+macro_rules! constants {
+    ($($name:ident $code:ident $value:literal;)*) => {$(
+        struct $code;
+        x87_code!($code, [stringify!($name)], ["fstp tbyte ptr [{f} + 32]"]);
+
+        #[doc = concat!("`", stringify!($name), "`: ", $value, ", rounded as the control word says.")]
+        #[inline]
+        pub fn $name(control: u16) -> F80 {
+            let mut frame = Frame::new(X87Env { control, status: 0 }, F80::ZERO, F80::ZERO);
+            $code::quick(&mut frame);
+            frame.r
+        }
+    )*};
+}
+
+constants! {
+    fldl2t Fldl2t "log2(10)";
+    fldl2e Fldl2e "log2(e)";
+    fldpi Fldpi "pi";
+    fldlg2 Fldlg2 "log10(2)";
+    fldln2 Fldln2 "ln(2)";
+}
