@@ -1,0 +1,237 @@
+//! Builds the guest programs with the C compiler, used as assembler and linker; `loops/` is C.
+//!
+//! Each program becomes `OUT_DIR/<name>.bin`, a 64 KiB ROM image laid out by `boot/rom.ld`.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+/// Boot code that is written for one mode.
+const BOOT: &[&str] =
+    &["reset", "real", "clock", "protected", "paging", "long", "start", "map", "interrupts"];
+/// Boot code that is assembled once for each mode.
+const BOOT_EACH_MODE: &[&str] = &["serial", "steps", "power"];
+
+const DEMO: &[&str] = &["demo", "timer", "faults", "user", "primes", "mandelbrot", "sort"];
+
+/// Loops in C: source, and whether to map memory with large pages.
+const LOOPS: &[(&str, bool)] = &[];
+
+const MICRO: &[&str] = &[];
+
+/// Free-standing C: no library, no vector registers, nothing below the stack pointer.
+const C_FLAGS: &[&str] = &[
+    "-std=gnu11",
+    "-O2",
+    "-ffreestanding",
+    "-fno-pic",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fcf-protection=none",
+    "-mno-red-zone",
+    "-mgeneral-regs-only",
+    "-Wall",
+    "-Werror",
+];
+
+const LINK_FLAGS: &[&str] = &[
+    "-nostdlib",
+    "-static",
+    "-no-pie",
+    "-Wl,--oformat=binary",
+    "-Wl,--build-id=none",
+    "-Wl,-z,noexecstack",
+];
+
+/// How the boot code of a ROM is made.
+#[derive(Clone, Copy, PartialEq)]
+enum Boot {
+    /// Says what it does.
+    Narrated,
+    /// Says nothing, and leaves timers and interrupt controllers alone.
+    Quiet,
+    /// Quiet, and maps memory with 2 MiB pages instead of 4 KiB pages.
+    LargePages,
+}
+
+impl Boot {
+    fn defines(self) -> &'static [&'static str] {
+        match self {
+            Boot::Narrated => &["-DNARRATE"],
+            Boot::Quiet => &[],
+            Boot::LargePages => &["-DLARGE_PAGES"],
+        }
+    }
+}
+
+struct Builder {
+    compiler: Vec<String>,
+    source: PathBuf,
+    out: PathBuf,
+}
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=CC");
+    for folder in ["boot", "demo", "loops", "micro"] {
+        println!("cargo::rerun-if-changed={folder}");
+    }
+    let builder = Builder::from_env();
+    builder.build_all();
+}
+
+impl Builder {
+    fn from_env() -> Self {
+        let cc = env::var("CC").unwrap_or_default();
+        let mut compiler: Vec<String> = cc.split_whitespace().map(str::to_owned).collect();
+        if compiler.is_empty() {
+            compiler.push("cc".to_owned());
+        }
+        Self {
+            compiler,
+            source: path_from_env("CARGO_MANIFEST_DIR"),
+            out: path_from_env("OUT_DIR"),
+        }
+    }
+
+    fn build_all(&self) {
+        let narrated = self.boot(Boot::Narrated);
+        let quiet = self.boot(Boot::Quiet);
+        let large_pages = self.boot(Boot::LargePages);
+
+        let demo = DEMO.iter().map(|name| {
+            self.assemble(&format!("demo/{name}.S"), &format!("demo-{name}"), &["-DNARRATE"])
+        });
+        self.link("demo", &narrated, demo.collect());
+
+        for &(name, large) in LOOPS {
+            let (rom, boot) = if large {
+                (format!("loop-{name}-large-pages"), &large_pages)
+            } else {
+                (format!("loop-{name}"), &quiet)
+            };
+            let title = rom.trim_start_matches("loop-").to_owned();
+            let body = self.compile(&format!("loops/{name}.c"), &rom);
+            self.link(&rom, boot, vec![self.frame(&title), self.memory_functions(), body]);
+        }
+        for name in MICRO {
+            let rom = format!("micro-{name}");
+            let body = self.assemble(&format!("micro/{name}.S"), &rom, &[]);
+            self.link(&rom, &quiet, vec![self.frame(name), body]);
+        }
+    }
+
+    /// The boot code, as objects.
+    fn boot(&self, boot: Boot) -> Vec<PathBuf> {
+        let flavour = match boot {
+            Boot::Narrated => "narrated",
+            Boot::Quiet => "quiet",
+            Boot::LargePages => "large",
+        };
+        let mut objects: Vec<PathBuf> = BOOT
+            .iter()
+            .map(|name| {
+                let object = format!("{flavour}-{name}");
+                self.assemble(&format!("boot/{name}.S"), &object, boot.defines())
+            })
+            .collect();
+        for name in BOOT_EACH_MODE {
+            for mode in ["16", "32", "64"] {
+                let bits = format!("-DBITS={mode}");
+                let defines = [boot.defines(), &[bits.as_str()]].concat();
+                let object = format!("{flavour}-{name}{mode}");
+                objects.push(self.assemble(&format!("boot/{name}.S"), &object, &defines));
+            }
+        }
+        objects
+    }
+
+    /// The benchmarks' main program, which prints the markers around the part that counts.
+    fn frame(&self, title: &str) -> PathBuf {
+        let define = format!("-DNAME=\"{title}\"");
+        self.assemble("micro/main.S", &format!("main-{title}"), &[&define])
+    }
+
+    /// What a compiler may call for a loop of its own making.
+    fn memory_functions(&self) -> PathBuf {
+        self.assemble("loops/memory.S", "loop-memory", &[])
+    }
+
+    fn assemble(&self, source: &str, object: &str, defines: &[&str]) -> PathBuf {
+        let object = self.out.join(object).with_extension("o");
+        let mut command = self.command();
+        command.arg("-I").arg(self.source.join("boot")).args(defines);
+        command.arg("-c").arg(self.source.join(source)).arg("-o").arg(&object);
+        run(command, source);
+        object
+    }
+
+    fn compile(&self, source: &str, object: &str) -> PathBuf {
+        self.assemble(source, object, C_FLAGS)
+    }
+
+    fn link(&self, name: &str, boot: &[PathBuf], program: Vec<PathBuf>) {
+        let image = self.out.join(format!("{name}.bin"));
+        let mut script = std::ffi::OsString::from("-Wl,-T,");
+        script.push(self.source.join("boot/rom.ld"));
+        let mut command = self.command();
+        command.args(LINK_FLAGS).arg(script).args(boot).args(program).arg("-o").arg(&image);
+        run(command, name);
+        check_size(&image);
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.compiler[0]);
+        command.args(&self.compiler[1..]);
+        command
+    }
+}
+
+/// Runs the compiler; without one, or when it fails, says so in one line and ends the build.
+fn run(mut command: Command, what: &str) {
+    let program = command.get_program().to_owned();
+    match command.output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => fail(&format!(
+            "{} could not build the guest program {what}; it must be a gcc or clang for x86-64 \
+             (set CC to name one):\n{}",
+            program.display(),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+        Err(error) => fail(&no_compiler(&program, &error)),
+    }
+}
+
+fn no_compiler(program: &OsStr, error: &std::io::Error) -> String {
+    format!(
+        "The guest programs need a C compiler, and {} cannot be run ({error}); \
+         install gcc or clang, or set CC to name one",
+        program.display()
+    )
+}
+
+fn check_size(image: &Path) {
+    match fs::metadata(image) {
+        Ok(data) if data.len() == 64 * 1024 => {}
+        Ok(data) => {
+            fail(&format!("{} has {} bytes, not 65,536", image.display(), data.len()));
+        }
+        Err(error) => fail(&format!("{} was not written: {error}", image.display())),
+    }
+}
+
+fn path_from_env(name: &str) -> PathBuf {
+    match env::var_os(name) {
+        Some(path) => PathBuf::from(path),
+        None => fail(&format!("{name} is not set: run this through cargo")),
+    }
+}
+
+fn fail(message: &str) -> ! {
+    println!("cargo::error={}", message.lines().next().unwrap_or_default());
+    for line in message.lines().skip(1) {
+        println!("cargo::warning={line}");
+    }
+    exit(1)
+}
