@@ -51,11 +51,17 @@ fork() {
     echo "$i"
 }
 
+# Powers off once the console has sent everything; the kernel's own messages would cut into it.
+finish() {
+    stty opost
+    poweroff -f
+}
+
 echo "=== GUEST UP $(uname -r) $(uname -m) cpus $(grep -c ^processor /proc/cpuinfo)"
 read -r cmdline </proc/cmdline
 case " $cmdline " in
-*" quickexit "*) poweroff -f ;;
+*" quickexit "*) finish ;;
 esac
 for name in loop sha256 gzip fork; do job "$name"; done
 echo "=== DONE"
-poweroff -f
+finish
