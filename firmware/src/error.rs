@@ -16,6 +16,8 @@ pub enum Subject {
     CommandLine,
     /// The size of RAM.
     Ram,
+    /// The number of processors.
+    Processors,
 }
 
 /// Why a kernel cannot be loaded. Each text is one line that names reason and remedy; the caller
@@ -114,6 +116,9 @@ pub enum LoadError {
         /// The address after the last.
         end: u64,
     },
+    /// There are too many processors for the space of the ACPI tables.
+    #[error("The ACPI tables have no room for so many processors; give the machine fewer")]
+    AcpiTooLarge,
     /// The board has no RAM where the layout says there is.
     #[error("Guest memory does not match the machine's layout: {0}")]
     Memory(#[from] MemoryError),
@@ -131,6 +136,7 @@ impl LoadError {
             Self::ModulesUnsupported => Subject::Module(0),
             Self::CommandLineTooLong { .. } | Self::CommandLineNul => Subject::CommandLine,
             Self::RamTooSmall { .. } | Self::Memory(_) => Subject::Ram,
+            Self::AcpiTooLarge => Subject::Processors,
             Self::EmptyKernel
             | Self::NotAKernel { .. }
             | Self::WrongArchitecture { .. }

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acpi;
 pub mod boot;
 mod bytes;
 mod error;

@@ -1,0 +1,70 @@
+//! Has ACPICA's compiler read the tables: `iasl -d` takes them apart, and takes the DSDT's source
+//! again without a complaint.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{AcpiConfig, bytes, dsdt, tables};
+
+/// Runs iasl on a file; gives what it says.
+fn iasl(dir: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("iasl").args(arguments).current_dir(dir).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(output.status.success(), "iasl {arguments:?}:\n{text}");
+    text
+}
+
+fn check(config: &AcpiConfig<'_>) {
+    let dir = tempfile::tempdir().unwrap();
+    let all = [
+        ("dsdt", dsdt::dsdt(config)),
+        ("facp", bytes(&tables::fadt(config, 0x1000, 0x2000))),
+        ("facs", bytes(&acpi_tables::facs::FACS::new())),
+        ("apic", bytes(&tables::madt(config))),
+        ("hpet", bytes(&tables::hpet())),
+        ("waet", bytes(&tables::waet())),
+        ("rsdt", bytes(&tables::rsdt(&[0x1000, 0x2000]))),
+        ("xsdt", bytes(&tables::xsdt(&[0x1000, 0x2000]))),
+    ];
+    for (name, table) in &all {
+        let file = format!("{name}.aml");
+        std::fs::write(dir.path().join(&file), table).unwrap();
+        let said = iasl(dir.path(), &["-d", &file]);
+        for complaint in ["Error", "Warning", "Invalid", "ncorrect", "nknown", "truncated"] {
+            assert!(!said.contains(complaint), "{name}: {said}");
+        }
+        let source = std::fs::read_to_string(dir.path().join(format!("{name}.dsl"))).unwrap();
+        for complaint in ["Invalid", "ncorrect", "Unknown", "**** "] {
+            assert!(!source.contains(complaint), "{name}: {source}");
+        }
+        let said = iasl(dir.path(), &["-p", "again", &format!("{name}.dsl")]);
+        assert!(said.contains("0 Errors, 0 Warnings, 0 Remarks"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn iasl_finds_nothing_wrong() {
+    if Command::new("iasl").arg("-v").output().is_err() {
+        println!("SKIP: iasl not installed");
+        return;
+    }
+    let everything = AcpiConfig {
+        apic_ids: &[0, 1, 2, 3, 300],
+        hpet: true,
+        com_ports: [true; 4],
+        mouse: true,
+        pm_timer_32: true,
+        vga: true,
+    };
+    let least = AcpiConfig {
+        apic_ids: &[0],
+        hpet: false,
+        com_ports: [false; 4],
+        mouse: false,
+        pm_timer_32: false,
+        vga: false,
+    };
+    check(&everything);
+    check(&least);
+}
