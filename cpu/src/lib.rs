@@ -7,11 +7,13 @@
 
 pub mod bits;
 pub mod exception;
+pub mod model;
 pub mod state;
 pub mod vcpu;
 pub mod walk;
 
 pub use exception::{Exception, Vector};
+pub use model::{CpuModel, Feature, FeatureSet, ModelError};
 pub use state::CpuState;
 pub use vcpu::{Budget, Capabilities, CpuBus, CpuError, Exit, Kick, MsrFault, ResetKind, Vcpu};
 

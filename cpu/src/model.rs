@@ -1,0 +1,378 @@
+//! CPU models: which features a CPU has, who it says it is, and what follows from it.
+
+mod data;
+mod features;
+
+use thiserror::Error;
+
+use crate::bits::{cr4, efer};
+
+pub use data::{IMPLEMENTED, MODELS};
+pub use features::{FEATURES, Feature, FeatureInfo, FeatureSet, Register};
+
+/// Who made the CPU: decides what its vendor's manual leaves open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vendor {
+    /// GenuineIntel.
+    Intel,
+    /// AuthenticAMD.
+    Amd,
+}
+
+impl Vendor {
+    /// The twelve characters of CPUID leaf 0.
+    #[must_use]
+    pub const fn signature(self) -> &'static [u8; 12] {
+        match self {
+            Self::Intel => b"GenuineIntel",
+            Self::Amd => b"AuthenticAMD",
+        }
+    }
+}
+
+/// What a cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // The names say it.
+pub enum CacheKind {
+    Data = 1,
+    Instruction = 2,
+    Unified = 3,
+}
+
+/// A cache that CPUID tells of. Its lines are of 64 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// 1 to 3. The last level is common to all processors.
+    pub level: u8,
+    /// What it holds.
+    pub kind: CacheKind,
+    /// Size in KiB.
+    pub size_kib: u32,
+    /// Associativity.
+    pub ways: u32,
+}
+
+/// A CPU model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuModel {
+    /// What `--cpu` calls it.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub description: &'static str,
+    /// Whose CPU it says it is.
+    pub vendor: Vendor,
+    /// When such CPUs appeared.
+    pub year: u16,
+    /// Family, the extended one added.
+    pub family: u16,
+    /// Model, the extended one included: 0 to 255.
+    pub model: u8,
+    /// Stepping, 0 to 15.
+    pub stepping: u8,
+    /// What it can do.
+    pub features: FeatureSet,
+    /// MAXPHYADDR.
+    pub phys_bits: u8,
+    /// The highest basic leaf of CPUID.
+    pub max_leaf: u32,
+    /// The highest extended leaf of CPUID.
+    pub max_extended_leaf: u32,
+    /// Its caches.
+    pub caches: &'static [Cache],
+    /// The brand string, at most 47 characters.
+    pub brand: &'static str,
+}
+
+/// What is wrong with a `--cpu`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ModelError {
+    /// There is no such model.
+    #[error("Unknown CPU model '{name}'; {hint}")]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+        /// What would be right.
+        hint: String,
+    },
+    /// There is no such feature.
+    #[error("Unknown CPU feature '{name}'; {hint}")]
+    UnknownFeature {
+        /// What was asked for.
+        name: String,
+        /// What would be right.
+        hint: String,
+    },
+    /// A feature was asked for that exists but that the CPU at hand cannot do.
+    #[error("CPU feature '{feature}' is not implemented; leave out +{feature}")]
+    Unavailable {
+        /// What was asked for, or needed by it.
+        feature: &'static str,
+    },
+    /// A feature was asked for, and taken away with something that it needs.
+    #[error("CPU feature '{feature}' is both asked for and taken away; drop one of the two")]
+    Contradiction {
+        /// What was asked for.
+        feature: &'static str,
+    },
+    /// Something else than `+feature` or `-feature` follows the model.
+    #[error("'{part}' in a CPU model is neither +FEATURE nor -FEATURE")]
+    Syntax {
+        /// What follows.
+        part: String,
+    },
+}
+
+impl CpuModel {
+    /// The model of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn by_name(name: &str) -> Result<Self, ModelError> {
+        MODELS.iter().find(|m| m.name == name).copied().ok_or_else(|| {
+            let names: Vec<_> = MODELS.iter().map(|m| m.name).collect();
+            let hint = format!("there are {}", names.join(", "));
+            ModelError::UnknownModel { name: name.to_owned(), hint }
+        })
+    }
+
+    /// Reads `MODEL[,+FEATURE][,-FEATURE]...` (also `FEATURE=on` and `FEATURE=off`) for the
+    /// project's own CPUs.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub fn parse(spec: &str) -> Result<Self, ModelError> {
+        Self::parse_for(spec, IMPLEMENTED)
+    }
+
+    /// [`Self::parse`] for a CPU that can do what `available` says.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub fn parse_for(spec: &str, available: FeatureSet) -> Result<Self, ModelError> {
+        let mut parts = spec.split(',').map(str::trim);
+        let mut model = Self::by_name(parts.next().unwrap_or_default())?;
+        let mut asked_for = Vec::new();
+        for part in parts {
+            let (feature, on) = parse_part(part)?;
+            if on {
+                model.features.enable(feature);
+                asked_for.push(feature);
+            } else {
+                model.features.disable(feature);
+            }
+        }
+        if let Some(missing) = model.features.without(available).iter().next() {
+            return Err(ModelError::Unavailable { feature: missing.name });
+        }
+        match asked_for.into_iter().find(|&f| !model.has(f)) {
+            Some(gone) => Err(ModelError::Contradiction { feature: gone.info().name }),
+            None => Ok(model),
+        }
+    }
+
+    /// Whether the CPU has a feature.
+    #[inline]
+    #[must_use]
+    pub const fn has(&self, feature: Feature) -> bool {
+        self.features.has(feature)
+    }
+
+    /// Bits of a linear address: 57 for a CPU that can have five levels of page tables, 48 for
+    /// another in 64-bit mode, else 32.
+    #[must_use]
+    pub const fn linear_bits(&self) -> u8 {
+        match (self.has(Feature::Lm), self.has(Feature::La57)) {
+            (true, true) => 57,
+            (true, false) => 48,
+            _ => 32,
+        }
+    }
+
+    /// The bits of CR4 that may be set. Intel SDM vol. 3A, 2.5.
+    #[must_use]
+    pub fn cr4_mask(&self) -> u64 {
+        self.granted(CR4_BITS)
+    }
+
+    /// The bits of EFER that may be set, LMA included. Intel SDM vol. 3A, 2.2.1; AMD APM vol. 2,
+    /// 3.1.7.
+    #[must_use]
+    pub fn efer_mask(&self) -> u64 {
+        self.granted(EFER_BITS)
+    }
+
+    /// The bits of XCR0 that may be set; zero without XSAVE. Intel SDM vol. 3A, 2.6.
+    #[must_use]
+    pub fn xcr0_mask(&self) -> u64 {
+        self.granted(XCR0_BITS)
+    }
+
+    fn granted(&self, table: &[(Feature, u64)]) -> u64 {
+        table.iter().filter(|(f, _)| self.has(*f)).fold(0, |mask, (_, bits)| mask | bits)
+    }
+
+    /// What CPUID leaf 1 says in EAX, and EDX holds after reset.
+    #[must_use]
+    pub const fn signature(&self) -> u32 {
+        let (family, model) = (self.family as u32, self.model as u32);
+        let (base, extended) = if family > 15 { (15, family - 15) } else { (family, 0) };
+        extended << 20 | model >> 4 << 16 | base << 8 | (model & 15) << 4 | self.stepping as u32
+    }
+}
+
+/// What each feature adds to the settable bits of CR4.
+const CR4_BITS: &[(Feature, u64)] = &[
+    (Feature::Vme, cr4::VME | cr4::PVI),
+    (Feature::Tsc, cr4::TSD),
+    (Feature::De, cr4::DE),
+    (Feature::Pse, cr4::PSE),
+    (Feature::Pae, cr4::PAE),
+    (Feature::Mce, cr4::MCE),
+    (Feature::Pge, cr4::PGE),
+    (Feature::Mmx, cr4::PCE), // RDPMC came with MMX, and has no bit of its own.
+    (Feature::Fxsr, cr4::OSFXSR),
+    (Feature::Sse, cr4::OSXMMEXCPT),
+    (Feature::Umip, cr4::UMIP),
+    (Feature::La57, cr4::LA57),
+    (Feature::Fsgsbase, cr4::FSGSBASE),
+    (Feature::Pcid, cr4::PCIDE),
+    (Feature::Xsave, cr4::OSXSAVE),
+    (Feature::Smep, cr4::SMEP),
+    (Feature::Smap, cr4::SMAP),
+    (Feature::Pku, cr4::PKE),
+];
+
+/// What each feature adds to the settable bits of EFER.
+const EFER_BITS: &[(Feature, u64)] = &[
+    (Feature::Syscall, efer::SCE),
+    (Feature::Lm, efer::LME | efer::LMA),
+    (Feature::Nx, efer::NXE),
+    (Feature::Svm, efer::SVME),
+    (Feature::FxsrOpt, efer::FFXSR),
+    (Feature::Autoibrs, efer::AUTOIBRS),
+];
+
+/// What each feature adds to the settable bits of XCR0.
+const XCR0_BITS: &[(Feature, u64)] =
+    &[(Feature::Xsave, 3), (Feature::Avx, 1 << 2), (Feature::Pku, 1 << 9)];
+
+/// Reads `+FEATURE`, `-FEATURE`, `FEATURE=on` or `FEATURE=off`.
+fn parse_part(part: &str) -> Result<(Feature, bool), ModelError> {
+    let (name, on) = if let Some(name) = part.strip_prefix('+') {
+        (name, true)
+    } else if let Some(name) = part.strip_prefix('-') {
+        (name, false)
+    } else if let Some(name) = part.strip_suffix("=on") {
+        (name, true)
+    } else if let Some(name) = part.strip_suffix("=off") {
+        (name, false)
+    } else {
+        return Err(ModelError::Syntax { part: part.to_owned() });
+    };
+    match Feature::from_name(name) {
+        Some(feature) => Ok((feature, on)),
+        None => {
+            let near = nearest(name);
+            let hint = if near.is_empty() {
+                "'trivium models' lists them".to_owned()
+            } else {
+                format!("did you mean {}?", near.join(" or "))
+            };
+            Err(ModelError::UnknownFeature { name: name.to_owned(), hint })
+        }
+    }
+}
+
+/// Names of features that differ little from `name`, nearest first.
+fn nearest(name: &str) -> Vec<&'static str> {
+    let name = name.to_ascii_lowercase().replace(['-', '.'], "_");
+    // A name of untyped length must not cost the square of it.
+    let name: String = name.chars().take(32).collect();
+    let mut near: Vec<_> = FEATURES
+        .iter()
+        .map(|f| (distance(&name, f.name), f.name))
+        .filter(|&(d, n)| d <= 1.max(n.len() / 3) && d < n.len())
+        .collect();
+    near.sort_unstable();
+    near.into_iter().take(3).map(|(_, n)| n).collect()
+}
+
+/// How many characters must be put in, taken out or replaced to make `b` of `a` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = *cell;
+            left = replaced.min(left + 1).min(*cell + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_specification_adds_and_takes_features() {
+        let model = CpuModel::parse("qemu64,+pcid,-sse3").unwrap();
+        assert!(model.has(Feature::Pcid) && !model.has(Feature::Sse3));
+        assert!(CpuModel::parse("max,smap=off").is_ok_and(|m| !m.has(Feature::Smap)));
+        assert!(CpuModel::parse("max,+la57").is_ok_and(|m| m.linear_bits() == 57));
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong_and_what_would_be_right() {
+        let error = |spec| CpuModel::parse(spec).unwrap_err().to_string();
+        assert_eq!(error("nehalem"), "Unknown CPU model 'nehalem'; there are qemu64, max");
+        assert_eq!(error("max,+smepp"), "Unknown CPU feature 'smepp'; did you mean smep?");
+        assert_eq!(
+            error("max,+zzzzzzzz"),
+            "Unknown CPU feature 'zzzzzzzz'; 'trivium models' lists them"
+        );
+        assert_eq!(error("qemu64,+svm"), "CPU feature 'svm' is not implemented; leave out +svm");
+        assert_eq!(
+            error("qemu64,+pcid,-lm"),
+            "CPU feature 'pcid' is both asked for and taken away; drop one of the two"
+        );
+        assert_eq!(error("max,smep"), "'smep' in a CPU model is neither +FEATURE nor -FEATURE");
+        assert!(CpuModel::parse("").is_err());
+        assert!(CpuModel::parse(&format!("max,+{}", "x".repeat(1 << 20))).is_err());
+    }
+
+    #[test]
+    fn every_model_has_what_its_features_need_and_no_more_than_is_implemented() {
+        for model in MODELS {
+            assert_eq!(model.features.without(IMPLEMENTED), FeatureSet::EMPTY, "{}", model.name);
+            assert!(model.brand.len() <= 47);
+            for info in model.features.iter() {
+                let missing = info.needs.iter().find(|n| !model.has(**n));
+                assert_eq!(missing, None, "{} of {}", info.name, model.name);
+            }
+        }
+    }
+
+    #[test]
+    fn qemu64_is_family_15_model_107_stepping_1() {
+        // CPUID of QEMU's qemu64: EAX of leaf 1.
+        assert_eq!(CpuModel::by_name("qemu64").unwrap().signature(), 0x0006_0fb1);
+    }
+
+    #[test]
+    fn settable_bits_of_control_registers_follow_the_features() {
+        let max = CpuModel::by_name("max").unwrap();
+        assert_eq!(max.efer_mask(), efer::SCE | efer::LME | efer::LMA | efer::NXE | efer::AUTOIBRS);
+        assert_ne!(max.cr4_mask() & cr4::SMAP, 0);
+        assert_eq!(max.cr4_mask() & (cr4::LA57 | cr4::PKE), 0);
+        let less = CpuModel::parse("max,-smap").unwrap();
+        assert_eq!(less.cr4_mask() ^ max.cr4_mask(), cr4::SMAP);
+    }
+}
