@@ -18,3 +18,8 @@ pub mod ports;
 pub mod power;
 pub mod sys;
 pub mod uart16550;
+
+// APICs, power management and the PCI bus.
+pub mod acpi_pm;
+pub mod apic;
+pub mod pci;
