@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod bits;
+pub mod cpuid;
 pub mod exception;
 pub mod model;
 pub mod state;
 pub mod vcpu;
 pub mod walk;
 
+pub use cpuid::CpuidContext;
 pub use exception::{Exception, Vector};
 pub use model::{CpuModel, Feature, FeatureSet, ModelError};
 pub use state::CpuState;
