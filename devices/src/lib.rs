@@ -22,4 +22,5 @@ pub mod uart16550;
 // APICs, power management and the PCI bus.
 pub mod acpi_pm;
 pub mod apic;
+pub mod hpet;
 pub mod pci;
