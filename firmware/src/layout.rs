@@ -59,6 +59,9 @@ pub struct MemoryLayout {
 }
 
 impl MemoryLayout {
+    /// The lowest address that modules are loaded to.
+    pub(crate) const FIRST_LOADABLE: u64 = MIB;
+
     /// The layout of `ram_size` bytes, rounded down to whole pages.
     ///
     /// # Errors

@@ -7,10 +7,17 @@
 pub mod acpi;
 pub mod boot;
 mod bytes;
+mod diagnose;
+mod elf;
 mod error;
+mod info;
 pub mod layout;
 mod linux;
+mod multiboot;
 mod place;
+mod pvh;
+#[cfg(test)]
+mod tests;
 
 use trivium_memory::{GuestMemory, GuestPhysAddr};
 
@@ -62,8 +69,11 @@ pub fn load(
     if linux::is_linux(kernel.image) {
         return linux::load(&place, kernel, rsdp);
     }
-    Err(LoadError::NotAKernel {
-        found: "no kernel of a known form",
-        remedy: "give a Linux bzImage, an ELF kernel or a Multiboot kernel",
-    })
+    if let Some(header) = multiboot::find_header(kernel.image) {
+        return multiboot::load(&place, kernel, header);
+    }
+    if elf::is_elf(kernel.image) {
+        return elf::load(&place, kernel, rsdp);
+    }
+    Err(diagnose::not_a_kernel(kernel.image))
 }

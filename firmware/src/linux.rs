@@ -235,12 +235,47 @@ pub(crate) fn load(
     Ok(BootState { rsi: low::BOOT_PARAMS, ..state })
 }
 
+/// Enters a `vmlinux` whose segments are loaded, as a bzImage does once it has unpacked itself.
+pub(crate) fn start_vmlinux(
+    place: &Placer<'_>,
+    kernel: &Kernel<'_>,
+    rsdp: Option<GuestPhysAddr>,
+    entry: u64,
+    is_64: bool,
+    kernel_end: u64,
+) -> Result<BootState, LoadError> {
+    /// `COMMAND_LINE_SIZE` of Linux on x86, without the NUL.
+    const COMMAND_LINE_LIMIT: usize = 2047;
+    const VERSION: u16 = 0x020c;
+    /// `initrd_addr_max` as the bzImages of both kinds have it.
+    const INITRD_END: u64 = 0x8000_0000;
+    const INITRD_END_32: u64 = DEFAULT_INITRD_ADDR_MAX as u64 + 1;
+    if !kernel.modules.is_empty() {
+        return Err(LoadError::ModulesUnsupported);
+    }
+    let mut params = BootParams::new(place.layout, rsdp);
+    params.copy_header(&[]);
+    put(&mut params.0, header::BOOT_FLAG, &BOOT_FLAG_MAGIC.to_le_bytes());
+    put(&mut params.0, header::MAGIC, &HEADER_MAGIC);
+    put(&mut params.0, header::VERSION, &VERSION.to_le_bytes());
+    put(&mut params.0, header::LOADFLAGS, &[LOADED_HIGH]);
+    let initrd_end = if is_64 { INITRD_END } else { INITRD_END_32 };
+    params.place_files(place, kernel, kernel_end, initrd_end, COMMAND_LINE_LIMIT)?;
+    place.write(low::BOOT_PARAMS, &params.0)?;
+    let state = if is_64 {
+        BootState::long(place.memory, entry)?
+    } else {
+        BootState::protected32(place.memory, entry)?
+    };
+    Ok(BootState { rsi: low::BOOT_PARAMS, ..state })
+}
+
 /// `boot_params`, the zero page.
-pub(crate) struct BootParams(Vec<u8>);
+struct BootParams(Vec<u8>);
 
 impl BootParams {
     /// The memory map, the RSDP's address and no screen: consoles are serial.
-    pub(crate) fn new(layout: &MemoryLayout, rsdp: Option<GuestPhysAddr>) -> Self {
+    fn new(layout: &MemoryLayout, rsdp: Option<GuestPhysAddr>) -> Self {
         let mut params = Self(vec![0; params::SIZE]);
         put(&mut params.0, params::ACPI_RSDP_ADDR, &rsdp.unwrap_or_default().0.to_le_bytes());
         let extended_kib = layout.loadable().end.saturating_sub(MIB) / 1024;

@@ -20,15 +20,12 @@ pub(crate) struct Placer<'a> {
 }
 
 impl Placer<'_> {
-    /// That `size` bytes at `start` are RAM which a kernel may be loaded to.
+    /// That `size` bytes at `start` are RAM below 4 GiB which a kernel may be loaded to.
     pub(crate) fn check(&self, what: &'static str, start: u64, size: u64) -> Result<(), LoadError> {
         let end = start.checked_add(size);
         let end = end.ok_or(LoadError::NoRamThere { start, end: u64::MAX })?;
         let inside = |range: std::ops::Range<u64>| range.start <= start && end <= range.end;
-        if inside(low::END..CONVENTIONAL_END)
-            || inside(self.layout.loadable())
-            || inside(self.layout.high_ram())
-        {
+        if inside(low::END..CONVENTIONAL_END) || inside(self.layout.loadable()) {
             return Ok(());
         }
         // Within the first 4 GiB, more RAM would help.

@@ -1,0 +1,78 @@
+//! Whatever is changed in an image, loading it gives a state or an error, and soon.
+
+use proptest::prelude::*;
+
+use super::Machine;
+use super::images::{BzImage, Segment, bzimage, elf, multiboot_header, pvh_note, set};
+use crate::{Kernel, Module};
+
+fn images() -> Vec<Vec<u8>> {
+    let segment = Segment {
+        physical: 0x10_0000,
+        virtual_address: 0x8010_0000,
+        data: vec![0x90; 256],
+        memory_size: 0x2000,
+    };
+    let multiboot = Segment { data: multiboot_header(3, [0; 5]), ..segment.clone() };
+    let mut flat = multiboot_header(1 << 16, [0x20_0000, 0x20_0000, 0, 0, 0x20_0020]);
+    flat.resize(0x100, 0x90);
+    let small = BzImage { pref_address: 0x20_0000, init_size: 0x10_0000, ..Default::default() };
+    vec![
+        bzimage(&BzImage { xloadflags: 1, ..small.clone() }),
+        bzimage(&BzImage { version: 0x0206, ..small }),
+        elf(true, 0x10_0000, &[segment.clone(), segment.clone()], None),
+        elf(false, 0x10_0000, std::slice::from_ref(&segment), Some(&pvh_note(0x10_0000))),
+        elf(true, 0x10_0000, &[segment], Some(&pvh_note(0x8010_0000))),
+        elf(false, 0x10_0000, &[multiboot], None),
+        flat,
+    ]
+}
+
+/// Values that fields go wrong with.
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        any::<[u8; 1]>().prop_map(|b| b.to_vec()),
+        any::<[u8; 4]>().prop_map(|b| b.to_vec()),
+        Just(vec![0; 4]),
+        Just(vec![0xff; 4]),
+        Just(vec![0xff; 8]),
+        Just(vec![0, 0, 0, 0x80]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_changed_image_is_loaded_or_refused(
+        which in 0..7_usize,
+        changes in prop::collection::vec((0..0x300_usize, value()), 1..6),
+        keep in prop_oneof![4 => Just(usize::MAX), 1 => 0..0x1800_usize],
+    ) {
+        let mut image = images().swap_remove(which);
+        let len = image.len();
+        for (offset, bytes) in changes {
+            set(&mut image, offset % len, &bytes);
+        }
+        image.truncate(keep);
+        let modules = [Module { data: b"module", command_line: "module" }];
+        for modules in [&[][..], &modules] {
+            let kernel = Kernel {
+                image: &image,
+                initrd: Some(b"070701"),
+                modules,
+                command_line: "quiet",
+                ..Default::default()
+            };
+            if let Err(error) = Machine::new(8).load(&kernel) {
+                prop_assert!(!error.to_string().contains('\n'));
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_refused(image in prop::collection::vec(any::<u8>(), 0..2048)) {
+        let kernel = Kernel { image: &image, ..Default::default() };
+        prop_assert!(Machine::new(8).load(&kernel).is_err());
+    }
+}
