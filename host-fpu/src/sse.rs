@@ -12,6 +12,7 @@ mod sse41;
 mod tests;
 
 use crate::{Mxcsr, V128};
+use core::hint::cold_path;
 
 pub use ops::*;
 pub use sse41::{Sse41, dppd, dpps};
@@ -45,25 +46,20 @@ pub trait SseOp {
     #[inline(always)]
     fn apply(mxcsr: Mxcsr, dst: V128, src: V128) -> SseResult {
         if mxcsr.is_default() {
-            Self::execute_default(dst, src)
-        } else {
-            execute_other::<Self>(mxcsr, dst, src)
+            return Self::execute_default(dst, src);
         }
+        let underflow_masked = mxcsr.0 & Mxcsr::UM != 0;
+        // FTZ has no effect while underflow is unmasked (SDM vol. 1, 10.2.3.3).
+        let ignored = if underflow_masked { 0 } else { Mxcsr::FTZ };
+        let mut result = Self::execute(mxcsr.0 & !ignored, dst, src);
+        if !underflow_masked {
+            // Unmasked, underflow is reported for exact tiny results, too (SDM vol. 1, 4.9.1.5),
+            // and so it is for results that FTZ flushes.
+            cold_path();
+            result.flags |= Self::execute(mxcsr.0 | Mxcsr::FTZ, dst, src).flags & Mxcsr::UE;
+        }
+        result
     }
-}
-
-/// Runs `Op` under control bits other than the usual.
-#[cold]
-#[inline(never)]
-fn execute_other<Op: SseOp + ?Sized>(mxcsr: Mxcsr, dst: V128, src: V128) -> SseResult {
-    if mxcsr.0 & Mxcsr::UM != 0 {
-        return Op::execute(mxcsr.0, dst, src);
-    }
-    // Unmasked, underflow is reported for exact tiny results too, and FTZ has no effect (SDM
-    // vol. 1, 4.9.1.5). Flushing finds tiny results, exact or not, so a second run with FTZ tells.
-    let result = Op::execute(mxcsr.0 & !Mxcsr::FTZ, dst, src);
-    let flushed = Op::execute(mxcsr.0 | Mxcsr::FTZ, dst, src);
-    SseResult { flags: result.flags | (flushed.flags & Mxcsr::UE), ..result }
 }
 
 /// What to load into MXCSR to run an instruction under a guest's control bits.

@@ -19,6 +19,7 @@ pub use functions::*;
 pub use transfer::*;
 
 use crate::F80;
+use core::hint::cold_path;
 
 /// Bits of the status word (Intel SDM vol. 1, 8.1.3).
 pub mod status {
@@ -62,8 +63,6 @@ pub mod control {
     pub const RC: u16 = 3 << 10;
     /// The value after FNINIT: everything masked, extended precision, round to nearest.
     pub const INIT: u16 = 0x037f;
-    /// What the control word can hold besides INIT's reserved bit 6.
-    pub(super) const WRITABLE: u16 = MASKS | PC | RC;
 }
 
 /// The guest's x87 control and status words.
@@ -109,29 +108,20 @@ pub const fn eflags(status: u16) -> u64 {
 /// What of the host's status word is a result.
 const REPORTED: u16 = status::EXCEPTIONS | status::ES | status::CONDITIONS;
 
-/// The memory that an instruction's code works on. Memory operands smaller than [`F80`] are the
-/// low part of `mantissa`.
-#[repr(C, align(16))]
-struct Frame {
-    /// First operand, at offset 0.
-    a: F80,
-    /// Second operand, at offset 16.
-    b: F80,
-    /// Result, at offset 32.
+/// What an instruction's code gives.
+struct Raw {
+    /// First result.
     r: F80,
-    /// Second result, at offset 48.
+    /// Second result, if there is one.
     q: F80,
-    /// The host's control word, the guest's, and the guest's with all exceptions masked, at
-    /// offsets 64, 66 and 68.
-    control: [u16; 3],
+    /// The status word right after the instruction.
+    status: u16,
 }
 
-impl Frame {
+impl From<Raw> for X87Result {
     #[inline(always)]
-    fn new(env: X87Env, a: F80, b: F80) -> Self {
-        let guest = env.control & control::WRITABLE | control::INIT & !control::WRITABLE;
-        let masked = guest | control::MASKS;
-        Frame { a, b, r: F80::ZERO, q: F80::ZERO, control: [0, guest, masked] }
+    fn from(raw: Raw) -> Self {
+        X87Result { value: raw.r, status: raw.status }
     }
 }
 
@@ -142,98 +132,177 @@ trait Code {
     const HAS_QUICK: bool = true;
 
     /// Runs with all exceptions masked; gives a status word whose flags have accumulated.
-    fn quick(frame: &mut Frame) -> u16;
+    fn quick(control: u16, a: F80, b: F80) -> Raw;
 
-    /// Runs from a clean state and under the guest's masks; gives the status word.
-    fn full(frame: &mut Frame) -> u16;
+    /// Runs from a clean state and under the guest's masks.
+    fn full(control: u16, a: F80, b: F80) -> Raw;
 }
 
 /// Runs an instruction's code, the quick way if that gives a usable status word.
 #[inline(always)]
-fn run<C: Code>(env: X87Env, frame: &mut Frame) -> u16 {
-    if C::HAS_QUICK && env.control & control::MASKS == control::MASKS {
-        let host_status = C::quick(frame);
-        if host_status & status::EXCEPTIONS & !env.status == 0 {
-            return host_status & REPORTED;
+fn run<C: Code>(env: X87Env, a: F80, b: F80) -> Raw {
+    if is_quick::<C>(env) {
+        let raw = C::quick(env.control, a, b);
+        if is_clean(env, &raw) {
+            return Raw { status: raw.status & REPORTED, ..raw };
         }
     }
-    run_full::<C>(frame)
+    // This, too, is in line: a call would cost every handler the saving of registers.
+    cold_path();
+    let raw = C::full(env.control, a, b);
+    Raw { status: raw.status & REPORTED, ..raw }
 }
 
-#[cold]
-#[inline(never)]
-fn run_full<C: Code>(frame: &mut Frame) -> u16 {
-    C::full(frame) & REPORTED
+/// Whether a run with everything masked can show what the guest would see. Unmasked, underflow is
+/// reported for exact tiny results too, which such a run does not tell (SDM vol. 1, 8.5.5).
+#[inline(always)]
+fn is_quick<C: Code>(env: X87Env) -> bool {
+    C::HAS_QUICK && env.control & status::UE != 0
+}
+
+/// Whether a quick run raised nothing but what is both masked and already set for the guest.
+#[inline(always)]
+fn is_clean(env: X87Env, raw: &Raw) -> bool {
+    raw.status & status::EXCEPTIONS & !(env.status & env.control) == 0
 }
 
 /// Executes `$code` on an empty stack, reads the status word and runs `$out`, which stores results
-/// and pops what is left.
+/// and pops what is left. The macros below it are what code is made of; the first operand is put in memory
+/// beforehand.
+///
+/// Memory is the red zone rather than a local, whose address would escape: a function with an
+/// escaped local cannot end in a tail call, which the interpreter's handlers need to. Registers
+/// are few, so the first result's sign and exponent come in the one that held the control word.
 macro_rules! x87_asm {
-    ($frame:expr, [$($before:literal),*] [$($code:expr),*] [$($between:literal),*]
-     [$($out:literal),*] [$($after:literal),*]) => {{
-        let frame: &mut $crate::x87::Frame = $frame;
-        let host_status: u16;
+    ($control:expr, $a:ident, [$($before:literal),*] [$($code:expr),*] [$($between:literal),*]
+     [$($out:expr),*] [$($after:literal),*] $($operands:tt)*) => {{
+        let mantissa: u64;
+        let mut control_sign = u32::from($control);
+        let status: u16;
         // SAFETY: the x87 stack is empty on entry, as all its registers are declared clobbered,
         // and on exit, and the control word is saved and restored. No waiting instruction runs
-        // while an unmasked exception is pending, so none is delivered. Only the frame's
-        // memory is read and written.
+        // while an unmasked exception is pending, so none is delivered. Without `nostack` the
+        // red zone may be written, and nothing else is.
         unsafe {
             core::arch::asm!(
-                "fnstcw [{f} + 64]",
+                "# {bm} {bs:e}",
+                "fnstcw word ptr [rsp - 16]",
+                "mov word ptr [rsp - 14], {cs:x}",
                 $($before,)*
+                "fldcw word ptr [rsp - 14]",
+                "mov qword ptr [rsp - 64], {am}",
+                "mov word ptr [rsp - 56], {as:x}",
                 $($code,)*
                 "fnstsw ax",
                 $($between,)*
                 $($out,)*
                 $($after,)*
-                "fldcw [{f} + 64]",
-                f = in(reg) &raw mut *frame,
-                out("ax") host_status,
+                "fldcw word ptr [rsp - 16]",
+                cs = inout(reg) control_sign,
+                am = in(reg) $a.mantissa,
+                as = in(reg) u32::from($a.sign_exponent),
+                rm = out(reg) mantissa,
+                out("ax") status,
                 out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
                 out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
-                options(nostack),
+                $($operands)*
             );
         }
-        host_status
+        (F80::from_bits(control_sign as u16, mantissa), status)
     }};
+    (quick $control:ident, $a:ident, $code:tt, $out:tt, $($operands:tt)*) => {
+        $crate::x87::x87_asm!(
+            $control | $crate::x87::control::MASKS, $a, [] $code [] $out [] $($operands)*)
+    };
+    (full $control:ident, $a:ident, $code:tt, $out:tt, $($operands:tt)*) => {
+        $crate::x87::x87_asm!(
+            $control, $a, ["fninit"] $code
+            ["fnclex", "or word ptr [rsp - 14], 0x3f", "fldcw word ptr [rsp - 14]"]
+            $out ["fninit"] $($operands)*)
+    };
 }
 use x87_asm;
 
 /// Implements [`Code`] for a type: what leads to the status word, and what stores and pops after
-/// it. `full` at the end says that there is no quick form.
+/// it.
 macro_rules! x87_code {
-    (@has_quick full) => { const HAS_QUICK: bool = false; };
-    (@has_quick) => {};
-    ($name:ty, $code:tt, $out:tt $(, $full:ident)?) => {
+    ($name:ty, $code:tt, $out:tt) => {
         impl $crate::x87::Code for $name {
-            $crate::x87::x87_code!(@has_quick $($full)?);
-
-            #[inline(always)]
-            fn quick(frame: &mut $crate::x87::Frame) -> u16 {
-                $crate::x87::x87_asm!(frame, ["fldcw [{f} + 68]"] $code [] $out [])
-            }
-
-            #[inline]
-            fn full(frame: &mut $crate::x87::Frame) -> u16 {
-                $crate::x87::x87_asm!(
-                    frame, ["fninit", "fldcw [{f} + 66]"] $code
-                    ["fnclex", "fldcw [{f} + 68]"] $out ["fninit"])
-            }
+            $crate::x87::x87_code!(@one quick $code, $out);
+            $crate::x87::x87_code!(@one full $code, $out);
+        }
+    };
+    (@one $form:ident $code:tt, $out:tt) => {
+        #[inline(always)]
+        fn $form(control: u16, a: F80, b: F80) -> $crate::x87::Raw {
+            let (r, status) = $crate::x87::x87_asm!($form control, a, $code, $out,
+                bm = in(reg) b.mantissa, bs = in(reg) u32::from(b.sign_exponent),);
+            $crate::x87::Raw { r, q: F80::ZERO, status }
         }
     };
 }
-use x87_code;
+/// Implements [`Code`] with two results and without a second operand.
+macro_rules! x87_pair_code {
+    ($name:ty, $has_quick:literal, $code:tt, $out:tt) => {
+        impl $crate::x87::Code for $name {
+            const HAS_QUICK: bool = $has_quick;
+            $crate::x87::x87_pair_code!(@one quick $code, $out);
+            $crate::x87::x87_pair_code!(@one full $code, $out);
+        }
+    };
+    (@one $form:ident $code:tt, $out:tt) => {
+        #[inline(always)]
+        fn $form(control: u16, a: F80, _b: F80) -> $crate::x87::Raw {
+            let (q_mantissa, q_sign): (u64, u32);
+            let (r, status) = $crate::x87::x87_asm!($form control, a, $code, $out,
+                bm = out(reg) q_mantissa, bs = out(reg) q_sign,);
+            let q = F80::from_bits(q_sign as u16, q_mantissa);
+            $crate::x87::Raw { r, q, status }
+        }
+    };
+}
+use {x87_code, x87_pair_code};
 
-/// The code that loads a first operand from the frame.
+/// Loads the first operand.
 macro_rules! load_a {
     () => {
-        "fld tbyte ptr [{f}]"
+        "fld tbyte ptr [rsp - 64]"
     };
 }
-/// The code that loads a second operand from the frame.
+/// Puts a second operand of up to eight bytes at `rsp - 48`.
+macro_rules! put_b {
+    () => {
+        "mov qword ptr [rsp - 48], {bm}"
+    };
+}
+/// Loads a second operand.
 macro_rules! load_b {
     () => {
-        "fld tbyte ptr [{f} + 16]"
+        "mov qword ptr [rsp - 48], {bm}
+         mov word ptr [rsp - 40], {bs:x}
+         fld tbyte ptr [rsp - 48]"
     };
 }
-use {load_a, load_b};
+/// Pops the first result.
+macro_rules! pop_r {
+    () => {
+        "fstp tbyte ptr [rsp - 64]
+         mov {rm}, qword ptr [rsp - 64]
+         movzx {cs:e}, word ptr [rsp - 56]"
+    };
+}
+/// Pops the second result.
+macro_rules! pop_q {
+    () => {
+        "fstp tbyte ptr [rsp - 48]
+         mov {bm}, qword ptr [rsp - 48]
+         movzx {bs:e}, word ptr [rsp - 40]"
+    };
+}
+/// Leaves no result.
+macro_rules! no_r {
+    () => {
+        "xor {rm:e}, {rm:e}"
+    };
+}
+use {load_a, load_b, no_r, pop_q, pop_r, put_b};

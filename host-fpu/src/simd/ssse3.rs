@@ -2,7 +2,7 @@
 
 use super::lanes::{Lane, bytes, from_bytes, whole, zip};
 use super::shuffle::imm_ops;
-use super::{MmxOp, SimdImmOp, SimdOp};
+use super::{MmxOp, SimdImmOp, SimdOp, to_m128i, to_v128};
 use crate::V128;
 
 /// Defines instructions by what they do to two vectors.
@@ -89,11 +89,30 @@ fn pick<const N: usize>(from: &[u8; N], index: u8) -> u8 {
     if index & 0x80 != 0 { 0 } else { from[usize::from(index) % N] }
 }
 
+/// What PSHUFB does, for hosts without it.
+fn shuffle_bytes(dst: V128, src: V128) -> V128 {
+    let from = bytes(dst);
+    from_bytes(bytes(src).map(|i| pick(&from, i)))
+}
+
 impl SimdOp for Pshufb {
     #[inline(always)]
     fn apply(dst: V128, src: V128) -> V128 {
-        let from = bytes(dst);
-        from_bytes(bytes(src).map(|i| pick(&from, i)))
+        if !std::arch::is_x86_feature_detected!("ssse3") {
+            return shuffle_bytes(dst, src);
+        }
+        let mut d = to_m128i(dst);
+        // SAFETY: the host has SSSE3; the instruction touches nothing but its destination. As
+        // assembly it is in line even where SSSE3 is not enabled for the build.
+        unsafe {
+            core::arch::asm!(
+                "pshufb {d}, {s}",
+                d = inout(xmm_reg) d,
+                s = in(xmm_reg) to_m128i(src),
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        to_v128(d)
     }
 }
 

@@ -4,44 +4,65 @@ use super::{HOST_MXCSR, SseOp, SseResult, masked_control};
 use crate::simd::{to_m128i, to_v128};
 use crate::{Mxcsr, V128};
 
-/// Executes `$code` between loading MXCSR from `$control` and storing it, then runs `$after`.
+/// Executes `$code` with MXCSR loaded, either from [`HOST_MXCSR`] or with a guest's control bits,
+/// and gives the flags that it raised.
+///
+/// MXCSR goes through the red zone rather than a local, whose address would escape: a function
+/// with an escaped local cannot end in a tail call, which the interpreter's handlers need to.
 macro_rules! with_mxcsr {
-    ($control:expr, [$($code:expr),*], [$($after:literal),*], $($operands:tt)*) => {{
-        let mut mxcsr_after = 0_u32;
-        // SAFETY: the control value has every exception masked and no reserved bit set, so
-        // neither LDMXCSR nor the instruction can fault. The pointers are valid for what is read
-        // and written. MXCSR's control bits are the host's again at the end: `$after` reloads them unless
-        // `$control` is `HOST_MXCSR`; the flags may change as `preserves_flags` is not given.
+    (default, [$($code:expr),*], $($operands:tt)*) => {{
+        let flags: u32;
+        // SAFETY: every exception is masked, so the instruction cannot fault. MXCSR's control
+        // bits are the host's; its flags may change as `preserves_flags` is not given. Without
+        // `nostack` the red zone may be written.
         unsafe {
             core::arch::asm!(
-                "ldmxcsr [{control}]",
+                "ldmxcsr dword ptr [rip + {host}]",
                 $($code,)*
-                "stmxcsr [{mxcsr_after}]",
-                $($after,)*
-                control = in(reg) $control,
-                mxcsr_after = in(reg) &raw mut mxcsr_after,
+                "stmxcsr dword ptr [rsp - 8]",
+                "mov {flags:e}, dword ptr [rsp - 8]",
+                host = sym HOST_MXCSR,
+                flags = out(reg) flags,
                 $($operands)*
-                options(nostack),
             );
         }
-        mxcsr_after & Mxcsr::FLAGS
+        flags & Mxcsr::FLAGS
+    }};
+    ($mxcsr:ident, [$($code:expr),*], $($operands:tt)*) => {{
+        let mut flags: u32 = masked_control($mxcsr);
+        // SAFETY: the control value has every exception masked and no reserved bit set, so
+        // neither LDMXCSR nor the instruction can fault. MXCSR's control bits are the host's
+        // again at the end. Without `nostack` the red zone may be written.
+        unsafe {
+            core::arch::asm!(
+                "mov dword ptr [rsp - 8], {flags:e}",
+                "ldmxcsr dword ptr [rsp - 8]",
+                $($code,)*
+                "stmxcsr dword ptr [rsp - 8]",
+                "mov {flags:e}, dword ptr [rsp - 8]",
+                "ldmxcsr dword ptr [rip + {host}]",
+                host = sym HOST_MXCSR,
+                flags = inout(reg) flags,
+                $($operands)*
+            );
+        }
+        flags & Mxcsr::FLAGS
     }};
 }
 pub(super) use with_mxcsr;
 
-/// Implements the trait from a macro that is given the control pointer and what follows.
+/// Implements the trait from a macro that is given which MXCSR to load and what follows.
 macro_rules! impl_sse_op {
     ([$($generics:tt)*] $name:ty, $body:ident, $($code:tt)*) => {
         impl<$($generics)*> SseOp for $name {
             #[inline(always)]
             fn execute_default(dst: V128, src: V128) -> SseResult {
-                $body!(&raw const HOST_MXCSR, [], dst, src, $($code)*)
+                $body!(default, dst, src, $($code)*)
             }
 
-            #[inline]
+            #[inline(always)]
             fn execute(mxcsr: u32, dst: V128, src: V128) -> SseResult {
-                let control = [masked_control(mxcsr), HOST_MXCSR];
-                $body!(control.as_ptr(), ["ldmxcsr [{control} + 4]"], dst, src, $($code)*)
+                $body!(mxcsr, dst, src, $($code)*)
             }
         }
     };
@@ -49,12 +70,11 @@ macro_rules! impl_sse_op {
 
 /// Destination and source are XMM registers.
 macro_rules! vector_body {
-    ($control:expr, $after:tt, $dst:ident, $src:ident, $mnemonic:expr $(, imm $imm:ident)?) => {{
+    ($mxcsr:ident, $dst:ident, $src:ident, $mnemonic:expr $(, imm $imm:ident)?) => {{
         let mut d = to_m128i($dst);
         let flags = with_mxcsr!(
-            $control,
+            $mxcsr,
             [concat!($mnemonic, " {d}, {s}" $(, ", {", stringify!($imm), "}")?)],
-            $after,
             d = inout(xmm_reg) d,
             s = in(xmm_reg) to_m128i($src),
             $($imm = const $imm & 7,)?
@@ -65,12 +85,11 @@ macro_rules! vector_body {
 
 /// The destination is an XMM register, the source a general one.
 macro_rules! from_general_body {
-    ($control:expr, $after:tt, $dst:ident, $src:ident, $mnemonic:expr, $modifier:expr) => {{
+    ($mxcsr:ident, $dst:ident, $src:ident, $mnemonic:expr, $modifier:expr) => {{
         let mut d = to_m128i($dst);
         let flags = with_mxcsr!(
-            $control,
+            $mxcsr,
             [concat!($mnemonic, " {d}, {s", $modifier, "}")],
-            $after,
             d = inout(xmm_reg) d,
             s = in(reg) $src[0],
         );
@@ -80,13 +99,12 @@ macro_rules! from_general_body {
 
 /// The destination is a general register, returned zero-extended.
 macro_rules! to_general_body {
-    ($control:expr, $after:tt, $dst:ident, $src:ident, $mnemonic:expr, $modifier:expr) => {{
+    ($mxcsr:ident, $dst:ident, $src:ident, $mnemonic:expr, $modifier:expr) => {{
         let _ = $dst;
         let d: u64;
         let flags = with_mxcsr!(
-            $control,
+            $mxcsr,
             [concat!($mnemonic, " {d", $modifier, "}, {s}")],
-            $after,
             d = out(reg) d,
             s = in(xmm_reg) to_m128i($src),
         );
@@ -96,12 +114,11 @@ macro_rules! to_general_body {
 
 /// The result is ZF, PF and CF.
 macro_rules! compare_body {
-    ($control:expr, $after:tt, $dst:ident, $src:ident, $mnemonic:expr) => {{
+    ($mxcsr:ident, $dst:ident, $src:ident, $mnemonic:expr) => {{
         let (zf, pf, cf): (u8, u8, u8);
         let flags = with_mxcsr!(
-            $control,
+            $mxcsr,
             [concat!($mnemonic, " {d}, {s}"), "setz {zf}", "setp {pf}", "setc {cf}"],
-            $after,
             d = in(xmm_reg) to_m128i($dst),
             s = in(xmm_reg) to_m128i($src),
             zf = out(reg_byte) zf,
@@ -180,7 +197,7 @@ macro_rules! derived_ops {
                 $body
             }
 
-            #[inline]
+            #[inline(always)]
             fn execute(mxcsr: u32, $dst: V128, $src: V128) -> SseResult {
                 macro_rules! $run {
                     ($op:ty, $d:expr, $s:expr) => { <$op>::execute(mxcsr, $d, $s) };

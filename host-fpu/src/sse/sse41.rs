@@ -23,11 +23,10 @@ macro_rules! round_ops {
             #[doc = concat!("`", $mnemonic, "` with an immediate byte whose high nibble is ignored")]
             pub fn $name(self, mxcsr: Mxcsr, dst: V128, src: V128, imm: u8) -> SseResult {
                 let mut d = to_m128i(dst);
-                let control = [masked_control(rounded_by(mxcsr, imm)), HOST_MXCSR];
+                let mxcsr = rounded_by(mxcsr, imm);
                 let flags = with_mxcsr!(
-                    control.as_ptr(),
+                    mxcsr,
                     [concat!($mnemonic, " {d}, {s}, 4")],
-                    ["ldmxcsr [{control} + 4]"],
                     d = inout(xmm_reg) d,
                     s = in(xmm_reg) to_m128i(src),
                 );

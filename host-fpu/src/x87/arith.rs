@@ -1,6 +1,6 @@
 //! x87 basic arithmetic and comparisons with every kind of source operand.
 
-use super::{Frame, X87Env, X87Result, load_a, load_b, run, x87_code};
+use super::{X87Env, X87Result, load_a, load_b, no_r, pop_r, put_b, run, x87_code};
 use crate::F80;
 
 /// A single-precision real in memory, bit for bit.
@@ -91,23 +91,21 @@ macro_rules! arith_ops {
 
         arith_ops!(@form $name, F80,
             [load_b!(), load_a!(), concat!($real, " st(0), st(1)")],
-            ["fstp tbyte ptr [{f} + 32]", "fstp st(0)"]);
-        arith_ops!(@memory $name, Real32, concat!($real, " dword ptr [{f} + 16]"));
-        arith_ops!(@memory $name, Real64, concat!($real, " qword ptr [{f} + 16]"));
-        arith_ops!(@memory $name, i16, concat!($integer, " word ptr [{f} + 16]"));
-        arith_ops!(@memory $name, i32, concat!($integer, " dword ptr [{f} + 16]"));
+            [pop_r!(), "fstp st(0)"]);
+        arith_ops!(@memory $name, Real32, concat!($real, " dword ptr [rsp - 48]"));
+        arith_ops!(@memory $name, Real64, concat!($real, " qword ptr [rsp - 48]"));
+        arith_ops!(@memory $name, i16, concat!($integer, " word ptr [rsp - 48]"));
+        arith_ops!(@memory $name, i32, concat!($integer, " dword ptr [rsp - 48]"));
     )*};
     (@memory $name:ident, $src:ty, $instruction:expr) => {
-        arith_ops!(@form $name, $src, [load_a!(), $instruction], ["fstp tbyte ptr [{f} + 32]"]);
+        arith_ops!(@form $name, $src, [load_a!(), put_b!(), $instruction], [pop_r!()]);
     };
     (@form $name:ident, $src:ty, $code:tt, $out:tt) => {
         x87_code!(Form<$name, $src>, $code, $out);
         impl X87Arith<$src> for $name {
             #[inline(always)]
             fn apply(env: X87Env, dst: F80, src: $src) -> X87Result {
-                let mut frame = Frame::new(env, dst, src.into_memory());
-                let status = run::<Form<$name, $src>>(env, &mut frame);
-                X87Result { value: frame.r, status }
+                run::<Form<$name, $src>>(env, dst, src.into_memory()).into()
             }
         }
     };
@@ -133,11 +131,11 @@ pub struct Fucom;
 /// Defines comparisons; rows of instruction, operand kind, code that pops ST(0) and ST(1).
 macro_rules! compare_ops {
     ($($name:ident $src:ty: $code:tt;)*) => {$(
-        x87_code!(Form<$name, $src>, $code, []);
+        x87_code!(Form<$name, $src>, $code, [no_r!()]);
         impl X87Compare<$src> for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80, src: $src) -> u16 {
-                run::<Form<$name, $src>>(env, &mut Frame::new(env, st0, src.into_memory()))
+                run::<Form<$name, $src>>(env, st0, src.into_memory()).status
             }
         }
     )*};
@@ -145,18 +143,18 @@ macro_rules! compare_ops {
 
 compare_ops! {
     Fcom F80: [load_b!(), load_a!(), "fcompp"];
-    Fcom Real32: [load_a!(), "fcomp dword ptr [{f} + 16]"];
-    Fcom Real64: [load_a!(), "fcomp qword ptr [{f} + 16]"];
-    Fcom i16: [load_a!(), "ficomp word ptr [{f} + 16]"];
-    Fcom i32: [load_a!(), "ficomp dword ptr [{f} + 16]"];
+    Fcom Real32: [load_a!(), put_b!(), "fcomp dword ptr [rsp - 48]"];
+    Fcom Real64: [load_a!(), put_b!(), "fcomp qword ptr [rsp - 48]"];
+    Fcom i16: [load_a!(), put_b!(), "ficomp word ptr [rsp - 48]"];
+    Fcom i32: [load_a!(), put_b!(), "ficomp dword ptr [rsp - 48]"];
     Fucom F80: [load_b!(), load_a!(), "fucompp"];
 }
 
 struct FtstCode;
-x87_code!(FtstCode, [load_a!(), "ftst"], ["fstp st(0)"]);
+x87_code!(FtstCode, [load_a!(), "ftst"], [no_r!(), "fstp st(0)"]);
 
 /// `ftst`: compares ST(0) with +0.0; the status as [`X87Compare::apply`] gives it.
 #[inline(always)]
 pub fn ftst(env: X87Env, st0: F80) -> u16 {
-    run::<FtstCode>(env, &mut Frame::new(env, st0, F80::ZERO))
+    run::<FtstCode>(env, st0, F80::ZERO).status
 }

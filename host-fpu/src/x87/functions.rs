@@ -1,6 +1,6 @@
 //! x87 instructions on registers alone: roots, remainders, scaling, transcendentals, constants.
 
-use super::{Code, Frame, X87Env, X87Result, load_a, load_b, run, x87_code};
+use super::{Code, X87Env, X87Result, load_a, load_b, pop_q, pop_r, run, x87_code, x87_pair_code};
 use crate::F80;
 
 /// An instruction that replaces ST(0).
@@ -39,13 +39,11 @@ macro_rules! unary_ops {
         #[doc = concat!("`", $mnemonic, "`")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
-        x87_code!($name, [load_a!(), $mnemonic], ["fstp tbyte ptr [{f} + 32]"]);
+        x87_code!($name, [load_a!(), $mnemonic], [pop_r!()]);
         impl X87Unary for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80) -> X87Result {
-                let mut frame = Frame::new(env, st0, F80::ZERO);
-                let status = run::<$name>(env, &mut frame);
-                X87Result { value: frame.r, status }
+                run::<$name>(env, st0, F80::ZERO).into()
             }
         }
     )*};
@@ -63,57 +61,51 @@ macro_rules! binary_ops {
         impl X87Binary for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80, st1: F80) -> X87Result {
-                let mut frame = Frame::new(env, st0, st1);
-                let status = run::<$name>(env, &mut frame);
-                X87Result { value: frame.r, status }
+                run::<$name>(env, st0, st1).into()
             }
         }
     )*};
 }
 
 binary_ops! {
-    Fprem "fprem" ["fstp tbyte ptr [{f} + 32]", "fstp st(0)"];
-    Fprem1 "fprem1" ["fstp tbyte ptr [{f} + 32]", "fstp st(0)"];
-    Fscale "fscale" ["fstp tbyte ptr [{f} + 32]", "fstp st(0)"];
-    Fyl2x "fyl2x" ["fstp tbyte ptr [{f} + 32]"];
-    Fyl2xp1 "fyl2xp1" ["fstp tbyte ptr [{f} + 32]"];
-    Fpatan "fpatan" ["fstp tbyte ptr [{f} + 32]"];
+    Fprem "fprem" [pop_r!(), "fstp st(0)"];
+    Fprem1 "fprem1" [pop_r!(), "fstp st(0)"];
+    Fscale "fscale" [pop_r!(), "fstp st(0)"];
+    Fyl2x "fyl2x" [pop_r!()];
+    Fyl2xp1 "fyl2xp1" [pop_r!()];
+    Fpatan "fpatan" [pop_r!()];
 }
 
 /// Defines instructions with two results. FSINCOS and FPTAN push only if C2 stays clear, so they
 /// have no quick form.
 macro_rules! extract_ops {
-    ($($name:ident $mnemonic:literal $($full:ident)?;)*) => {$(
+    ($($name:ident $mnemonic:literal $has_quick:literal;)*) => {$(
         #[doc = concat!("`", $mnemonic, "`")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
-        x87_code!($name, [load_a!(), $mnemonic],
-            ["fstp tbyte ptr [{f} + 32]", "fstp tbyte ptr [{f} + 48]"] $(, $full)?);
+        x87_pair_code!($name, $has_quick, [load_a!(), $mnemonic], [pop_r!(), pop_q!()]);
         impl X87Extract for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80) -> X87Pair {
-                let mut frame = Frame::new(env, st0, F80::ZERO);
-                let status = run::<$name>(env, &mut frame);
-                X87Pair { pushed: frame.r, replaced: frame.q, status }
+                let raw = run::<$name>(env, st0, F80::ZERO);
+                X87Pair { pushed: raw.r, replaced: raw.q, status: raw.status }
             }
         }
     )*};
 }
 
-extract_ops! { Fxtract "fxtract"; Fsincos "fsincos" full; Fptan "fptan" full; }
+extract_ops! { Fxtract "fxtract" true; Fsincos "fsincos" false; Fptan "fptan" false; }
 
 /// Defines the functions that give constants, which raise nothing.
 macro_rules! constants {
     ($($name:ident $code:ident $value:literal;)*) => {$(
         struct $code;
-        x87_code!($code, [stringify!($name)], ["fstp tbyte ptr [{f} + 32]"]);
+        x87_code!($code, [stringify!($name)], [pop_r!()]);
 
         #[doc = concat!("`", stringify!($name), "`: ", $value, ", rounded as the control word says.")]
         #[inline]
         pub fn $name(control: u16) -> F80 {
-            let mut frame = Frame::new(X87Env { control, status: 0 }, F80::ZERO, F80::ZERO);
-            $code::quick(&mut frame);
-            frame.r
+            $code::quick(control, F80::ZERO, F80::ZERO).r
         }
     )*};
 }

@@ -1,6 +1,6 @@
 //! x87 loads from and stores to memory formats, with their conversions.
 
-use super::{Frame, Operand, Real32, Real64, X87Env, X87Result, control, load_a, run, x87_code};
+use super::{Operand, Real32, Real64, X87Env, X87Result, control, load_a, pop_r, run, x87_code};
 use crate::F80;
 
 /// Packed BCD: 18 digits, low first, and the sign in bit 7 of the last byte.
@@ -30,40 +30,41 @@ pub trait X87Store: Operand {
 struct LoadCode<T>(T);
 struct StoreCode<T>(T);
 
-/// Defines loads and stores of a format, and how the stored bits become a value of its type.
+/// Defines loads and stores of a format: instructions, how to fetch what was stored, and how its
+/// bits become a value.
 macro_rules! formats {
-    ($($ty:ty: $load:literal, $store:literal, |$m:ident| $value:expr;)*) => {$(
-        x87_code!(LoadCode<$ty>, [concat!($load, " [{f}]")], ["fstp tbyte ptr [{f} + 32]"]);
-        x87_code!(StoreCode<$ty>, [load_a!(), concat!($store, " [{f} + 32]")], []);
+    ($($ty:ty: $load:literal, $store:literal [$fetch:literal], |$r:ident| $value:expr;)*) => {$(
+        x87_code!(LoadCode<$ty>, [concat!($load, " ptr [rsp - 64]")], [pop_r!()]);
+        x87_code!(StoreCode<$ty>, [load_a!(), concat!($store, " ptr [rsp - 48]")], [$fetch]);
 
         impl X87Load for $ty {
             #[inline(always)]
             fn load(self, env: X87Env) -> X87Result {
-                let mut frame = Frame::new(env, self.into_memory(), F80::ZERO);
-                let status = run::<LoadCode<$ty>>(env, &mut frame);
-                X87Result { value: frame.r, status }
+                run::<LoadCode<$ty>>(env, self.into_memory(), F80::ZERO).into()
             }
         }
 
         impl X87Store for $ty {
             #[inline(always)]
             fn store(env: X87Env, st0: F80) -> X87Result<Self> {
-                let mut frame = Frame::new(env, st0, F80::ZERO);
-                let status = run::<StoreCode<$ty>>(env, &mut frame);
-                let $m = frame.r;
-                X87Result { value: $value, status }
+                let result = run::<StoreCode<$ty>>(env, st0, F80::ZERO);
+                let $r = result.r;
+                X87Result { value: $value, status: result.status }
             }
         }
     )*};
 }
 
 formats! {
-    Real32: "fld dword ptr", "fstp dword ptr", |r| Real32(r.mantissa as u32);
-    Real64: "fld qword ptr", "fstp qword ptr", |r| Real64(r.mantissa);
-    i16: "fild word ptr", "fistp word ptr", |r| r.mantissa as i16;
-    i32: "fild dword ptr", "fistp dword ptr", |r| r.mantissa as i32;
-    i64: "fild qword ptr", "fistp qword ptr", |r| r.mantissa as i64;
-    Bcd: "fbld tbyte ptr", "fbstp tbyte ptr", |r| Bcd(r.to_bytes());
+    Real32: "fld dword", "fstp dword" ["mov {rm:e}, dword ptr [rsp - 48]"],
+        |r| Real32(r.mantissa as u32);
+    Real64: "fld qword", "fstp qword" ["mov {rm}, qword ptr [rsp - 48]"], |r| Real64(r.mantissa);
+    i16: "fild word", "fistp word" ["movzx {rm:e}, word ptr [rsp - 48]"], |r| r.mantissa as i16;
+    i32: "fild dword", "fistp dword" ["mov {rm:e}, dword ptr [rsp - 48]"], |r| r.mantissa as i32;
+    i64: "fild qword", "fistp qword" ["mov {rm}, qword ptr [rsp - 48]"], |r| r.mantissa as i64;
+    Bcd: "fbld tbyte", "fbstp tbyte"
+        ["mov {rm}, qword ptr [rsp - 48]\n movzx {cs:e}, word ptr [rsp - 40]"],
+        |r| Bcd(r.to_bytes());
 }
 
 /// FISTTP: stores an integer format, truncating whatever the rounding control says.
