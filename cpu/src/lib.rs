@@ -9,6 +9,7 @@ pub mod bits;
 pub mod cpuid;
 pub mod exception;
 pub mod model;
+pub mod msr;
 pub mod state;
 pub mod vcpu;
 pub mod walk;

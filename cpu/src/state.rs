@@ -241,6 +241,8 @@ pub struct Msrs {
     pub debugctl: u64,
     pub syscfg: u64,
     pub hwcr: u64,
+    /// TOP_MEM and TOP_MEM2.
+    pub top_mem: [u64; 2],
 }
 
 impl Default for Msrs {
@@ -271,6 +273,7 @@ impl Default for Msrs {
             debugctl: 0,
             syscfg: 0,
             hwcr: 0,
+            top_mem: [0; 2],
         }
     }
 }
