@@ -4,6 +4,8 @@
 
 #include "steps.inc"
 
+#ifdef NARRATE
+
 CODE_SECTION
 
 // Notes the time.
@@ -91,3 +93,5 @@ put_time:
     pop R(cx)
     pop R(ax)
     ret
+
+#endif

@@ -17,8 +17,9 @@ breakpoint:
     call interrupt_handle
     mov qword ptr [seen_rip], 0
     int3
-2:  xor eax, eax
-    cmp qword ptr [seen_rip], offset 2b
+behind_int3:
+    xor eax, eax
+    cmp qword ptr [seen_rip], offset behind_int3
     sete al
     ret
 

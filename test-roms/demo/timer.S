@@ -14,13 +14,12 @@ CODE_SECTION
 .globl pic_init
 pic_init:
     mov esi, offset pic_script
-    mov ecx, (pic_script_end - pic_script) / 2
 2:  movzx edx, byte ptr [rsi]
     mov al, byte ptr [rsi + 1]
     out dx, al
     add rsi, 2
-    dec ecx
-    jnz 2b
+    cmp esi, offset pic_script_end
+    jb 2b
     mov edi, VECTOR_IRQ0
     mov esi, offset tick
     jmp interrupt_handle

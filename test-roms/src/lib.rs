@@ -1,12 +1,91 @@
 //! Guest programs of our own: ROM images built from `boot/`, `demo/`, `loops/` and `micro/`.
 //!
 //! Each image is 64 KiB, belongs at the end of the first 4 GiB and must also be visible at F0000h,
-//! as a PC's BIOS is. It starts at the reset vector, prints on COM1, and switches the machine off
-//! through the PIIX4's power management. 16 MiB of RAM are enough.
+//! as a PC's BIOS is. It starts at the reset vector, prints on COM1 (115,200 baud), and switches the
+//! machine off through the PIIX4's power management. All but two need 16 MiB of RAM or more, the
+//! benchmarks `load-16m` and `store-16m` 32 MiB.
+//!
+//! A benchmark prints, in 64-bit code and with interrupts off:
+//!
+//! ```text
+//! loop NAME start
+//! loop NAME tsc TICKS            TSC ticks in between, 16 hexadecimal digits
+//! loop NAME done CHECKSUM        16 hexadecimal digits
+//! ```
+//!
+//! and before the last line `loop NAME wrong: not EXPECTED` if the checksum is not what it must be.
+
+#![forbid(unsafe_code)]
+
+/// Size of every image in bytes.
+pub const IMAGE_SIZE: usize = 64 * 1024;
+
+/// Where the build script puts the figure in an image: a little-endian 64-bit number.
+const INSTRUCTIONS_OFFSET: usize = IMAGE_SIZE - 32;
 
 /// Shows a PC's way from the first instruction to long mode and says what each step costs; then
 /// does some work (primes, sorting, a Mandelbrot set as text) and switches off.
+///
+/// About 65 million instructions, and 10 ms asleep.
 pub static DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.bin"));
+
+macro_rules! image {
+    ($kind:literal, $name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $kind, "-", $name, ".bin"))
+    };
+}
+
+macro_rules! loops {
+    ($($name:literal),* $(,)?) => { &[$(($name, image!("loop", $name))),*] };
+}
+
+macro_rules! micro {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, image!("micro", $name), instructions(image!("micro", $name)))),*]
+    };
+}
+
+/// Compiled loops, 70 to 100 million instructions each (that depends on the C compiler): name and
+/// image. Memory is mapped with 4 KiB pages, but for those whose name ends in `-large-pages`.
+pub static LOOPS: &[(&str, &[u8])] =
+    loops!["sieve", "sort", "crc", "recursion", "hash", "switch", "list", "hash-large-pages",];
+
+/// Benchmarks of one kind of instruction each: name, image, and the number of instructions between
+/// the markers, without those that print them. Repeated string instructions count once for each
+/// repetition, faulting ones when they complete.
+pub static MICRO: &[(&str, &[u8], u64)] = micro![
+    "alu",
+    "multiply",
+    "branches",
+    "load-64k",
+    "store-64k",
+    "load-16m",
+    "store-16m",
+    "push-pop",
+    "call-ret",
+    "rep-movsb",
+    "rep-stosq",
+    "lodsb",
+    "x87",
+    "sse-float",
+    "sse-double",
+    "sse-integer",
+    "page-fault",
+    "syscall",
+    "interrupt",
+    "port",
+];
+
+/// The figure that a micro-benchmark's image carries.
+const fn instructions(image: &[u8; IMAGE_SIZE]) -> u64 {
+    let mut bytes = [0; 8];
+    let mut i = 0;
+    while i < bytes.len() {
+        bytes[i] = image[INSTRUCTIONS_OFFSET + i];
+        i += 1;
+    }
+    u64::from_le_bytes(bytes)
+}
 
 #[cfg(test)]
 mod tests {
@@ -15,8 +94,15 @@ mod tests {
     /// Offset in the image of the first instruction, 16 bytes below 4 GiB (SDM vol. 3A 10.1.4).
     const RESET_VECTOR: usize = 0xFFF0;
 
-    fn images() -> Vec<(String, &'static [u8])> {
-        vec![("demo".to_owned(), DEMO)]
+    fn images() -> Vec<(&'static str, &'static [u8])> {
+        let mut images = vec![("demo", DEMO)];
+        images.extend_from_slice(LOOPS);
+        images.extend(MICRO.iter().map(|&(name, image, _)| (name, image)));
+        images
+    }
+
+    fn contains(image: &[u8], text: &str) -> bool {
+        image.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
     /// The offset in segment F000h to which the far jump at the reset vector goes.
@@ -30,7 +116,7 @@ mod tests {
     #[test]
     fn an_image_is_64_kib() {
         for (name, image) in images() {
-            assert_eq!(image.len(), 64 * 1024, "{name}");
+            assert_eq!(image.len(), IMAGE_SIZE, "{name}");
         }
     }
 
@@ -46,6 +132,52 @@ mod tests {
     fn the_image_ends_with_its_name() {
         for (name, image) in images() {
             assert!(image.ends_with(b"TRIVIUM ROM"), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = images().into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_benchmark_prints_its_own_name() {
+        for (name, image) in images().into_iter().skip(1) {
+            assert!(contains(image, &format!("{name}\0")), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_demo_narrates_and_benchmarks_do_not() {
+        let narration = "as in 1978";
+        for (name, image) in images() {
+            assert_eq!(contains(image, narration), name == "demo", "{name}");
+        }
+    }
+
+    #[test]
+    fn a_micro_benchmark_says_how_much_it_does() {
+        for &(name, _, instructions) in MICRO {
+            assert!((1_000_000..100_000_000).contains(&instructions), "{name}: {instructions}");
+        }
+    }
+
+    #[test]
+    fn every_source_is_used() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (folder, extension) in [("loops", "c"), ("micro", "S")] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|found| found == extension) {
+                    let name = path.file_stem().unwrap().to_str().unwrap();
+                    let used = images().iter().any(|(image, _)| *image == name);
+                    assert!(used, "{}", path.display());
+                }
+            }
         }
     }
 }
