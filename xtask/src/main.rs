@@ -1,6 +1,7 @@
 //! Developer commands, run as `cargo xtask <command>`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod guests;
 mod interrupt;
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run what continuous integration runs: format, clippy, docs, guests, tests
     Ci(ci::Args),
+    /// Measure side by side with QEMU and Bochs
+    Bench(bench::Args),
     /// Fetch and build the real guests that tests and benchmarks boot
     Guests(guests::Args),
 }
@@ -29,6 +32,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = interrupt::install().and_then(|()| match cli.command {
+        Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Guests(args) => guests::run(&args),
     });

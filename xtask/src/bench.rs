@@ -1,0 +1,113 @@
+//! `cargo xtask bench`: wall times side by side with what a user would pick instead.
+//!
+//! Contenders take turns (A, B, C, A, B, C, ...) so that a machine that grows slower or faster
+//! meanwhile does so for all; medians are compared. Nothing is tuned for one of them: QEMU is
+//! Debian's with one TCG thread, Bochs is Debian's, and every guest is the same to the byte.
+//! The table is printed as markdown and the samples are kept in `target/bench/<scenario>.json`.
+
+mod bochs;
+mod child;
+mod contender;
+mod host;
+mod memory;
+mod peers;
+mod report;
+mod roms;
+mod sample;
+mod scenario;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::builder::PossibleValuesParser;
+
+use crate::{ci, guests, interrupt, process};
+use contender::{CONTENDERS, Contender, Kind};
+use scenario::{SCENARIOS, Scenario};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How often each contender runs each scenario; those marked as slow run once
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// Only these scenarios; all of them when none is named
+    #[arg(long, value_name = "WHAT", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(SCENARIOS.iter().map(|s| s.name)))]
+    only: Vec<String>,
+    /// Only these contenders; all of them when none is named
+    #[arg(long, value_name = "WHO", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(CONTENDERS.iter().map(|c| c.name)))]
+    who: Vec<String>,
+    /// Only list scenarios and contenders
+    #[arg(long)]
+    list: bool,
+}
+
+/// What every scenario needs.
+pub struct Context {
+    /// How often each contender runs.
+    pub runs: u32,
+    /// Who takes part.
+    pub contenders: Vec<&'static Contender>,
+    /// Where results and working files go.
+    pub dir: PathBuf,
+}
+
+/// Runs the chosen scenarios and prints their tables.
+pub fn run(args: &Args) -> Result<()> {
+    let scenarios: Vec<&Scenario> =
+        SCENARIOS.iter().filter(|scenario| is_chosen(scenario.name, &args.only)).collect();
+    let contenders: Vec<&'static Contender> =
+        CONTENDERS.iter().filter(|contender| is_chosen(contender.name, &args.who)).collect();
+    if args.list {
+        list(&scenarios, &contenders);
+        return Ok(());
+    }
+    let context = Context { runs: args.runs, contenders, dir: ci::root().join("target/bench") };
+    fs::create_dir_all(&context.dir)
+        .with_context(|| format!("Cannot make {}", context.dir.display()))?;
+    prepare(&context)?;
+    let host = host::describe(&context.contenders)?;
+    println!("\n{host}");
+    let mut failures = 0;
+    for scenario in scenarios {
+        interrupt::check()?;
+        let rows =
+            (scenario.run)(&context).with_context(|| format!("Scenario {}", scenario.name))?;
+        println!("{}", report::markdown(scenario, &rows));
+        failures += rows.iter().filter(|row| row.error.is_some()).count();
+        report::save(&context.dir, scenario, &host, &rows)?;
+    }
+    println!("Samples are in {}", context.dir.display());
+    if failures > 0 {
+        bail!("{failures} measurements failed; the tables say which");
+    }
+    Ok(())
+}
+
+fn is_chosen(name: &str, names: &[String]) -> bool {
+    names.is_empty() || names.iter().any(|chosen| chosen == name)
+}
+
+fn list(scenarios: &[&Scenario], contenders: &[&Contender]) {
+    println!("Scenarios:");
+    scenarios.iter().for_each(|scenario| println!("  {:8} {}", scenario.name, scenario.about));
+    println!("Contenders:");
+    contenders.iter().for_each(|contender| println!("  {:16} {}", contender.name, contender.about));
+}
+
+/// Builds Trivium, fetches the guests and installs the peers that are missing.
+fn prepare(context: &Context) -> Result<()> {
+    if context.contenders.iter().any(|contender| matches!(contender.kind, Kind::Trivium { .. })) {
+        println!("Building trivium");
+        let arguments = ["build", "--quiet", "--release", "--package", "trivium"];
+        let status = process::status(ci::cargo().args(arguments))?;
+        if !status.success() {
+            bail!("Trivium cannot be built ({status})");
+        }
+    }
+    guests::fetch_all()?;
+    peers::install(&context.contenders)
+}

@@ -1,0 +1,173 @@
+//! Runs one emulator and notes when what came out of it.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::interrupt;
+
+/// How often the child is looked after while it says nothing.
+const TICK: Duration = Duration::from_millis(50);
+
+/// When a run is over.
+#[derive(Clone, Copy)]
+pub enum Until {
+    /// The emulator ends by itself.
+    Exit,
+    /// This byte comes out; the emulator is then killed.
+    Byte(u8),
+}
+
+/// A line of the guest's serial output.
+pub struct Line {
+    /// When its last byte came, since the start of the process.
+    pub at: Duration,
+    /// The line without its end.
+    pub text: String,
+}
+
+/// A run that is over.
+pub struct Finished {
+    /// From the start of the process to what ended the run.
+    pub elapsed: Duration,
+    /// The lines that came out.
+    pub lines: Vec<Line>,
+    /// How the emulator ended, unless it was killed.
+    pub status: Option<ExitStatus>,
+}
+
+enum Event {
+    Line(Line),
+    Byte(Duration),
+    End,
+}
+
+impl Finished {
+    /// Whether some line has `text` in it.
+    pub fn says(&self, text: &str) -> bool {
+        self.lines.iter().any(|line| line.text.contains(text))
+    }
+
+    /// The last line that has something in it, for error messages.
+    pub fn last_words(&self) -> &str {
+        let spoken = self.lines.iter().rev().map(|line| line.text.trim());
+        spoken.into_iter().find(|text| !text.is_empty()).unwrap_or("no output")
+    }
+}
+
+/// Runs `command` until `until` or for `limit` at most; `tick` is called with the process number
+/// now and then.
+pub fn run(
+    command: &mut Command,
+    until: Until,
+    limit: Duration,
+    mut tick: impl FnMut(u32),
+) -> Result<Finished> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let start = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("Cannot start {name}"))?;
+    let Some(output) = child.stdout.take() else { bail!("{name} has no output") };
+    let (sender, events) = mpsc::channel();
+    // It ends with the pipe, or when it finds nobody listening; nothing waits for it, as a child of
+    // the child may keep the pipe open.
+    thread::spawn(move || read(output, until, start, &sender));
+    let finished = follow(&mut child, &events, start, limit, &mut tick);
+    if finished.is_err() || !matches!(&finished, Ok(done) if done.status.is_some()) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    finished.with_context(|| format!("Run of {name}"))
+}
+
+fn follow(
+    child: &mut Child,
+    events: &Receiver<Event>,
+    start: Instant,
+    limit: Duration,
+    tick: &mut dyn FnMut(u32),
+) -> Result<Finished> {
+    let mut lines = Vec::new();
+    loop {
+        interrupt::check()?;
+        match events.recv_timeout(TICK) {
+            Ok(Event::Line(line)) => lines.push(line),
+            Ok(Event::Byte(elapsed)) => return Ok(Finished { elapsed, lines, status: None }),
+            Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => {
+                let status = Some(child.wait()?);
+                return Ok(Finished { elapsed: start.elapsed(), lines, status });
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if start.elapsed() > limit {
+            let last =
+                lines.iter().rev().map(|line: &Line| line.text.trim()).find(|t| !t.is_empty());
+            bail!("no end after {} s; last line: {}", limit.as_secs(), last.unwrap_or("none"));
+        }
+        tick(child.id());
+    }
+}
+
+/// Cuts `output` into lines; each `Event` is stamped when its last byte was read.
+fn read(mut output: impl Read, until: Until, start: Instant, events: &Sender<Event>) {
+    let mut buffer = [0; 4096];
+    let mut line = Vec::new();
+    while let Ok(count @ 1..) = output.read(&mut buffer) {
+        let at = start.elapsed();
+        for byte in buffer.iter().take(count) {
+            let event = match (until, *byte) {
+                (Until::Byte(end), byte) if byte == end => Event::Byte(at),
+                (_, b'\n') => Event::Line(Line { at, text: text(&std::mem::take(&mut line)) }),
+                (_, byte) => {
+                    line.push(byte);
+                    continue;
+                }
+            };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    }
+    let _ = events.send(Event::Line(Line { at: start.elapsed(), text: text(&line) }));
+    let _ = events.send(Event::End);
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).trim_end_matches('\r').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, until: Until, limit: Duration) -> Result<Finished> {
+        run(Command::new("sh").args(["-c", script]), until, limit, |_| ())
+    }
+
+    #[test]
+    fn lines_are_stamped_in_order() {
+        let script = "echo one; sleep 0.1; printf 'two\\r\\n'";
+        let run = shell(script, Until::Exit, Duration::from_secs(10)).unwrap();
+        assert!(run.says("two") && run.status.unwrap().success());
+        assert_eq!(run.last_words(), "two");
+        assert!(run.lines[1].at - run.lines[0].at >= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn a_byte_ends_the_run() {
+        let script = "printf 'x\\001'; sleep 60";
+        let run = shell(script, Until::Byte(1), Duration::from_secs(10)).unwrap();
+        assert!(run.elapsed < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_run_without_end_is_an_error() {
+        let run = shell("echo stuck; exec sleep 60", Until::Exit, Duration::from_millis(300));
+        let error = format!("{:#}", run.err().unwrap());
+        assert!(error.contains("last line: stuck"), "{error}");
+    }
+}

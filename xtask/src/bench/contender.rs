@@ -1,0 +1,145 @@
+//! Who is measured, and the command line with which each runs a guest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::bochs;
+use crate::{ci, guests};
+
+/// RAM of every guest in MiB.
+pub const MEMORY_MIB: u64 = 512;
+
+/// A program that runs guests.
+pub struct Contender {
+    /// Its name in tables and on the command line.
+    pub name: &'static str,
+    /// Which program with which settings.
+    pub about: &'static str,
+    /// How it is started.
+    pub kind: Kind,
+    /// Whether it runs each scenario only once.
+    pub is_slow: bool,
+}
+
+/// How a contender is started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// This project, with an accelerator.
+    Trivium {
+        /// What follows `--accel`.
+        accel: &'static str,
+    },
+    /// QEMU with one thread of TCG.
+    QemuTcg,
+    /// Bochs.
+    Bochs,
+}
+
+/// Every contender; the one that ratios refer to is `BASELINE`.
+pub const CONTENDERS: &[Contender] = &[
+    Contender {
+        name: "trivium-interp",
+        about: "trivium run --accel interp",
+        kind: Kind::Trivium { accel: "interp" },
+        is_slow: false,
+    },
+    Contender {
+        name: "qemu-tcg",
+        about: "qemu-system-x86_64 -accel tcg,thread=single (-cpu qemu64, its default)",
+        kind: Kind::QemuTcg,
+        is_slow: false,
+    },
+    Contender {
+        name: "bochs",
+        about: "Debian's bochs, which is built with its debugger; Linux from a GRUB CD; run once",
+        kind: Kind::Bochs,
+        is_slow: true,
+    },
+];
+
+/// The contender that others are compared with.
+pub const BASELINE: &str = "qemu-tcg";
+
+/// A guest to run.
+pub enum Guest<'a> {
+    /// The reference guest with more on its command line.
+    Linux {
+        /// What follows `console=ttyS0 panic=-1`.
+        append: &'a str,
+    },
+    /// A ROM in place of the BIOS.
+    Rom(&'a Path),
+}
+
+impl Contender {
+    /// Whether it is this project.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.kind, Kind::Trivium { .. })
+    }
+
+    /// The command that runs `guest` with its serial port on standard output; `dir` is for files
+    /// that are needed on the way.
+    pub fn command(&self, guest: &Guest<'_>, dir: &Path) -> Result<Command> {
+        match self.kind {
+            Kind::Trivium { accel } => trivium_command(accel, guest),
+            Kind::QemuTcg => qemu_command(guest),
+            Kind::Bochs => bochs::command(guest, dir),
+        }
+    }
+}
+
+/// The kernel's command line of the reference guest.
+pub fn command_line(append: &str) -> String {
+    format!("console=ttyS0 panic=-1 {append}").trim_end().to_owned()
+}
+
+/// Trivium as `cargo build --release` leaves it.
+pub fn trivium() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| "target".into());
+    ci::root().join(target).join("release/trivium")
+}
+
+fn trivium_command(accel: &str, guest: &Guest<'_>) -> Result<Command> {
+    let mut command = Command::new(trivium());
+    command.args(["run", "--accel", accel, "--memory", &format!("{MEMORY_MIB}M")]);
+    command.args(["--serial", "stdio", "--display", "none", "--no-reboot"]);
+    match guest {
+        Guest::Linux { append } => {
+            command.arg("--kernel").arg(guests::path("cloud", "vmlinuz")?);
+            command.arg("--initrd").arg(guests::path("initrd", "initrd")?);
+            command.arg("--append").arg(command_line(append));
+        }
+        Guest::Rom(rom) => {
+            command.arg("--bios").arg(rom);
+        }
+    }
+    Ok(command)
+}
+
+/// No network card, so that both machines have the same devices to start.
+fn qemu_command(guest: &Guest<'_>) -> Result<Command> {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-accel", "tcg,thread=single", "-m", &MEMORY_MIB.to_string()]);
+    command.args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none"]);
+    command.arg("-no-reboot");
+    match guest {
+        Guest::Linux { append } => {
+            command.arg("-kernel").arg(guests::path("cloud", "vmlinuz")?);
+            command.arg("-initrd").arg(guests::path("initrd", "initrd")?);
+            command.arg("-append").arg(command_line(append));
+        }
+        Guest::Rom(rom) => {
+            command.arg("-bios").arg(rom);
+        }
+    }
+    Ok(command)
+}
+
+/// Writes `bytes` to a file that a command names.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("Cannot write {}", path.display()))
+}

@@ -1,0 +1,128 @@
+//! Instructions a second in the ROMs of the `test-roms` crate.
+//!
+//! A ROM prints `loop NAME start` and `loop NAME tsc TICKS` around its work; the time is taken where
+//! those lines arrive, not from the guest's own clock. The work of a micro-benchmark is a number of
+//! instructions that its ROM states. A compiled loop depends on the C compiler: its instructions are
+//! counted by QEMU, whose TSC counts them under `-icount shift=0`.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use trivium_test_roms::{LOOPS, MICRO};
+
+use super::Context;
+use super::child::{self, Finished, Until};
+use super::contender::{self, CONTENDERS, Contender, Guest, Kind};
+use super::peers;
+use super::sample::{Metric, Row, Unit, interleave};
+
+/// Longer than the slowest contender takes for the longest ROM.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Compiled loops and their geometric mean.
+pub fn loops(context: &Context) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, image) in LOOPS {
+        let rom = context.dir.join("loop.rom");
+        contender::write(&rom, image)?;
+        let instructions = count(name, &rom, &context.dir)?;
+        rows.extend(measure(context, name, &rom, instructions)?);
+    }
+    let means: Vec<Row> =
+        context.contenders.iter().filter_map(|who| geometric_mean(&rows, who)).collect();
+    rows.extend(means);
+    Ok(rows)
+}
+
+/// One ROM for each class of instructions.
+pub fn micro(context: &Context) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, image, instructions) in MICRO {
+        let rom = context.dir.join("micro.rom");
+        contender::write(&rom, image)?;
+        rows.extend(measure(context, name, &rom, *instructions)?);
+    }
+    Ok(rows)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of instructions are far below 2^53")]
+fn measure(context: &Context, name: &str, rom: &Path, instructions: u64) -> Result<Vec<Row>> {
+    interleave(context, &context.contenders, |who| {
+        let mut command = who.command(&Guest::Rom(rom), &context.dir)?;
+        let run = run(&mut command, name, who)?;
+        let (begin, end) = (marker(&run, name, "start")?, marker(&run, name, "tsc ")?);
+        let seconds = run.lines[end].at.saturating_sub(run.lines[begin].at).as_secs_f64();
+        let value = instructions as f64 / 1e6 / seconds;
+        Ok(vec![Metric { name: name.into(), unit: Unit::MillionsPerSecond, value }])
+    })
+}
+
+/// Runs a ROM to its end; an error if its checksum is not what it must be.
+fn run(command: &mut Command, name: &str, who: &Contender) -> Result<Finished> {
+    let run = child::run(command, Until::Exit, LIMIT, |_| ())?;
+    ensure!(!run.says(&format!("loop {name} wrong")), "{name} has a wrong checksum");
+    ensure!(run.says(&format!("loop {name} done")), "{name} is not done: {}", run.last_words());
+    // Bochs takes a power-off for a panic of its own.
+    let is_off = run.status.is_some_and(|status| status.success());
+    ensure!(is_off || who.kind == Kind::Bochs, "{name} did not power off");
+    Ok(run)
+}
+
+/// The index of the line that starts with `loop NAME WORD`.
+fn marker(run: &Finished, name: &str, word: &str) -> Result<usize> {
+    let text = format!("loop {name} {word}");
+    let found = run.lines.iter().position(|line| line.text.contains(&text));
+    found.with_context(|| format!("No line with {text:?}"))
+}
+
+/// How many instructions the work of a ROM takes, by QEMU's count.
+fn count(name: &str, rom: &Path, dir: &Path) -> Result<u64> {
+    let qemu = CONTENDERS.iter().find(|who| who.kind == Kind::QemuTcg);
+    let qemu = qemu.context("QEMU is not among the contenders")?;
+    peers::install(&[qemu])?;
+    let mut command = qemu.command(&Guest::Rom(rom), dir)?;
+    command.args(["-icount", "shift=0"]);
+    let run = run(&mut command, name, qemu)?;
+    let line = &run.lines[marker(&run, name, "tsc ")?].text;
+    let ticks = line.split_whitespace().last().unwrap_or_default();
+    u64::from_str_radix(ticks, 16).with_context(|| format!("No count in {line:?}"))
+}
+
+/// The geometric mean of the medians of `who`, if every loop has one.
+fn geometric_mean(rows: &[Row], who: &Contender) -> Option<Row> {
+    let own: Vec<&Row> = rows.iter().filter(|row| row.who == who.name).collect();
+    let medians: Vec<f64> = own.iter().map(|row| row.median()).collect::<Option<_>>()?;
+    #[expect(clippy::cast_precision_loss, reason = "a handful of loops")]
+    let mean = (medians.iter().map(|median| median.ln()).sum::<f64>() / medians.len() as f64).exp();
+    Some(Row {
+        metric: "geometric mean".into(),
+        who: who.name,
+        unit: Some(Unit::MillionsPerSecond),
+        values: vec![mean],
+        error: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(value: f64) -> Row {
+        let (metric, unit) = ("loop".to_owned(), Some(Unit::MillionsPerSecond));
+        Row { metric, who: CONTENDERS[0].name, unit, values: vec![value], error: None }
+    }
+
+    #[test]
+    fn the_geometric_mean_is_the_root_of_the_product() {
+        let mean = geometric_mean(&[row(2.0), row(8.0)], &CONTENDERS[0]).unwrap();
+        assert!((mean.values[0] - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_loop_that_failed_leaves_no_mean() {
+        let failed = Row { values: Vec::new(), error: Some("no".into()), ..row(1.0) };
+        assert!(geometric_mean(&[row(2.0), failed], &CONTENDERS[0]).is_none());
+    }
+}
