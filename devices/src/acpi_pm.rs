@@ -389,3 +389,128 @@ pub(crate) mod save_restore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::power::ResetKind;
+    use crate::test_support::IrqLog;
+    use trivium_chipset::ManualClock;
+
+    #[derive(Default)]
+    struct Supply(AtomicU32);
+
+    impl PowerSink for Supply {
+        fn power_off(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn reset(&self, _: ResetKind) {}
+    }
+
+    struct Bench {
+        pm: AcpiPm,
+        clock: Arc<ManualClock>,
+        irqs: Arc<IrqLog>,
+        supply: Arc<Supply>,
+    }
+
+    fn bench(width: PmTimerWidth) -> Bench {
+        let (clock, irqs, supply) = (ManualClock::new(), IrqLog::new(), Arc::<Supply>::default());
+        let (sci, power) = (irqs.line(9), supply.clone());
+        let pm = AcpiPm::new(width, PmWiring { clock: clock.clone(), sci, power });
+        Bench { pm, clock, irqs, supply }
+    }
+
+    impl Bench {
+        fn get(&mut self, offset: u16) -> u32 {
+            let width = if offset == 8 { AccessWidth::Dword } else { AccessWidth::Word };
+            self.pm.read(offset, width).unwrap()
+        }
+
+        fn put(&mut self, offset: u16, value: u32) {
+            self.pm.write(offset, AccessWidth::Word, value).unwrap();
+        }
+
+        fn sci(&self) -> bool {
+            self.irqs.level(9)
+        }
+    }
+
+    #[test]
+    fn the_timer_counts_at_3_579545_mhz_and_wraps_at_its_width() {
+        for (width, bits) in [(PmTimerWidth::Bits24, 24), (PmTimerWidth::Bits32, 32)] {
+            let mut bench = bench(width);
+            bench.clock.set(VmTime::from_nanos(1_000_000_000));
+            assert_eq!(bench.get(8), 3_579_545);
+            bench.clock.set(VmTime::from_ticks((1 << bits) + 7, PM_TIMER_HZ));
+            assert_eq!(bench.get(8), 7, "{bits} bits");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_timers_highest_bit_raises_sci() {
+        let mut bench = bench(PmTimerWidth::Bits24);
+        bench.put(4, 1);
+        assert_eq!(bench.pm.deadline(), None);
+        bench.put(2, 1);
+        let flip = VmTime::from_ticks(1 << 23, PM_TIMER_HZ);
+        assert_eq!(bench.pm.deadline(), Some(flip));
+        bench.clock.set(flip);
+        bench.pm.fire();
+        assert!(bench.sci());
+        assert_eq!(bench.get(0) & 1, 1);
+        bench.put(0, 1);
+        assert!(!bench.sci());
+        assert_eq!(bench.pm.deadline(), Some(VmTime::from_ticks(1 << 24, PM_TIMER_HZ)));
+    }
+
+    #[test]
+    fn the_power_button_raises_sci_in_acpi_mode_only() {
+        let mut bench = bench(PmTimerWidth::Bits24);
+        bench.put(2, 1 << 8);
+        bench.pm.press_power_button();
+        assert!(!bench.sci());
+        bench.put(4, 1);
+        assert!(bench.sci());
+        bench.put(0, 0);
+        assert!(bench.sci(), "zeros clear nothing");
+        bench.put(0, 1 << 8);
+        assert!(!bench.sci());
+    }
+
+    #[test]
+    fn sus_en_with_sus_typ_0_switches_off() {
+        let mut bench = bench(PmTimerWidth::Bits24);
+        bench.put(4, 1 << 10 | 1 << 13);
+        assert_eq!(bench.supply.0.load(Ordering::Relaxed), 0);
+        assert_eq!(bench.get(4), 1 << 10, "SUS_EN reads zero");
+        bench.pm.write(5, AccessWidth::Byte, 0x20).unwrap();
+        assert_eq!(bench.supply.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn general_purpose_events_raise_sci_where_enabled() {
+        let mut bench = bench(PmTimerWidth::Bits24);
+        bench.put(4, 1);
+        bench.pm.raise_gpe(3);
+        assert!(!bench.sci());
+        bench.put(0x0e, 1 << 3);
+        assert!(bench.sci());
+        assert_eq!(bench.get(0x0c), 1 << 3);
+        bench.put(0x0c, 1 << 3);
+        assert!(!bench.sci());
+        bench.pm.raise_gpe(200);
+        assert_eq!(bench.get(0x0c), 0);
+    }
+
+    #[test]
+    fn accesses_that_cross_a_register_are_left_to_the_bus() {
+        let mut bench = bench(PmTimerWidth::Bits24);
+        assert_eq!(bench.pm.read(0, AccessWidth::Dword), Err(BusError::Width));
+        assert_eq!(bench.pm.read(9, AccessWidth::Dword), Err(BusError::Width));
+        assert_eq!(bench.pm.read(0x14, AccessWidth::Byte), Err(BusError::NoRegister));
+    }
+}

@@ -53,6 +53,10 @@ impl IrqLog {
 pub(crate) enum Step {
     PortRead(u16, AccessWidth),
     PortWrite(u16, AccessWidth, u32),
+    MmioRead(u64, usize),
+    MmioWrite(u64, Vec<u8>),
+    ConfigRead(u8),
+    ConfigWrite(u8, u32, u32),
     Advance(u64),
     Reset,
     SaveRestore,
@@ -102,6 +106,51 @@ pub(crate) fn port_steps(ports: &[u16]) -> impl Strategy<Value = Vec<Step>> + us
         }),
     ];
     proptest::collection::vec(prop_oneof![3 => access, 1 => common_step()], 1..120)
+}
+
+/// Steps for a device with memory-mapped registers at these offsets, and some elsewhere.
+pub(crate) fn mmio_steps(offsets: &[u64]) -> impl Strategy<Value = Vec<Step>> + use<> {
+    let offset = prop_oneof![
+        8 => proptest::sample::select(offsets.to_vec()),
+        1 => any::<u64>(),
+    ];
+    let length = prop_oneof![8 => Just(4usize), 2 => Just(8usize), 1 => 1..65usize];
+    // Small numbers make things happen soon; random ones make everything else happen.
+    let low = prop_oneof![any::<u32>(), 0..0x1_0000u32, Just(0)];
+    let data = (low, any::<[u8; 60]>())
+        .prop_map(|(low, high)| low.to_le_bytes().into_iter().chain(high).collect::<Vec<u8>>());
+    let access = prop_oneof![
+        (offset.clone(), length.clone()).prop_map(|(offset, len)| Step::MmioRead(offset, len)),
+        (offset, length, data).prop_map(|(offset, length, mut data)| {
+            data.truncate(length);
+            Step::MmioWrite(offset, data)
+        }),
+    ];
+    proptest::collection::vec(prop_oneof![3 => access, 1 => common_step()], 1..120)
+}
+
+/// Steps for a PCI function that has these ports as well.
+pub(crate) fn pci_steps(ports: &[u16]) -> impl Strategy<Value = Vec<Step>> + use<> {
+    let mask = any::<[bool; 4]>().prop_map(|enabled| {
+        enabled.into_iter().fold(0, |mask, byte| mask << 8 | if byte { 0xff } else { 0 })
+    });
+    let dword = (0..64u8).prop_map(|index| index * 4);
+    let config = prop_oneof![
+        dword.clone().prop_map(Step::ConfigRead),
+        (dword, any::<u32>(), mask)
+            .prop_map(|(offset, value, mask)| { Step::ConfigWrite(offset, value & mask, mask) }),
+    ];
+    let config = proptest::collection::vec(config, 1..60);
+    if ports.is_empty() {
+        return config.boxed();
+    }
+    (config, port_steps(ports))
+        .prop_map(|(config, mut steps)| {
+            steps.extend(config);
+            steps
+        })
+        .prop_shuffle()
+        .boxed()
 }
 
 /// A device under test with everything it is wired to.
@@ -198,6 +247,19 @@ impl<D: Device> Fixture<D> {
             }
             Step::PortWrite(port, width, value) => {
                 format!("{:?}", self.device.pio().unwrap().write(port, width, value))
+            }
+            Step::MmioRead(offset, length) => {
+                let mut data = vec![0; length];
+                let result = self.device.mmio().unwrap().read(offset, &mut data);
+                format!("{result:?} {data:?}")
+            }
+            Step::MmioWrite(offset, ref data) => {
+                format!("{:?}", self.device.mmio().unwrap().write(offset, data))
+            }
+            Step::ConfigRead(offset) => format!("{}", self.device.pci().unwrap().read(offset)),
+            Step::ConfigWrite(offset, value, mask) => {
+                self.device.pci().unwrap().write(offset, value, mask);
+                String::new()
             }
             Step::Advance(nanos) => {
                 self.advance(nanos);
