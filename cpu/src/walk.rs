@@ -3,6 +3,8 @@
 //! Intel SDM vol. 3A, chapter 4. Whether an address is canonical is the caller's to check first
 //! (see [`is_canonical`]): such a failure is #GP or #SS, not #PF, and depends on the instruction.
 
+#[cfg(test)]
+mod tests;
 mod view;
 
 use trivium_memory::{Backing, GuestMemory};
