@@ -202,7 +202,7 @@ impl Rights {
             // "Instruction fetches from supervisor-mode addresses": XD if NXE.
             (false, true, _, false) => !(self.nxe && self.execute_disabled_in_any),
             // "from user-mode addresses": SMEP forbids.
-            (false, true, _, true) => !self.smep && !(self.nxe && self.execute_disabled_in_any),
+            (false, true, _, true) => !(self.smep || self.nxe && self.execute_disabled_in_any),
             // "Accesses to supervisor-mode addresses [in user mode] are not allowed."
             (true, _, _, false) => false,
             (true, false, false, true) => true,
