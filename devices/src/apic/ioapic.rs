@@ -267,3 +267,152 @@ mod save_restore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use proptest::prelude::*;
+    use trivium_chipset::MsiMessage;
+
+    use super::*;
+    use crate::test_support::{Fixture, check, mmio_steps};
+
+    #[derive(Default)]
+    struct Messages(Mutex<Vec<MsiMessage>>);
+
+    impl MsiSink for Messages {
+        fn deliver(&self, message: MsiMessage) {
+            self.0.lock().unwrap().push(message);
+        }
+    }
+
+    struct Bench {
+        ioapic: IoApic,
+        messages: Arc<Messages>,
+    }
+
+    fn bench() -> Bench {
+        let messages = Arc::<Messages>::default();
+        Bench { ioapic: IoApic::new(messages.clone()), messages }
+    }
+
+    impl Bench {
+        fn get(&mut self, index: u8) -> u32 {
+            let mut data = [0; 4];
+            Mmio::write(&mut self.ioapic, IOREGSEL, &[index, 0, 0, 0]).unwrap();
+            Mmio::read(&mut self.ioapic, IOWIN, &mut data).unwrap();
+            u32::from_le_bytes(data)
+        }
+
+        fn put(&mut self, index: u8, value: u32) {
+            Mmio::write(&mut self.ioapic, IOREGSEL, &[index]).unwrap();
+            Mmio::write(&mut self.ioapic, IOWIN, &value.to_le_bytes()).unwrap();
+        }
+
+        /// The messages sent since this was last asked, as (address, data).
+        fn sent(&mut self) -> Vec<(u64, u32)> {
+            let sent = std::mem::take(&mut *self.messages.0.lock().unwrap());
+            sent.into_iter().map(|message| (message.address, message.data)).collect()
+        }
+    }
+
+    #[test]
+    fn registers_after_reset() {
+        let mut bench = bench();
+        assert_eq!(bench.get(0), 0);
+        assert_eq!(bench.get(1), 0x0017_0020);
+        for pin in 0..24 {
+            assert_eq!(bench.get(0x10 + 2 * pin), 0x0001_0000, "masked");
+            assert_eq!(bench.get(0x11 + 2 * pin), 0);
+        }
+        bench.put(0, 0xff00_0000);
+        assert_eq!((bench.get(0), bench.get(2)), (0x0f00_0000, 0x0f00_0000));
+    }
+
+    #[test]
+    fn an_edge_sends_one_message() {
+        let mut bench = bench();
+        bench.put(0x10 + 2 * 4 + 1, 0x0300_0000);
+        bench.put(0x10 + 2 * 4, 0x0000_0831);
+        bench.ioapic.set_pin(4, true);
+        bench.ioapic.set_pin(4, true);
+        assert_eq!(bench.sent(), [(0xfee0_3004, 0x4031)]);
+        bench.ioapic.set_pin(4, false);
+        bench.ioapic.set_pin(4, true);
+        assert_eq!(bench.sent().len(), 1);
+    }
+
+    #[test]
+    fn an_edge_at_a_masked_input_is_not_held_pending() {
+        let mut bench = bench();
+        bench.put(0x10, 0x0001_0031);
+        bench.ioapic.set_pin(0, true);
+        bench.put(0x10, 0x0000_0031);
+        assert_eq!(bench.sent(), []);
+    }
+
+    #[test]
+    fn a_level_is_sent_again_after_its_end_as_long_as_it_is_asserted() {
+        let mut bench = bench();
+        bench.put(0x10 + 2 * 16, 0x0000_8051);
+        bench.ioapic.set_pin(16, true);
+        assert_eq!(bench.sent(), [(0xfee0_0000, 0xc051)]);
+        assert_eq!(bench.get(0x10 + 2 * 16), 0x0000_c051, "Remote IRR");
+        bench.ioapic.set_pin(16, false);
+        bench.ioapic.set_pin(16, true);
+        assert_eq!(bench.sent(), [], "accepted and not at its end");
+        bench.ioapic.end_of_interrupt(0x52);
+        assert_eq!(bench.sent(), []);
+        bench.ioapic.end_of_interrupt(0x51);
+        assert_eq!(bench.sent().len(), 1);
+        bench.ioapic.set_pin(16, false);
+        Mmio::write(&mut bench.ioapic, EOIR, &[0x51, 0, 0, 0]).unwrap();
+        assert_eq!(bench.sent(), []);
+        assert_eq!(bench.get(0x10 + 2 * 16), 0x0000_8051);
+    }
+
+    #[test]
+    fn unmasking_sends_a_level_that_is_asserted() {
+        let mut bench = bench();
+        bench.ioapic.set_pin(9, true);
+        bench.put(0x10 + 2 * 9, 0x0000_8060);
+        assert_eq!(bench.sent().len(), 1);
+    }
+
+    #[test]
+    fn read_only_bits_are_not_written_and_edge_mode_clears_remote_irr() {
+        let mut bench = bench();
+        bench.put(0x10, 0xffff_ffff);
+        assert_eq!(bench.get(0x10), 0x0001_afff);
+        bench.put(0x10, 0x0000_8051);
+        bench.ioapic.set_pin(0, true);
+        bench.put(0x10, 0x0001_c051);
+        assert_eq!(bench.get(0x10), 0x0001_c051);
+        bench.put(0x10, 0x0001_0051);
+        bench.put(0x10, 0x0001_8051);
+        assert_eq!(bench.get(0x10), 0x0001_8051);
+    }
+
+    #[test]
+    fn lowest_priority_carries_the_redirection_hint() {
+        let mut bench = bench();
+        bench.put(0x11, 0xff00_0000);
+        bench.put(0x10, 0x0000_0931);
+        bench.ioapic.set_pin(0, true);
+        assert_eq!(bench.sent(), [(0xfeef_f00c, 0x4131)]);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_accesses_and_restores_do_no_harm(
+            steps in mmio_steps(&[IOREGSEL, IOWIN, IOWIN, EOIR, 0x20, 0x12]),
+        ) {
+            let fixture = || {
+                Fixture::new(|_, _| IoApic::new(Arc::<Messages>::default()))
+                    .with_poke(|ioapic, what| ioapic.set_pin(what & 31, what & 32 != 0))
+            };
+            check(fixture, &steps);
+        }
+    }
+}

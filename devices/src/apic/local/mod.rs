@@ -201,6 +201,15 @@ impl LocalApic {
         vector
     }
 
+    /// Sets the APIC up as firmware leaves it for operating systems that know only the 8259A: the
+    /// virtual wire mode of the MultiProcessor Specification 1.4, section 3.6.2.2. For the
+    /// bootstrap processor of a machine that starts without firmware.
+    pub fn set_virtual_wire(&mut self) {
+        self.write_svr((Svr::ENABLE | Svr::RESET).bits());
+        self.write_lvt(Lvt::Lint0, DeliveryMode::ExtInt.bits() << 8);
+        self.write_lvt(Lvt::Lint1, DeliveryMode::Nmi.bits() << 8);
+    }
+
     /// The 8259A's INTR reaches the processor by way of LINT0: in virtual-wire mode, or because
     /// the APIC is disabled.
     #[must_use]
@@ -251,9 +260,8 @@ impl LocalApic {
     pub fn take_init(&mut self) -> bool {
         let taken = self.take_request(Requests::INIT);
         if taken {
-            let later = self.requests & Requests::STARTUP;
+            self.requests &= Requests::STARTUP;
             self.reset_registers();
-            self.requests = later;
         }
         taken
     }
@@ -342,13 +350,15 @@ impl LocalApic {
         taken
     }
 
-    /// All but IA32_APIC_BASE and the pins' levels returns to the state after reset.
+    /// All but IA32_APIC_BASE, the pins' levels and what is asked of the processor returns to the
+    /// state after reset.
     fn reset_registers(&mut self) {
         let (flags, base, lint) = (self.flags, self.base, self.lint);
+        let (requests, startup_page) = (self.requests, self.startup_page);
         self.timer.reset();
         let timer = self.timer.clone();
         let new = Self::new(self.config, Arc::clone(&self.clock));
-        *self = Self { flags, base, lint, timer, ..new };
+        *self = Self { flags, base, lint, timer, requests, startup_page, ..new };
     }
 
     fn take_in(&mut self, delivery: DeliveryMode, vector: u8, level: bool) {
@@ -531,6 +541,8 @@ impl Device for LocalApic {
         self.flags = ApicBase::EN;
         self.flags.set(ApicBase::BSP, self.config.bootstrap);
         self.base = DEFAULT_BASE;
+        self.requests = Requests::empty();
+        self.startup_page = 0;
         self.reset_registers();
     }
 }
