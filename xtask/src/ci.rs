@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: the steps that continuous integration runs, in its order.
 
 use std::env;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -112,10 +112,11 @@ pub fn cargo() -> Command {
     command
 }
 
-/// The root of the workspace.
-pub fn root() -> &'static Path {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package)
+/// The root of the workspace: as `cargo xtask` says, else where we were compiled.
+pub fn root() -> PathBuf {
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    package.parent().map_or_else(PathBuf::new, Into::into)
 }
 
 fn seconds(time: Duration) -> String {

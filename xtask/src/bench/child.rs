@@ -1,6 +1,7 @@
 //! Runs one emulator and notes when what came out of it.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -38,6 +39,8 @@ pub struct Finished {
     pub lines: Vec<Line>,
     /// How the emulator ended, unless it was killed.
     pub status: Option<ExitStatus>,
+    /// The last line of the emulator's own messages.
+    pub complaint: String,
 }
 
 enum Event {
@@ -47,15 +50,24 @@ enum Event {
 }
 
 impl Finished {
+    /// A run without complaint.
+    pub fn new(elapsed: Duration, lines: Vec<Line>, status: Option<ExitStatus>) -> Self {
+        Self { elapsed, lines, status, complaint: String::new() }
+    }
+
     /// Whether some line has `text` in it.
     pub fn says(&self, text: &str) -> bool {
         self.lines.iter().any(|line| line.text.contains(text))
     }
 
-    /// The last line that has something in it, for error messages.
-    pub fn last_words(&self) -> &str {
+    /// The last line of the guest and that of the emulator, for error messages.
+    pub fn last_words(&self) -> String {
         let spoken = self.lines.iter().rev().map(|line| line.text.trim());
-        spoken.into_iter().find(|text| !text.is_empty()).unwrap_or("no output")
+        let guest = spoken.into_iter().find(|text| !text.is_empty()).unwrap_or("no output");
+        match self.complaint.as_str() {
+            "" => guest.to_owned(),
+            complaint => format!("{guest}; {complaint}"),
+        }
     }
 }
 
@@ -68,7 +80,8 @@ pub fn run(
     mut tick: impl FnMut(u32),
 ) -> Result<Finished> {
     let name = command.get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut messages = tempfile::tempfile().context("Cannot make a temporary file")?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(messages.try_clone()?);
     let start = Instant::now();
     let mut child = command.spawn().with_context(|| format!("Cannot start {name}"))?;
     let Some(output) = child.stdout.take() else { bail!("{name} has no output") };
@@ -81,7 +94,9 @@ pub fn run(
         let _ = child.kill();
         let _ = child.wait();
     }
-    finished.with_context(|| format!("Run of {name}"))
+    let mut finished = finished.with_context(|| format!("Run of {name}"))?;
+    finished.complaint = last_line(&mut messages).unwrap_or_default();
+    Ok(finished)
 }
 
 fn follow(
@@ -96,10 +111,10 @@ fn follow(
         interrupt::check()?;
         match events.recv_timeout(TICK) {
             Ok(Event::Line(line)) => lines.push(line),
-            Ok(Event::Byte(elapsed)) => return Ok(Finished { elapsed, lines, status: None }),
+            Ok(Event::Byte(elapsed)) => return Ok(Finished::new(elapsed, lines, None)),
             Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => {
                 let status = Some(child.wait()?);
-                return Ok(Finished { elapsed: start.elapsed(), lines, status });
+                return Ok(Finished::new(start.elapsed(), lines, status));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -136,6 +151,14 @@ fn read(mut output: impl Read, until: Until, start: Instant, events: &Sender<Eve
     let _ = events.send(Event::End);
 }
 
+fn last_line(file: &mut File) -> Option<String> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+}
+
 fn text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).trim_end_matches('\r').to_owned()
 }
@@ -155,6 +178,12 @@ mod tests {
         assert!(run.says("two") && run.status.unwrap().success());
         assert_eq!(run.last_words(), "two");
         assert!(run.lines[1].at - run.lines[0].at >= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn what_the_emulator_complains_of_is_kept() {
+        let run = shell("echo cannot >&2; exit 2", Until::Exit, Duration::from_secs(10)).unwrap();
+        assert_eq!(run.last_words(), "no output; cannot");
     }
 
     #[test]

@@ -171,7 +171,7 @@ mod tests {
 
     fn finished(text: &str) -> Finished {
         let lines = vec![Line { at: Duration::ZERO, text: text.into() }];
-        Finished { elapsed: Duration::ZERO, lines, status: None }
+        Finished::new(Duration::ZERO, lines, None)
     }
 
     #[test]
