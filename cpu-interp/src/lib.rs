@@ -1,1 +1,21 @@
-//! placeholder
+//! The interpreter: the semantics of record.
+//!
+//! Guest code is decoded once into blocks of compact operations ([`op::Op`]), whose handlers call
+//! one another as their last act. [`run`] holds the loop around them: it finds and makes blocks,
+//! serves what handlers leave to it, and delivers interrupts.
+
+#![forbid(unsafe_code)]
+
+pub mod block;
+pub mod cpu;
+pub mod decode;
+pub mod flags;
+pub mod mem;
+pub mod op;
+pub mod ops;
+pub mod run;
+pub mod system;
+pub mod tlb;
+
+pub use cpu::{Cpu, Topology};
+pub use run::Interpreter;

@@ -1,0 +1,321 @@
+//! Blocks of pre-decoded operations, where to find them, and when they are void.
+//!
+//! A block begins at a RIP in a mode at a physical place, and ends with an operation that leaves
+//! it. Blocks remember which block follows them ([`Link`]); such links, and the entries of the jump
+//! cache, hold only within one generation of the CPU's translations.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::cpu::{Cpu, Mode};
+use crate::op::{Op, StopReason};
+
+/// A block of pre-decoded operations.
+pub struct Block {
+    /// RIP of its first instruction.
+    pub rip: u64,
+    /// Its own number in the cache.
+    pub index: u32,
+    /// Instructions in it.
+    pub count: u16,
+    /// The mode it was decoded for.
+    pub mode: Mode,
+    /// Never empty; the last operation leaves the block.
+    pub ops: Box<[Op]>,
+    /// The blocks that follow: by branching, and by going on.
+    pub links: [Cell<Link>; 2],
+    /// Where it came from.
+    pub key: Key,
+    /// Arena page of its last byte if that is not the first byte's, and its linear address.
+    pub second_page: Option<(usize, u64)>,
+}
+
+/// What identifies a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Arena offset of its first byte.
+    pub offset: usize,
+    /// RIP of its first instruction: operations hold addresses made from it.
+    pub rip: u64,
+    /// The mode.
+    pub mode: Mode,
+}
+
+/// A block that follows another, if `generation` is the CPU's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Link {
+    generation: u32,
+    index: u32,
+}
+
+/// An entry of the jump cache.
+#[derive(Debug, Clone, Copy, Default)]
+struct Jump {
+    rip: u64,
+    /// Generation and mode.
+    tag: u64,
+    index: u32,
+}
+
+const JUMPS: usize = 4096;
+
+fn jump_slot(rip: u64) -> usize {
+    (rip ^ rip >> 12) as usize % JUMPS
+}
+
+#[inline(always)]
+fn jump_tag(cpu: &Cpu) -> u64 {
+    u64::from(cpu.generation) << 16 | u64::from(cpu.mode.0)
+}
+
+/// A fast hash for keys that are addresses.
+#[derive(Default)]
+pub struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+    fn write_u16(&mut self, value: u16) {
+        self.write_u64(u64::from(value));
+    }
+}
+
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<AddressHasher>>;
+
+/// All blocks of a CPU.
+pub struct BlockCache {
+    blocks: Vec<Block>,
+    jumps: Box<[Cell<Jump>]>,
+    map: Map<Key, u32>,
+    /// Which blocks have bytes in an arena page.
+    pages: Map<usize, Vec<u32>>,
+    free: Vec<u32>,
+    /// Operations in all blocks that are not free.
+    ops: usize,
+}
+
+/// More operations than this and the cache begins anew: 64 bytes each, 24 MiB.
+const MAX_OPS: usize = 393_216;
+
+impl BlockCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            blocks: Vec::new(),
+            jumps: vec![Cell::default(); JUMPS].into(),
+            map: Map::default(),
+            pages: Map::default(),
+            free: Vec::new(),
+            ops: 0,
+        }
+    }
+
+    /// A block by its number.
+    #[inline(always)]
+    #[must_use]
+    pub fn block(&self, index: u32) -> Option<&Block> {
+        self.blocks.get(index as usize)
+    }
+
+    /// The block of a key.
+    #[must_use]
+    pub fn find(&self, key: &Key) -> Option<u32> {
+        self.map.get(key).copied()
+    }
+
+    /// The block at the CPU's RIP, if the jump cache knows.
+    #[inline(always)]
+    #[must_use]
+    pub fn jump(&self, cpu: &Cpu, rip: u64) -> Option<u32> {
+        let jump = self.jumps[jump_slot(rip)].get();
+        (jump.rip == rip && jump.tag == jump_tag(cpu)).then_some(jump.index)
+    }
+
+    /// Tells the jump cache.
+    pub fn remember(&self, cpu: &Cpu, rip: u64, index: u32) {
+        self.jumps[jump_slot(rip)].set(Jump { rip, tag: jump_tag(cpu), index });
+    }
+
+    /// Links a block to the one that follows it.
+    pub fn link(&self, cpu: &Cpu, from: u32, slot: u8, to: u32) {
+        if let Some(block) = self.block(from)
+            && let Some(link) = block.links.get(usize::from(slot))
+        {
+            link.set(Link { generation: cpu.generation, index: to });
+        }
+    }
+
+    /// Whether another block of `ops` operations fits; if not, [`Self::clear`] is due.
+    #[must_use]
+    pub fn has_room(&self, ops: usize) -> bool {
+        self.ops + ops <= MAX_OPS
+    }
+
+    /// Takes a new block in; its `index` is set here.
+    pub fn insert(&mut self, mut block: Block) -> u32 {
+        let index = self.free.pop().unwrap_or(self.blocks.len() as u32);
+        block.index = index;
+        self.ops += block.ops.len();
+        self.map.insert(block.key, index);
+        let second = block.second_page.map(|(page, _)| page);
+        for page in [Some(block.key.offset >> 12), second].into_iter().flatten() {
+            self.pages.entry(page).or_default().push(index);
+        }
+        match self.blocks.get_mut(index as usize) {
+            Some(place) => *place = block,
+            None => self.blocks.push(block),
+        }
+        index
+    }
+
+    /// Drops the blocks that have bytes in an arena page. The CPU's generation must change.
+    pub fn drop_page(&mut self, page: usize) {
+        for index in self.pages.remove(&page).unwrap_or_default() {
+            // The list is out of the map, so this takes the number out of the other page's alone.
+            self.drop_block(index);
+        }
+    }
+
+    /// Drops one block. The CPU's generation must change.
+    pub fn drop_block(&mut self, index: u32) {
+        let Some(block) = self.blocks.get(index as usize) else { return };
+        if self.map.get(&block.key) != Some(&index) {
+            return;
+        }
+        self.map.remove(&block.key);
+        self.ops -= block.ops.len();
+        for page in [Some(block.key.offset >> 12), block.second_page.map(|(page, _)| page)] {
+            if let Some(list) = page.and_then(|p| self.pages.get_mut(&p)) {
+                list.retain(|&i| i != index);
+            }
+        }
+        self.free.push(index);
+    }
+
+    /// Drops everything. The CPU's generation must change. Gives the pages that held code.
+    pub fn clear(&mut self) -> Vec<usize> {
+        let pages = self.pages.keys().copied().collect();
+        *self = Self::new();
+        pages
+    }
+}
+
+impl Default for BlockCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Ends a block: goes on with the block at `rip`, through link number `slot`. A tail call.
+#[inline(always)]
+pub fn follow(cpu: &mut Cpu, rip: u64, slot: u8, block: &Block, links: &BlockCache) {
+    let link = block.links[usize::from(slot & 1)].get();
+    if link.generation == cpu.generation {
+        return enter(cpu, link.index, links);
+    }
+    unlinked(cpu, rip, slot, block)
+}
+
+#[cold]
+#[inline(never)]
+fn unlinked(cpu: &mut Cpu, rip: u64, slot: u8, block: &Block) {
+    cpu.rip = rip;
+    cpu.stop_link = slot;
+    cpu.stop_at(StopReason::Unlinked, 0, block);
+}
+
+/// Ends a block: goes on with the block at `rip`, which is not always the same. A tail call.
+#[inline(always)]
+pub fn follow_indirect(cpu: &mut Cpu, rip: u64, block: &Block, links: &BlockCache) {
+    match links.jump(cpu, rip) {
+        Some(index) => enter(cpu, index, links),
+        None => unlinked(cpu, rip, NO_LINK, block),
+    }
+}
+
+/// For `Cpu::stop_link`: there is no link to set.
+pub const NO_LINK: u8 = 2;
+
+#[inline(always)]
+fn enter(cpu: &mut Cpu, index: u32, links: &BlockCache) {
+    let Some(next) = links.block(index) else { return };
+    let left = cpu.quantum - i64::from(next.count);
+    if left < 0 {
+        return exhausted(cpu, next);
+    }
+    cpu.quantum = left;
+    if let Some((op, rest)) = next.ops.split_first() {
+        (op.run)(cpu, op, rest, next, links)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn exhausted(cpu: &mut Cpu, next: &Block) {
+    cpu.rip = next.rip;
+    cpu.stop_at(StopReason::Quantum, 0, next);
+}
+
+/// Translations of code addresses: where in the arena a page of code lies.
+pub struct FetchTlb {
+    entries: Box<[FetchEntry]>,
+    epoch: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct FetchEntry {
+    /// Linear address of the page, plus 1 for user code.
+    tag: u64,
+    epoch: u32,
+    page: usize,
+}
+
+const FETCH_ENTRIES: usize = 512;
+
+impl Default for FetchTlb {
+    fn default() -> Self {
+        Self { entries: vec![FetchEntry::default(); FETCH_ENTRIES].into(), epoch: 1 }
+    }
+}
+
+impl FetchTlb {
+    /// Drops all.
+    pub fn flush(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.epoch == 0 {
+            *self = Self::default();
+        }
+    }
+
+    /// The arena offset of an address.
+    #[must_use]
+    pub fn get(&self, linear: u64, user: bool) -> Option<usize> {
+        let entry = &self.entries[(linear >> 12) as usize % FETCH_ENTRIES];
+        let tag = linear & !0xfff | u64::from(user);
+        (entry.tag == tag && entry.epoch == self.epoch)
+            .then_some(entry.page | (linear & 0xfff) as usize)
+    }
+
+    /// Enters a page.
+    pub fn put(&mut self, linear: u64, user: bool, offset: usize) {
+        self.entries[(linear >> 12) as usize % FETCH_ENTRIES] = FetchEntry {
+            tag: linear & !0xfff | u64::from(user),
+            epoch: self.epoch,
+            page: offset & !0xfff,
+        };
+    }
+}

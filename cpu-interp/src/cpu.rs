@@ -1,0 +1,571 @@
+//! The interpreter's working state: what [`trivium_cpu::CpuState`] says, in the form that handlers
+//! want it, and what passes between handlers and the outer loop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use trivium_cpu::bits::{cr0, cr4, efer, rflags};
+use trivium_cpu::model::CpuModel;
+use trivium_cpu::state::{
+    Activity, CS, Control, CpuState, Debug, General, Injected, Msrs, Segment, SegmentAttributes,
+    Segments, TableRegister, Vector, X87,
+};
+use trivium_cpu::walk::Paging;
+use trivium_cpu::{Exception, Kick};
+use trivium_memory::{GuestMemory, RamView};
+
+use crate::block::Block;
+use crate::flags::Flags;
+use crate::mem::Mmio;
+use crate::op::{Stop, StopReason};
+use crate::tlb::Tlb;
+
+/// Index in [`Cpu::regs`] of RSP.
+pub const RSP: u8 = 4;
+/// Index in [`Cpu::regs`] of a register that is always zero.
+pub const ZERO: u8 = 16;
+/// Index in [`Cpu::regs`] of the base that ES has in address computations; CS to GS follow.
+pub const SEG_BASE: u8 = 24;
+
+/// What code is decoded for: part of a block's key. Two blocks of the same bytes with different
+/// modes have nothing to do with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Mode(pub u16);
+
+impl Mode {
+    /// 64-bit code.
+    pub const LONG: u16 = 1;
+    /// 32-bit code (neither: 16-bit).
+    pub const CODE32: u16 = 2;
+    /// The stack pointer is ESP (64-bit code: always RSP).
+    pub const STACK32: u16 = 4;
+    /// All of ES, CS, SS and DS span the linear address space from 0: no checks are needed.
+    pub const FLAT: u16 = 8;
+    /// CPL is 3.
+    pub const USER: u16 = 16;
+    /// Protected mode, not virtual-8086.
+    pub const PROTECTED: u16 = 32;
+    /// Blocks have one instruction.
+    pub const SINGLE: u16 = 64;
+
+    /// Whether a bit is set.
+    #[inline(always)]
+    #[must_use]
+    pub fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
+
+    /// Width of code addresses in bits: 16, 32 or 64.
+    #[must_use]
+    pub fn bitness(self) -> u32 {
+        if self.has(Self::LONG) {
+            64
+        } else if self.has(Self::CODE32) {
+            32
+        } else {
+            16
+        }
+    }
+}
+
+/// An access by a handler that the TLB could not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Miss {
+    /// Linear address.
+    pub linear: u64,
+    /// Size in bytes.
+    pub size: u8,
+    /// What is done there.
+    pub kind: Access,
+    /// The segment it went through, for #GP or #SS on addresses that are not canonical.
+    pub seg: u8,
+}
+
+/// What an access does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Loads.
+    Read,
+    /// Stores.
+    Write,
+    /// Loads, then stores.
+    Modify,
+}
+
+/// Which of the TLBs is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// CPL 0 to 2, user pages out of reach under SMAP.
+    Supervisor = 0,
+    /// CPL 0 to 2 with RFLAGS.AC set while SMAP is on.
+    SupervisorAc = 1,
+    /// CPL 3.
+    User = 2,
+}
+
+/// Makes the CPU look up from its work.
+#[derive(Debug, Default)]
+pub struct Attention {
+    /// Somebody called `kick`.
+    kicked: AtomicBool,
+    /// Something about interrupts may have changed.
+    wanted: AtomicBool,
+}
+
+impl Attention {
+    /// Whether there was a call since the last look.
+    #[inline]
+    pub fn take(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::Acquire)
+    }
+
+    /// Whether there was a call that no one has looked at.
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Whether `run` is to return.
+    pub fn take_kick(&self) -> bool {
+        self.kicked.swap(false, Ordering::Acquire)
+    }
+}
+
+impl Kick for Attention {
+    fn kick(&self) {
+        self.kicked.store(true, Ordering::Release);
+        self.wanted.store(true, Ordering::Release);
+    }
+
+    fn attend(&self) {
+        self.wanted.store(true, Ordering::Release);
+    }
+}
+
+/// The working state of one virtual CPU.
+pub struct Cpu {
+    /// General registers; [`ZERO`]; segment bases from [`SEG_BASE`]. As long as an index has, so
+    /// that none needs a check.
+    pub regs: [u64; 256],
+    /// The arithmetic flags.
+    pub flags: Flags,
+    /// Instructions that may still be run before the outer loop is due.
+    pub quantum: i64,
+    /// Guest memory by arena offset.
+    pub ram: RamView,
+    /// The translations in use.
+    pub tlb: Box<Tlb>,
+    /// Links made under another generation are void.
+    pub generation: u32,
+    /// What code is decoded for now.
+    pub mode: Mode,
+    /// Vector registers.
+    pub vector: Vector,
+    /// RIP: exact whenever no handler runs; in a general function that of the instruction.
+    pub rip: u64,
+    /// In a [`crate::op::GeneralFn`] of `general_end` and in a [`crate::op::SystemFn`]: RIP of the
+    /// next instruction, to be changed by those that branch.
+    pub next_rip: u64,
+    /// The bits that RIP may have: 16, 32 or 64 of them.
+    pub ip_mask: u64,
+    /// The bits that the stack pointer has: 16, 32 or 64 of them.
+    pub stack_mask: u64,
+    /// x87 instructions raise #NM, or wait for nothing: CR0.EM or CR0.TS.
+    pub x87_blocked: bool,
+    /// SSE instructions raise #UD or #NM.
+    pub sse_blocked: bool,
+
+    /// RFLAGS without the arithmetic flags.
+    pub system_flags: u64,
+    /// Segment registers and descriptor tables.
+    pub segments: Segments,
+    /// Control registers.
+    pub control: Control,
+    /// Debug registers.
+    pub debug: Debug,
+    /// Model-specific registers.
+    pub msrs: Msrs,
+    /// x87 and MMX.
+    pub x87: X87,
+
+    /// The present general function has something for the outer loop: it is to be left after it.
+    pub leave: bool,
+    /// Why the last run of operations came back; [`StopReason::Cut`] while one is going on.
+    pub stop: StopReason,
+    /// Index of the block it came back from.
+    pub stop_block: u32,
+    /// How many operations were still to come.
+    pub stop_rest: usize,
+    /// Which link of that block to set; for [`StopReason::Unlinked`].
+    pub stop_link: u8,
+    /// The access that missed.
+    pub miss: Miss,
+    /// The exception that was raised.
+    pub exception: Exception,
+    /// Device registers on the way to and from general functions.
+    pub mmio: Mmio,
+
+    /// What the CPU is doing.
+    pub activity: Activity,
+    /// STI or MOV SS was just executed.
+    pub interrupt_shadow: bool,
+    /// NMIs wait for IRET.
+    pub nmi_masked: bool,
+    /// An NMI waits.
+    pub nmi_pending: bool,
+    /// In system-management mode.
+    pub smm: bool,
+    /// An event whose delivery another CPU had begun.
+    pub injected: Option<Injected>,
+    /// An interrupt waits, or RFLAGS.IF or the like has changed: look before the next block.
+    pub look: bool,
+
+    /// The translations not in use, by [`Space`]; the place of the one in use is empty.
+    pub(crate) tlbs: [Option<Box<Tlb>>; 3],
+    pub(crate) space: Space,
+    /// Page walk parameters, from the control registers.
+    pub paging: Paging,
+    /// The machine's memory.
+    pub memory: Arc<GuestMemory>,
+    /// The memory map's generation that translations were made under.
+    pub(crate) map_generation: u64,
+    /// The CPU's model.
+    pub model: Arc<CpuModel>,
+    /// Local APIC ID and number of CPUs, for CPUID.
+    pub topology: Topology,
+    /// Asked by others.
+    pub attention: Arc<Attention>,
+    /// Arena offset of 4 KiB for accesses that are not plain RAM.
+    pub scratch: usize,
+    /// Instruction translations, dropped with the others.
+    pub(crate) fetch: crate::block::FetchTlb,
+}
+
+/// Where a CPU stands among others, and the platform's clocks: what CPUID tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Topology {
+    /// Local APIC ID.
+    pub apic_id: u32,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Frequency of the TSC in hertz.
+    pub tsc_hz: u64,
+    /// Frequency of the local APIC's timer in hertz.
+    pub apic_hz: u64,
+}
+
+impl Cpu {
+    /// A CPU after RESET#. `scratch` is the arena offset of a page of its own.
+    #[must_use]
+    pub fn new(
+        memory: Arc<GuestMemory>,
+        model: Arc<CpuModel>,
+        topology: Topology,
+        scratch: usize,
+    ) -> Self {
+        let state = CpuState::default();
+        let mut cpu = Self {
+            regs: [0; 256],
+            flags: Flags::default(),
+            quantum: 0,
+            ram: memory.ram().clone(),
+            tlb: Tlb::new(),
+            generation: 1,
+            mode: Mode::default(),
+            vector: state.vector,
+            rip: 0,
+            next_rip: 0,
+            ip_mask: 0xffff,
+            stack_mask: 0xffff,
+            x87_blocked: false,
+            sse_blocked: true,
+            system_flags: rflags::FIXED,
+            segments: state.segments,
+            control: state.control,
+            debug: state.debug,
+            msrs: state.msrs,
+            x87: state.x87,
+            leave: false,
+            stop: StopReason::Cut,
+            stop_block: 0,
+            stop_rest: 0,
+            stop_link: 0,
+            miss: Miss { linear: 0, size: 0, kind: Access::Read, seg: 0 },
+            exception: Exception::ud(),
+            mmio: Mmio::default(),
+            activity: Activity::Running,
+            interrupt_shadow: false,
+            nmi_masked: false,
+            nmi_pending: false,
+            smm: false,
+            injected: None,
+            look: true,
+            tlbs: [None, Some(Tlb::new()), Some(Tlb::new())],
+            space: Space::Supervisor,
+            paging: Paging::from_state(&state.control, model.phys_bits),
+            map_generation: memory.generation(),
+            memory,
+            model,
+            topology,
+            attention: Arc::default(),
+            scratch,
+            fetch: crate::block::FetchTlb::default(),
+        };
+        cpu.put_state(&state);
+        cpu
+    }
+
+    /// Records where a run of operations came back.
+    #[cold]
+    #[inline(never)]
+    pub fn stop_at(&mut self, reason: StopReason, rest: usize, block: &Block) {
+        self.stop = reason;
+        self.stop_rest = rest;
+        self.stop_block = block.index;
+    }
+
+    /// Records an exception of a handler; its error code, if it has one, is 0.
+    #[cold]
+    #[inline(never)]
+    pub fn raised(&mut self, vector: trivium_cpu::Vector, rest: usize, block: &Block) {
+        self.exception = match vector.has_error_code() {
+            true => Exception::with_code(vector, 0),
+            false => Exception::plain(vector),
+        };
+        self.stop_at(StopReason::Exception, rest, block);
+    }
+
+    /// Records an exception of a general or system function.
+    #[cold]
+    pub fn raise(&mut self, exception: Exception) -> Stop {
+        self.exception = exception;
+        self.stop = StopReason::Exception;
+        Stop
+    }
+
+    /// RIP after operation number `index` of a block.
+    pub(crate) fn rip_after(&self, block: &Block, index: usize) -> u64 {
+        let Some(op) = block.ops.get(index) else { return block.rip };
+        block.rip.wrapping_add(op.off as u64).wrapping_add(u64::from(op.len)) & self.ip_mask
+    }
+
+    /// The whole of RFLAGS.
+    #[must_use]
+    pub fn rflags(&self) -> u64 {
+        self.system_flags | self.flags.get()
+    }
+
+    /// Sets the whole of RFLAGS; bits that do not exist are left out. The mode follows VM.
+    pub fn set_rflags(&mut self, value: u64) {
+        let value = value & rflags::ALL | rflags::FIXED;
+        self.flags.set_explicit(value);
+        let changed = (self.system_flags ^ value) & !rflags::STATUS;
+        self.system_flags = value & !rflags::STATUS;
+        if changed & (rflags::IF | rflags::TF) != 0 {
+            self.look = true;
+        }
+        if changed & (rflags::VM | rflags::AC) != 0 {
+            self.update_mode();
+        }
+    }
+
+    /// The current privilege level.
+    #[inline(always)]
+    #[must_use]
+    pub fn cpl(&self) -> u8 {
+        self.segments.cpl
+    }
+
+    /// The I/O privilege level.
+    #[must_use]
+    pub fn iopl(&self) -> u8 {
+        ((self.system_flags & rflags::IOPL) >> rflags::IOPL_SHIFT) as u8
+    }
+
+    /// Protected mode, virtual-8086 included.
+    #[inline(always)]
+    #[must_use]
+    pub fn protected(&self) -> bool {
+        self.control.cr0 & cr0::PE != 0
+    }
+
+    /// Virtual-8086 mode.
+    #[inline(always)]
+    #[must_use]
+    pub fn v86(&self) -> bool {
+        self.system_flags & rflags::VM != 0
+    }
+
+    /// Long mode is active: 64-bit or compatibility.
+    #[inline(always)]
+    #[must_use]
+    pub fn long_mode(&self) -> bool {
+        self.control.efer & efer::LMA != 0
+    }
+
+    /// 64-bit code is running.
+    #[inline(always)]
+    #[must_use]
+    pub fn code64(&self) -> bool {
+        self.mode.has(Mode::LONG)
+    }
+
+    /// Brings everything that depends on segment registers, control registers, privilege and
+    /// RFLAGS.VM or AC up to date. To be called after each change of these.
+    pub fn update_mode(&mut self) {
+        let protected = self.protected() && !self.v86();
+        let cs = self.segments.regs[CS].attributes;
+        let ss = self.segments.regs[trivium_cpu::state::SS].attributes;
+        let long = self.long_mode() && cs.has(SegmentAttributes::L);
+        let mut mode = 0;
+        if long {
+            mode |= Mode::LONG | Mode::FLAT;
+        } else {
+            mode |= if cs.has(SegmentAttributes::DB) { Mode::CODE32 } else { 0 };
+            mode |= if ss.has(SegmentAttributes::DB) { Mode::STACK32 } else { 0 };
+            mode |= if protected && self.is_flat() { Mode::FLAT } else { 0 };
+        }
+        mode |= if protected { Mode::PROTECTED } else { 0 };
+        mode |= if self.cpl() == 3 { Mode::USER } else { 0 };
+        self.mode = Mode(mode);
+        self.ip_mask = mask_of(self.mode.bitness());
+        self.stack_mask = match (long, self.mode.has(Mode::STACK32)) {
+            (true, _) => !0,
+            (_, true) => 0xffff_ffff,
+            _ => 0xffff,
+        };
+        for (index, segment) in self.segments.regs.iter().enumerate() {
+            let ignored = long && index < 4;
+            self.regs[usize::from(SEG_BASE) + index] = if ignored { 0 } else { segment.base };
+        }
+        let control = &self.control;
+        self.x87_blocked = control.cr0 & (cr0::EM | cr0::TS) != 0;
+        self.sse_blocked = control.cr0 & (cr0::EM | cr0::TS) != 0 || control.cr4 & cr4::OSFXSR == 0;
+        self.enter_space();
+    }
+
+    /// Whether ES, CS, SS and DS all span 4 GiB from 0 and may be read and written as usual.
+    fn is_flat(&self) -> bool {
+        use SegmentAttributes as A;
+        let spans = |s: &Segment| s.base == 0 && s.limit == u32::MAX && s.attributes.has(A::P);
+        self.segments.regs[..4].iter().enumerate().all(|(index, s)| {
+            let code = s.attributes.has(A::CODE);
+            let plain = if index == CS {
+                s.attributes.has(A::WRITABLE)
+            } else {
+                !code && s.attributes.has(A::WRITABLE) && !s.attributes.has(A::EXPAND_DOWN)
+            };
+            spans(s) && plain
+        })
+    }
+
+    /// Puts the TLB of the present privilege in use.
+    fn enter_space(&mut self) {
+        let ac = self.system_flags & rflags::AC != 0 && self.control.cr4 & cr4::SMAP != 0;
+        let space = match (self.cpl() == 3, ac) {
+            (true, _) => Space::User,
+            (_, true) => Space::SupervisorAc,
+            _ => Space::Supervisor,
+        };
+        if space == self.space {
+            return;
+        }
+        if let Some(entered) = self.tlbs[space as usize].take() {
+            let left = std::mem::replace(&mut self.tlb, entered);
+            self.tlbs[self.space as usize] = Some(left);
+            self.space = space;
+        }
+    }
+
+    /// Page walk parameters follow the control registers; to be called after each change of these,
+    /// with [`Self::flush_tlb`] where the architecture asks for it.
+    pub fn update_paging(&mut self) {
+        self.paging = Paging::from_state(&self.control, self.model.phys_bits);
+    }
+
+    /// Drops translations, in every space; `keep_global` spares those of global pages.
+    pub fn flush_tlb(&mut self, keep_global: bool) {
+        self.tlb.flush(keep_global);
+        for tlb in self.tlbs.iter_mut().flatten() {
+            tlb.flush(keep_global);
+        }
+        self.fetch.flush();
+        self.void_links();
+    }
+
+    /// Drops the translations of one page, in every space.
+    pub fn flush_page(&mut self, linear: u64) {
+        self.tlb.flush_page(linear);
+        for tlb in self.tlbs.iter_mut().flatten() {
+            tlb.flush_page(linear);
+        }
+        self.fetch.flush();
+        self.void_links();
+    }
+
+    /// No block may go on to another without a look at where that one is.
+    pub fn void_links(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// The whole architectural state.
+    #[must_use]
+    pub fn state(&self) -> CpuState {
+        let mut regs = [0; 16];
+        regs.copy_from_slice(&self.regs[..16]);
+        CpuState {
+            general: General { regs, rip: self.rip, rflags: self.rflags() },
+            segments: self.segments,
+            control: self.control,
+            debug: self.debug,
+            msrs: self.msrs,
+            x87: self.x87,
+            vector: self.vector,
+            events: trivium_cpu::state::Events {
+                activity: self.activity,
+                interrupt_shadow: self.interrupt_shadow,
+                nmi_masked: self.nmi_masked,
+                nmi_pending: self.nmi_pending,
+                smm: self.smm,
+                injected: self.injected,
+            },
+        }
+    }
+
+    /// Replaces the whole architectural state; translations are dropped.
+    pub fn put_state(&mut self, state: &CpuState) {
+        self.regs[..16].copy_from_slice(&state.general.regs);
+        self.rip = state.general.rip;
+        self.segments = state.segments;
+        self.control = state.control;
+        self.debug = state.debug;
+        self.msrs = state.msrs;
+        self.x87 = state.x87;
+        self.vector = state.vector;
+        let events = &state.events;
+        self.activity = events.activity;
+        self.interrupt_shadow = events.interrupt_shadow;
+        self.nmi_masked = events.nmi_masked;
+        self.nmi_pending = events.nmi_pending;
+        self.smm = events.smm;
+        self.injected = events.injected;
+        self.system_flags = state.general.rflags & !rflags::STATUS | rflags::FIXED;
+        self.flags.set_explicit(state.general.rflags);
+        self.look = true;
+        self.update_mode();
+        self.update_paging();
+        self.flush_tlb(false);
+    }
+
+    /// GDTR or IDTR.
+    #[must_use]
+    pub fn gdtr(&self) -> TableRegister {
+        self.segments.gdtr
+    }
+}
+
+/// The low `bits` bits.
+#[must_use]
+pub fn mask_of(bits: u32) -> u64 {
+    if bits >= 64 { !0 } else { (1 << bits) - 1 }
+}

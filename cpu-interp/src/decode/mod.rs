@@ -1,0 +1,285 @@
+//! From bytes to blocks: decodes with iced-x86, lets the instruction groups choose handlers, drops
+//! dead flags and fuses compares with the branches after them.
+
+pub mod context;
+mod fuse;
+
+use std::cell::Cell;
+
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
+use trivium_cpu::bits::rflags;
+
+use crate::block::{Block, Key, Link};
+use crate::cpu::{Mode, mask_of};
+use crate::op::{Op, no_general, no_system};
+use crate::ops;
+
+pub use context::{AddressKind, Compare, Context, Fuse, Selection};
+
+/// Instructions in a block at most.
+const MAX_COUNT: usize = 64;
+
+/// The longest instruction, in bytes. Intel SDM vol. 2A, 2.3.11.
+pub const MAX_LEN: usize = 15;
+
+/// The bytes from which a block is decoded.
+pub struct Source<'a> {
+    /// The bytes of one page; for an instruction that crosses into another, those around it.
+    pub bytes: &'a [u8],
+    /// Where in `bytes` the block begins.
+    pub start: usize,
+    /// RIP there.
+    pub rip: u64,
+    /// The highest RIP that the code segment allows.
+    pub limit: u64,
+}
+
+/// Why nothing could be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The first instruction goes on after the end of the bytes.
+    Truncated,
+}
+
+/// What was decoded.
+pub struct Decoded {
+    /// The operations.
+    pub ops: Vec<Op>,
+    /// Instructions.
+    pub count: u16,
+    /// The parts of the source that were used: (start, length), as jumps were followed.
+    pub spans: Vec<(usize, usize)>,
+}
+
+/// One instruction on its way to an operation.
+struct Pending {
+    selection: Selection,
+    /// Arithmetic flags it reads, and those it always writes.
+    reads: u64,
+    writes: u64,
+}
+
+/// Decodes a block for `mode`.
+///
+/// # Errors
+/// The bytes end in the middle of the first instruction.
+pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
+    let bitness = mode.bitness();
+    let mut decoder = Decoder::with_ip(bitness, source.bytes, source.rip, DecoderOptions::NONE);
+    decoder.set_position(source.start).map_err(|_| DecodeError::Truncated)?;
+    decoder.set_ip(source.rip);
+    let context = Context { mode };
+    let ip_mask = mask_of(bitness);
+    let max = if mode.has(Mode::SINGLE) { 1 } else { MAX_COUNT };
+
+    let mut pending: Vec<Pending> = Vec::with_capacity(16);
+    let mut spans = Vec::with_capacity(2);
+    let mut span_start = source.start;
+    let mut count = 0_u16;
+    let mut rip = source.rip;
+    let mut instruction = Instruction::default();
+    loop {
+        let position = decoder.position();
+        if usize::from(count) == max || position >= source.bytes.len() && count > 0 {
+            break;
+        }
+        decoder.set_ip(rip);
+        decoder.decode_out(&mut instruction);
+        let truncated = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
+            && source.bytes.len() - position < MAX_LEN;
+        if truncated {
+            if count == 0 {
+                return Err(DecodeError::Truncated);
+            }
+            decoder.set_position(position).map_err(|_| DecodeError::Truncated)?;
+            break;
+        }
+        let next = rip.wrapping_add(instruction.len() as u64) & ip_mask;
+        let place = Place { off: rip.wrapping_sub(source.rip) as i32, before: count };
+        let last = rip.saturating_add(instruction.len().max(1) as u64 - 1);
+        if last > source.limit {
+            pending.push(plain(ops::control::beyond_limit(), place, &instruction));
+            count += 1;
+            break;
+        }
+        count += 1;
+        if let Some(target) = jump_within(&instruction, mode, rip, source) {
+            spans.push((span_start, decoder.position() - span_start));
+            let position = target.wrapping_sub(source.rip) as i64 + source.start as i64;
+            if decoder.set_position(position as usize).is_err() {
+                rip = next;
+                break;
+            }
+            span_start = position as usize;
+            rip = target;
+            continue;
+        }
+        let selection = select(&instruction, &context);
+        let ends = selection.ends;
+        pending.push(pend(selection, place, &instruction));
+        rip = next;
+        // Code that wraps around at the end of its address space goes on in another block.
+        if ends || next == 0 {
+            break;
+        }
+    }
+    spans.push((span_start, decoder.position().max(span_start + 1) - span_start));
+    let ended = pending.last().is_some_and(|p| p.selection.ends);
+    let mut ops = lower(pending);
+    if !ended {
+        ops.push(go_on(rip, source.rip, count));
+    }
+    Ok(Decoded { ops, count, spans })
+}
+
+/// Where an instruction stands in its block.
+#[derive(Clone, Copy)]
+struct Place {
+    off: i32,
+    before: u16,
+}
+
+/// The target of an unconditional direct jump that stays in the source, to be followed while
+/// decoding.
+fn jump_within(i: &Instruction, mode: Mode, rip: u64, source: &Source<'_>) -> Option<u64> {
+    if i.flow_control() != FlowControl::UnconditionalBranch || mode.has(Mode::SINGLE) {
+        return None;
+    }
+    let near = matches!(
+        i.code(),
+        Code::Jmp_rel8_16
+            | Code::Jmp_rel8_32
+            | Code::Jmp_rel8_64
+            | Code::Jmp_rel16
+            | Code::Jmp_rel32_32
+            | Code::Jmp_rel32_64
+    );
+    let target = i.near_branch_target();
+    let start = source.rip.wrapping_sub(source.start as u64);
+    let within = target.wrapping_sub(start) < source.bytes.len() as u64 && target >= start;
+    (near && within && target <= source.limit && target != rip).then_some(target)
+}
+
+fn select(i: &Instruction, context: &Context) -> Selection {
+    if i.is_invalid() {
+        return ops::control::undefined();
+    }
+    ops::select(i, context).unwrap_or_else(|| ops::control::not_implemented(i))
+}
+
+fn pend(mut selection: Selection, place: Place, i: &Instruction) -> Pending {
+    selection.op.off = place.off;
+    selection.op.before = place.before;
+    selection.op.len = i.len() as u8;
+    let writes = if selection.conditional_flags { 0 } else { status(i.rflags_modified()) };
+    Pending { selection, reads: status(i.rflags_read()), writes }
+}
+
+fn plain(selection: Selection, place: Place, i: &Instruction) -> Pending {
+    let mut pending = pend(selection, place, i);
+    pending.reads = rflags::STATUS;
+    pending.writes = 0;
+    pending
+}
+
+/// iced's flag bits as those of RFLAGS.
+fn status(bits: u32) -> u64 {
+    use iced_x86::RflagsBits as R;
+    let table = [
+        (R::CF, rflags::CF),
+        (R::PF, rflags::PF),
+        (R::AF, rflags::AF),
+        (R::ZF, rflags::ZF),
+        (R::SF, rflags::SF),
+        (R::OF, rflags::OF),
+    ];
+    table.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, flag)| flag).sum()
+}
+
+/// Chooses between handlers with and without flags, from the last instruction to the first, and
+/// fuses.
+fn lower(mut pending: Vec<Pending>) -> Vec<Op> {
+    let mut live = rflags::STATUS;
+    for p in pending.iter_mut().rev() {
+        let selection = &mut p.selection;
+        if live & p.writes == 0
+            && p.writes != 0
+            && let Some(without) = selection.without_flags
+        {
+            selection.op.run = without;
+        }
+        live = live & !p.writes | p.reads;
+        if selection.may_stop {
+            live = rflags::STATUS;
+        }
+    }
+    let mut ops: Vec<Op> = Vec::with_capacity(pending.len() + 1);
+    for (index, p) in pending.iter().enumerate() {
+        let before = index.checked_sub(1).and_then(|i| pending.get(i));
+        match before.and_then(|b| fuse::fuse(&b.selection, &p.selection)) {
+            Some(fused) => {
+                ops.pop();
+                ops.push(fused);
+            }
+            None => ops.push(p.selection.op),
+        }
+    }
+    ops
+}
+
+/// The operation that goes on after the last instruction of a block that does not end itself.
+fn go_on(rip: u64, start: u64, count: u16) -> Op {
+    let mut op = Op::new(ops::control::go_on);
+    op.imm = rip;
+    op.off = rip.wrapping_sub(start) as i32;
+    op.before = count;
+    op
+}
+
+impl Op {
+    /// An operation without operands.
+    #[must_use]
+    pub fn new(run: crate::op::Handler) -> Self {
+        use crate::cpu::ZERO;
+        Self {
+            run,
+            general: no_general,
+            system: no_system,
+            imm: 0,
+            disp: 0,
+            dst: ZERO,
+            src: ZERO,
+            base: ZERO,
+            index: ZERO,
+            scale: 0,
+            seg: 3,
+            dst_shift: 0,
+            src_shift: 0,
+            off: 0,
+            before: 0,
+            len: 0,
+            size: 0,
+            asize: 8,
+            prefixes: 0,
+            aux: 0,
+            aux2: 0,
+        }
+    }
+}
+
+impl Decoded {
+    /// The block; the cache gives it its number.
+    #[must_use]
+    pub fn into_block(self, key: Key, second_page: Option<(usize, u64)>) -> Block {
+        Block {
+            rip: key.rip,
+            index: 0,
+            count: self.count,
+            mode: key.mode,
+            ops: self.ops.into(),
+            links: [Cell::new(Link::default()), Cell::new(Link::default())],
+            key,
+            second_page,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Finding the block at RIP, and making it where there is none.
+
+use trivium_cpu::state::CS;
+use trivium_cpu::walk::{self, is_canonical};
+use trivium_cpu::{Exception, bits::cr4};
+use trivium_memory::{Backing, GuestPhysAddr};
+
+use super::Interpreter;
+use crate::block::Key;
+use crate::cpu::{Mode, Space};
+use crate::decode::{self, MAX_LEN, Source};
+use crate::op::Stop;
+
+const PAGE: usize = 4096;
+
+impl Interpreter {
+    /// The block at RIP; one of a single instruction if `single`.
+    ///
+    /// # Errors
+    /// The instruction cannot be fetched: `Cpu::exception` says why.
+    pub(super) fn current_block(&mut self, single: bool) -> Result<u32, Stop> {
+        let rip = self.cpu.rip;
+        if !single && let Some(index) = self.cache.jump(&self.cpu, rip) {
+            return Ok(index);
+        }
+        let linear = self.code_linear(rip)?;
+        let offset = self.fetch_place(linear)?;
+        let mode = Mode(self.cpu.mode.0 | if single { Mode::SINGLE } else { 0 });
+        let key = Key { offset, rip, mode };
+        let index = match self.cache.find(&key) {
+            Some(index) if self.second_page_is_same(index)? => index,
+            Some(index) => {
+                self.cache.drop_block(index);
+                self.cpu.void_links();
+                self.make(key, linear)?
+            }
+            None => self.make(key, linear)?,
+        };
+        if !single {
+            self.cache.remember(&self.cpu, rip, index);
+        }
+        Ok(index)
+    }
+
+    /// The linear address of a RIP, with the checks that fetching makes.
+    fn code_linear(&mut self, rip: u64) -> Result<u64, Stop> {
+        let cpu = &mut self.cpu;
+        let level5 = cpu.control.cr4 & cr4::LA57 != 0;
+        let cs = &cpu.segments.regs[CS];
+        if cpu.mode.has(Mode::LONG) {
+            if is_canonical(rip, level5) {
+                return Ok(rip);
+            }
+        } else if rip <= u64::from(cs.limit) {
+            return Ok(cs.base.wrapping_add(rip) & 0xffff_ffff);
+        }
+        Err(cpu.raise(Exception::gp(0)))
+    }
+
+    /// The arena offset of code.
+    fn fetch_place(&mut self, linear: u64) -> Result<usize, Stop> {
+        let cpu = &mut self.cpu;
+        let user = cpu.cpl() == 3;
+        if let Some(offset) = cpu.fetch.get(linear, user) {
+            return Ok(offset);
+        }
+        let access = walk::Access { write: false, fetch: true, user, ac: false };
+        let found = match walk::walk(&cpu.paging, &cpu.memory, linear, access) {
+            Ok(found) => found,
+            Err(exception) => return Err(cpu.raise(exception)),
+        };
+        match cpu.memory.lookup(GuestPhysAddr(found.gpa)) {
+            Backing::Ram(offset) | Backing::Rom(offset) => {
+                cpu.fetch.put(linear, user, offset);
+                Ok(offset)
+            }
+            // Open bus reads as FFh FFh, which is no instruction; code in device registers is not
+            // a thing that a PC's chips answer to.
+            Backing::Mmio { .. } | Backing::Nothing => Err(cpu.raise(Exception::ud())),
+        }
+    }
+
+    /// Whether a block that ends on another page than it begins would still be read from there.
+    fn second_page_is_same(&mut self, index: u32) -> Result<bool, Stop> {
+        let second = self.cache.block(index).and_then(|b| b.second_page);
+        match second {
+            None => Ok(true),
+            Some((page, linear)) => Ok(self.fetch_place(linear)? >> 12 == page),
+        }
+    }
+
+    /// Decodes the block of a key.
+    fn make(&mut self, key: Key, linear: u64) -> Result<u32, Stop> {
+        let start = key.offset % PAGE;
+        let mut bytes = [0; PAGE];
+        self.cpu.ram.read_slice(key.offset - start, &mut bytes);
+        let limit = self.code_limit();
+        let source = Source { bytes: &bytes, start, rip: key.rip, limit };
+        let (decoded, second) = match decode::decode(&source, key.mode) {
+            Ok(decoded) => (decoded, None),
+            Err(decode::DecodeError::Truncated) => self.decode_across(key, linear, &bytes)?,
+        };
+        if !self.cache.has_room(decoded.ops.len()) {
+            for page in self.cache.clear() {
+                self.cpu.memory.code().clear(page);
+            }
+            self.cpu.void_links();
+        }
+        let page = key.offset - start;
+        for &(from, len) in &decoded.spans {
+            match second {
+                // The bytes are those of the instruction alone, on two pages.
+                Some((page, _)) => {
+                    self.mark_code(key.offset, PAGE - start);
+                    self.mark_code(page << 12, len.saturating_sub(PAGE - start).max(1));
+                }
+                None => self.mark_code(page + from, len),
+            }
+        }
+        Ok(self.cache.insert(decoded.into_block(key, second)))
+    }
+
+    fn code_limit(&self) -> u64 {
+        match self.cpu.mode.has(Mode::LONG) {
+            true => u64::MAX,
+            false => u64::from(self.cpu.segments.regs[CS].limit),
+        }
+    }
+
+    /// Decodes an instruction that begins on one page and ends on the next.
+    fn decode_across(
+        &mut self,
+        key: Key,
+        linear: u64,
+        first: &[u8; PAGE],
+    ) -> Result<(decode::Decoded, Option<(usize, u64)>), Stop> {
+        let start = key.offset % PAGE;
+        let in_first = PAGE - start;
+        let next = (linear & !0xfff).wrapping_add(PAGE as u64);
+        let next = if self.cpu.mode.has(Mode::LONG) { next } else { next & 0xffff_ffff };
+        let second = self.fetch_place(next)?;
+        let mut bytes = [0; 2 * MAX_LEN];
+        bytes[..in_first].copy_from_slice(&first[start..]);
+        let end = in_first + MAX_LEN;
+        self.cpu.ram.read_slice(second, &mut bytes[in_first..end]);
+        let source =
+            Source { bytes: &bytes[..end], start: 0, rip: key.rip, limit: self.code_limit() };
+        let mode = Mode(key.mode.0 | Mode::SINGLE);
+        match decode::decode(&source, mode) {
+            Ok(decoded) => Ok((decoded, Some((second >> 12, next)))),
+            // 15 bytes are there: what is not complete by then is too long.
+            Err(decode::DecodeError::Truncated) => Err(self.cpu.raise(Exception::gp(0))),
+        }
+    }
+
+    /// Bytes have become code: stores to their page must be seen from now on.
+    fn mark_code(&mut self, offset: usize, len: usize) {
+        if self.cpu.memory.code().mark(offset, len) {
+            for space in [Space::Supervisor, Space::SupervisorAc, Space::User] {
+                let tlb = self.cpu.tlb_of(space);
+                tlb.revoke_write(offset);
+                tlb.revoke_write(offset + len - 1);
+            }
+        }
+    }
+
+    /// Drops the blocks of pages whose code was written.
+    pub(super) fn drop_written_code(&mut self) {
+        for page in self.cpu.memory.code().take_written() {
+            self.cache.drop_page(page);
+            self.cpu.memory.code().clear(page);
+        }
+        self.cpu.void_links();
+    }
+}

@@ -1,0 +1,402 @@
+//! The outer loop: finds blocks, runs their operations, serves what handlers leave to it, and
+//! delivers exceptions and interrupts.
+
+mod events;
+mod fetch;
+mod miss;
+
+use std::sync::Arc;
+
+use trivium_cpu::bits::rflags;
+use trivium_cpu::state::Activity;
+use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exit, Kick, Vcpu};
+use trivium_memory::GuestMemory;
+
+use crate::block::{BlockCache, NO_LINK};
+use crate::cpu::{Cpu, Topology};
+use crate::op::{Stop, StopReason};
+use miss::Loans;
+
+/// Instructions between two looks at what others want of the CPU.
+const QUANTUM: u64 = 1000;
+
+/// A virtual CPU that interprets.
+pub struct Interpreter {
+    cpu: Box<Cpu>,
+    cache: BlockCache,
+}
+
+/// One call of `run`.
+struct Session<'a> {
+    bus: &'a dyn CpuBus,
+    /// Instructions that may still be run.
+    left: u64,
+    /// Instructions run that the platform does not know of.
+    unreported: u64,
+}
+
+impl Session<'_> {
+    /// `count` instructions have been run.
+    fn retire(&mut self, count: u64) {
+        self.left = self.left.saturating_sub(count);
+        self.unreported += count;
+    }
+
+    /// The platform, up to date.
+    fn bus(&mut self) -> &dyn CpuBus {
+        if self.unreported > 0 {
+            self.bus.retire(std::mem::take(&mut self.unreported));
+        }
+        self.bus
+    }
+}
+
+/// Where a run of operations came back.
+struct Position {
+    block: u32,
+    op: usize,
+}
+
+impl Interpreter {
+    /// A CPU after RESET#. `scratch` is the arena offset of a page that nobody else uses.
+    #[must_use]
+    pub fn new(
+        memory: Arc<GuestMemory>,
+        model: Arc<trivium_cpu::model::CpuModel>,
+        topology: Topology,
+        scratch: usize,
+    ) -> Self {
+        let cpu = Box::new(Cpu::new(memory, model, topology, scratch));
+        Self { cpu, cache: BlockCache::new() }
+    }
+
+    fn go(&mut self, session: &mut Session<'_>) -> Exit {
+        self.cpu.look = true;
+        loop {
+            if self.cpu.memory.code().any_written() {
+                self.drop_written_code();
+            }
+            if self.cpu.look | self.cpu.attention.take()
+                && let Some(exit) = self.look(session)
+            {
+                return exit;
+            }
+            if session.left == 0 {
+                return Exit::Budget;
+            }
+            let trap = self.cpu.system_flags & rflags::TF != 0;
+            let shadow = std::mem::take(&mut self.cpu.interrupt_shadow);
+            if trap || shadow {
+                self.step(trap, shadow, session);
+            } else {
+                match self.current_block(false) {
+                    Ok(block) => self.run_from(block, 0, session),
+                    Err(Stop) => self.raise(session),
+                }
+            }
+        }
+    }
+
+    /// Runs one instruction, for those after which something is to be done.
+    fn step(&mut self, trap: bool, shadow: bool, session: &mut Session<'_>) {
+        let before = session.left;
+        match self.current_block(true) {
+            Ok(block) => self.run_once(block, session),
+            Err(Stop) => self.raise(session),
+        }
+        let completed = session.left != before;
+        self.cpu.look |= shadow;
+        if trap && completed {
+            self.single_step_trap(session);
+        }
+    }
+
+    /// Runs the block of a single instruction, and no further.
+    fn run_once(&mut self, block: u32, session: &mut Session<'_>) {
+        let left = std::mem::replace(&mut session.left, 1);
+        self.run_from(block, 0, session);
+        let used = 1 - session.left.min(1);
+        session.left = left - used;
+    }
+
+    /// Runs from an operation of a block until something else is to be done.
+    fn run_from(&mut self, index: u32, from: usize, session: &mut Session<'_>) {
+        let (mut index, mut from) = (index, from);
+        while let Some(position) = self.run_slice(index, from, session) {
+            match self.serve(&position, session) {
+                Served::Resume => (index, from) = (position.block, position.op),
+                Served::Other => return,
+            }
+        }
+    }
+
+    /// Runs operations. Gives where they came back if the operation there is to be served.
+    fn run_slice(
+        &mut self,
+        index: u32,
+        from: usize,
+        session: &mut Session<'_>,
+    ) -> Option<Position> {
+        let Self { cpu, cache } = self;
+        let block = cache.block(index)?;
+        let ops = block.ops.get(from..)?;
+        let base = ops.first()?.before;
+        let wanted = u64::from(block.count - base);
+        let slice = session.left.min(QUANTUM);
+        let (given, retires) = if wanted <= session.left {
+            (ops, wanted)
+        } else {
+            // The budget ends within the block: take the operations that are within it.
+            let end = u64::from(base) + session.left;
+            let fits = ops.iter().skip(1).take_while(|op| u64::from(op.before) <= end).count();
+            let retires = ops.get(fits).map_or(wanted, |op| u64::from(op.before - base));
+            (ops.get(..fits)?, retires)
+        };
+        let Some((op, rest)) = given.split_first() else {
+            // Not even the first, which is fused of two.
+            cpu.rip = block.rip.wrapping_add(ops.first()?.off as u64) & cpu.ip_mask;
+            self.run_fused_alone(session);
+            return None;
+        };
+        cpu.quantum = slice as i64 - retires as i64;
+        cpu.stop = StopReason::Cut;
+        cpu.leave = false;
+        (op.run)(cpu, op, rest, block, cache);
+        let retired = (slice as i64 - cpu.quantum) as u64;
+        let (end, whole) = (from + given.len(), given.len() == ops.len());
+        self.came_back(index, end, whole, retired, session)
+    }
+
+    /// The first half of a fused operation, which is all that the budget has room for.
+    fn run_fused_alone(&mut self, session: &mut Session<'_>) {
+        match self.current_block(true) {
+            Ok(block) => self.run_once(block, session),
+            Err(Stop) => self.raise(session),
+        }
+    }
+
+    /// Accounts for a run of operations that came back; `retired` counts all that it was given.
+    fn came_back(
+        &mut self,
+        first: u32,
+        given_end: usize,
+        whole: bool,
+        retired: u64,
+        session: &mut Session<'_>,
+    ) -> Option<Position> {
+        let Self { cpu, cache } = self;
+        let block = cache.block(cpu.stop_block)?;
+        let cut_short = !whole && cpu.stop_block == first;
+        let end = if cut_short { given_end } else { block.ops.len() };
+        let op_index = end.saturating_sub(cpu.stop_rest + 1);
+        let op = block.ops.get(op_index)?;
+        let given = if cut_short {
+            block.ops.get(end).map_or(block.count, |op| op.before)
+        } else {
+            block.count
+        };
+        let not_done = u64::from(given - op.before);
+        match cpu.stop {
+            StopReason::Quantum => session.retire(retired),
+            StopReason::Unlinked => {
+                session.retire(retired);
+                self.link_next();
+            }
+            StopReason::Cut => {
+                session.retire(retired);
+                cpu.rip = cpu.rip_after(block, op_index);
+            }
+            StopReason::Done => {
+                session.retire(retired - not_done + 1);
+                cpu.rip = cpu.next_rip;
+                self.flush_device_stores(session);
+            }
+            StopReason::Miss
+            | StopReason::System
+            | StopReason::Again
+            | StopReason::Exception
+            | StopReason::MmioRead => {
+                session.retire(retired - not_done);
+                cpu.rip = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask;
+                return Some(Position { block: block.index, op: op_index });
+            }
+        }
+        None
+    }
+
+    /// Looks the next block up and links the last one to it.
+    fn link_next(&mut self) {
+        let (from, slot) = (self.cpu.stop_block, self.cpu.stop_link);
+        let generation = self.cpu.generation;
+        let single = self.cache.block(from).is_some_and(|b| b.mode.has(crate::cpu::Mode::SINGLE));
+        if slot == NO_LINK || single {
+            return;
+        }
+        // An exception is raised when the loop gets there, with everything accounted for.
+        if let Ok(to) = self.current_block(false)
+            && generation == self.cpu.generation
+        {
+            self.cache.link(&self.cpu, from, slot, to);
+        }
+    }
+
+    /// Does for an operation what it could not do itself.
+    fn serve(&mut self, position: &Position, session: &mut Session<'_>) -> Served {
+        if self.cpu.stop == StopReason::Miss && self.fill_tlb() {
+            return Served::Resume;
+        }
+        let mut loans = Loans::default();
+        let done = self.finish(position, &mut loans, session);
+        self.settle(&mut loans, done == Finish::Completed, session);
+        match done {
+            Finish::Completed => session.retire(1),
+            Finish::Again => {}
+            Finish::Exception => self.raise(session),
+        }
+        Served::Other
+    }
+
+    /// Runs one operation to its end, with all the help that it needs.
+    fn finish(
+        &mut self,
+        position: &Position,
+        loans: &mut Loans,
+        session: &mut Session<'_>,
+    ) -> Finish {
+        self.cpu.mmio.forget();
+        let start = self.cpu.rip;
+        loop {
+            let helped = match self.cpu.stop {
+                StopReason::Miss => self.lend(loans, session),
+                StopReason::MmioRead => self.provide(session),
+                StopReason::System => match self.call_system(position, session) {
+                    Ok(()) => return Finish::Completed,
+                    Err(Stop) if self.cpu.stop == StopReason::MmioRead => self.provide(session),
+                    Err(Stop) => return self.failed(start),
+                },
+                _ => return self.failed(start),
+            };
+            if helped.is_err() {
+                return self.failed(start);
+            }
+            if self.run_alone(position) {
+                return Finish::Completed;
+            }
+            self.cpu.rip = start;
+        }
+    }
+
+    /// Begins an operation again, alone. Whether it is complete; RIP is then that of the next.
+    fn run_alone(&mut self, position: &Position) -> bool {
+        let Self { cpu, cache } = self;
+        let Some(block) = cache.block(position.block) else { return false };
+        let Some(op) = block.ops.get(position.op) else { return false };
+        cpu.mmio.rewind();
+        cpu.stop = StopReason::Cut;
+        cpu.leave = false;
+        cpu.quantum = 0;
+        (op.run)(cpu, op, &[], block, cache);
+        match cpu.stop {
+            StopReason::Cut => cpu.rip = cpu.rip_after(block, position.op),
+            StopReason::Done => cpu.rip = cpu.next_rip,
+            StopReason::Quantum | StopReason::Unlinked => {}
+            _ => return false,
+        }
+        true
+    }
+
+    fn call_system(&mut self, position: &Position, session: &mut Session<'_>) -> Result<(), Stop> {
+        let Self { cpu, cache } = self;
+        let op = cache.block(position.block).and_then(|b| b.ops.get(position.op)).ok_or(Stop)?;
+        cpu.next_rip = cpu.rip.wrapping_add(u64::from(op.len)) & cpu.ip_mask;
+        cpu.mmio.rewind();
+        cpu.stop = StopReason::System;
+        let result = (op.system)(cpu, op, session.bus());
+        if result.is_ok() {
+            cpu.rip = cpu.next_rip;
+        } else if cpu.stop == StopReason::System {
+            cpu.stop = StopReason::Again;
+        }
+        result
+    }
+
+    fn failed(&mut self, start: u64) -> Finish {
+        self.cpu.rip = start;
+        if self.cpu.stop == StopReason::Again { Finish::Again } else { Finish::Exception }
+    }
+
+    /// Fetches the device register that a function asks for.
+    fn provide(&mut self, session: &mut Session<'_>) -> Result<(), Stop> {
+        let wanted = self.cpu.mmio.wanted;
+        let mut bytes = [0; 16];
+        session.bus().mmio_read(wanted.gpa, &mut bytes[..usize::from(wanted.size.min(16))]);
+        self.cpu.mmio.provide(bytes);
+        // A system function is called again by `finish`, others are run again.
+        Ok(())
+    }
+
+    /// Hands the stores of an instruction to the devices.
+    fn flush_device_stores(&mut self, session: &mut Session<'_>) {
+        for (access, bytes) in self.cpu.mmio.stores() {
+            let len = usize::from(access.size.min(16));
+            session.bus().mmio_write(access.gpa, &bytes[..len]);
+        }
+        self.cpu.mmio.forget();
+    }
+}
+
+/// What became of a position that was to be served.
+enum Served {
+    /// Go on there.
+    Resume,
+    /// Look at RIP.
+    Other,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    Completed,
+    /// To be begun again after a look at what others want.
+    Again,
+    /// `Cpu::exception` is to be delivered.
+    Exception,
+}
+
+impl Vcpu for Interpreter {
+    fn run(&mut self, bus: &dyn CpuBus, budget: Budget) -> Result<Exit, CpuError> {
+        let mut session = Session { bus, left: budget.instructions, unreported: 0 };
+        let exit = self.go(&mut session);
+        session.bus();
+        Ok(exit)
+    }
+
+    fn kicker(&self) -> Arc<dyn Kick> {
+        self.cpu.attention.clone()
+    }
+
+    fn save(&mut self) -> Result<CpuState, CpuError> {
+        Ok(self.cpu.state())
+    }
+
+    fn load(&mut self, state: &CpuState) -> Result<(), CpuError> {
+        self.cpu.put_state(state);
+        Ok(())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { exact_budget: true }
+    }
+}
+
+impl Interpreter {
+    /// Whether the CPU waits for something.
+    fn waiting(&self) -> Option<Exit> {
+        match self.cpu.activity {
+            Activity::Running => None,
+            Activity::Halted => Some(Exit::Halted),
+            Activity::WaitForSipi => Some(Exit::WaitForSipi),
+            Activity::Shutdown => Some(Exit::Shutdown),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The software TLB: direct-mapped, with entries for reads and for writes apart.
+//!
+//! An entry says that a page may be accessed at the present privilege and where in the arena it
+//! lies. A write entry exists only for a page that is RAM, marked dirty both in the page table and
+//! in the machine's dirty map, and holds no decoded code; so whoever finds one may just store.
+
+/// Entries for reads, and as many for writes.
+pub const TLB_SIZE: usize = 4096;
+
+/// A tag that no address has.
+const INVALID: u64 = 1;
+
+/// One translation.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// The page's linear address, or [`INVALID`].
+    pub tag: u64,
+    /// What to add to a linear address to get the arena offset.
+    pub addend: u64,
+}
+
+const NO_ADDRESSES: std::ops::Range<u64> = u64::MAX..0;
+
+const EMPTY: Entry = Entry { tag: INVALID, addend: 0 };
+
+/// The translations of one privilege.
+pub struct Tlb {
+    /// For loads.
+    pub read: [Entry; TLB_SIZE],
+    /// For stores.
+    pub write: [Entry; TLB_SIZE],
+    /// Which entries were filled since the last flush, so that a flush costs what it flushes.
+    filled: Vec<Filled>,
+    /// The addresses between which pages larger than 4 KiB were entered.
+    large: std::ops::Range<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Filled {
+    index: u16,
+    write: bool,
+    global: bool,
+}
+
+/// More entries than this in `filled` and a flush clears everything.
+const MAX_FILLED: usize = 2 * TLB_SIZE;
+
+impl Tlb {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Box<Self> {
+        Box::new(Self {
+            read: [EMPTY; TLB_SIZE],
+            write: [EMPTY; TLB_SIZE],
+            filled: Vec::with_capacity(MAX_FILLED),
+            large: NO_ADDRESSES,
+        })
+    }
+
+    /// The entry that a linear address may be found in.
+    #[inline(always)]
+    #[must_use]
+    pub fn index(linear: u64) -> usize {
+        (linear >> 12) as usize % TLB_SIZE
+    }
+
+    /// Enters a page.
+    pub fn fill(&mut self, linear: u64, offset: usize, write: bool, global: bool) {
+        let page = linear & !0xfff;
+        let entry = Entry { tag: page, addend: (offset as u64 & !0xfff).wrapping_sub(page) };
+        let index = Self::index(linear);
+        let entries = if write { &mut self.write } else { &mut self.read };
+        entries[index] = entry;
+        if self.filled.len() == MAX_FILLED {
+            // Entries were replaced over and over: begin the list anew from what is there.
+            self.filled.clear();
+            for (write, entries) in [(false, &self.read), (true, &self.write)] {
+                for (index, entry) in entries.iter().enumerate() {
+                    if entry.tag != INVALID {
+                        let index = index as u16;
+                        self.filled.push(Filled { index, write, global: false });
+                    }
+                }
+            }
+            if self.filled.len() == MAX_FILLED {
+                self.filled.pop();
+            }
+        }
+        self.filled.push(Filled { index: index as u16, write, global });
+    }
+
+    /// Says that the page around `linear` is part of a larger one.
+    pub fn note_large(&mut self, linear: u64, size: u64) {
+        let start = linear & !(size - 1);
+        self.large.start = self.large.start.min(start);
+        self.large.end = self.large.end.max(start.saturating_add(size));
+    }
+
+    /// Drops all translations, or all that are not global.
+    pub fn flush(&mut self, keep_global: bool) {
+        let Self { read, write, filled, large } = self;
+        if !keep_global {
+            *large = NO_ADDRESSES;
+        }
+        filled.retain(|f| {
+            let entries = if f.write { &mut *write } else { &mut *read };
+            let keep = keep_global && f.global;
+            if !keep {
+                entries[usize::from(f.index)] = EMPTY;
+            }
+            keep
+        });
+        // A global entry that was replaced by one that is not left its mark in the list; the
+        // entry itself is gone, which a TLB may do at any time.
+    }
+
+    /// Drops the translation of the page around `linear`: of the whole of it if it may be a large
+    /// one, which is here in 4 KiB pieces.
+    pub fn flush_page(&mut self, linear: u64) {
+        if self.large.contains(&linear) {
+            return self.flush(false);
+        }
+        let index = Self::index(linear);
+        self.read[index] = EMPTY;
+        self.write[index] = EMPTY;
+    }
+
+    /// Drops write translations into the arena page at `offset`.
+    pub fn revoke_write(&mut self, offset: usize) {
+        let page = offset as u64 & !0xfff;
+        for f in &self.filled {
+            let entry = &mut self.write[usize::from(f.index)];
+            if f.write && entry.tag.wrapping_add(entry.addend) == page {
+                *entry = EMPTY;
+            }
+        }
+    }
+
+    /// Drops all write translations.
+    pub fn revoke_all_writes(&mut self) {
+        for f in &self.filled {
+            if f.write {
+                self.write[usize::from(f.index)] = EMPTY;
+            }
+        }
+    }
+
+    /// Puts a one-time entry in place, for an access that is not plain RAM: `linear` is the
+    /// access's first byte and `last` its last, which may be on another page. Gives what was there.
+    pub fn lend(&mut self, linear: u64, last: u64, offset: usize, write: bool) -> Entry {
+        let entries = if write { &mut self.write } else { &mut self.read };
+        let lent = Entry { tag: last & !0xfff, addend: (offset as u64).wrapping_sub(linear) };
+        std::mem::replace(&mut entries[Self::index(linear)], lent)
+    }
+
+    /// Puts back what [`Self::lend`] gave.
+    pub fn give_back(&mut self, linear: u64, write: bool, entry: Entry) {
+        let entries = if write { &mut self.write } else { &mut self.read };
+        entries[Self::index(linear)] = entry;
+    }
+}
