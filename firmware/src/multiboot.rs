@@ -57,15 +57,19 @@ pub(crate) struct Header {
     flags: u32,
 }
 
-/// Looks for the header.
+/// Looks for the header of a kernel that can be loaded: it has load addresses, or is ELF.
 pub(crate) fn find_header(image: &[u8]) -> Option<Header> {
-    (0..SEARCH - 11).step_by(4).find_map(|offset| {
-        let magic = u32_at(image, offset)?;
-        let flags = u32_at(image, offset + 4)?;
-        let checksum = u32_at(image, offset + 8)?;
-        let valid = magic == HEADER_MAGIC && magic.wrapping_add(flags).wrapping_add(checksum) == 0;
-        valid.then_some(Header { offset, flags })
-    })
+    (0..SEARCH - 11)
+        .step_by(4)
+        .find_map(|offset| {
+            let magic = u32_at(image, offset)?;
+            let flags = u32_at(image, offset + 4)?;
+            let checksum = u32_at(image, offset + 8)?;
+            let valid =
+                magic == HEADER_MAGIC && magic.wrapping_add(flags).wrapping_add(checksum) == 0;
+            valid.then_some(Header { offset, flags })
+        })
+        .filter(|header| header.flags & flag::ADDRESSES != 0 || elf::is_elf(image))
 }
 
 /// Whether the image has a header of Multiboot2.
@@ -97,15 +101,10 @@ pub(crate) fn load(
     }
     let (entry, end) = if header.flags & flag::ADDRESSES != 0 {
         load_flat(place, kernel.image, header)?
-    } else if elf::is_elf(kernel.image) {
+    } else {
         let elf = Elf::parse(kernel.image)?;
         let end = elf.load(place)?;
         (elf.entry()?, end)
-    } else {
-        return Err(LoadError::Corrupt {
-            subject: Subject::Kernel,
-            what: "kernel's Multiboot header has no load addresses, and the file is not ELF",
-        });
     };
     let modules = place_modules(place, kernel, end)?;
     let info = write_info(place, kernel, &modules)?;
