@@ -79,10 +79,20 @@ pub struct X87Env {
 pub struct X87Result<T = F80> {
     /// The result. With [`is_vetoed`] it is not to be written.
     pub value: T,
-    /// Exception flags to add to the guest's, [`status::ES`] if one of them is unmasked, and the
-    /// condition codes after the instruction. Flags already set in [`X87Env::status`] may be
-    /// among them when all exceptions are masked.
+    /// Exception flags to add to the guest's, [`status::ES`] if one of them is unmasked, and
+    /// condition codes to replace. Flags that are masked and already set in [`X87Env::status`] may
+    /// be among them whether raised again or not.
     pub status: u16,
+    /// The condition codes that the instruction changes.
+    pub conditions: u16,
+}
+
+impl<T> X87Result<T> {
+    /// The guest's status word after the instruction. It lacks bit 15 (B), which mirrors ES.
+    #[inline(always)]
+    pub const fn merge(&self, fsw: u16) -> u16 {
+        fsw & !self.conditions | self.status
+    }
 }
 
 /// Whether an unmasked invalid-operation, denormal or divide-by-zero exception keeps an
@@ -105,8 +115,8 @@ pub const fn eflags(status: u16) -> u64 {
     ((status & status::C3) >> 8 | (status & (status::C2 | status::C0)) >> 8) as u64
 }
 
-/// What of the host's status word is a result.
-const REPORTED: u16 = status::EXCEPTIONS | status::ES | status::CONDITIONS;
+/// What of the host's status word is a result besides condition codes.
+const REPORTED: u16 = status::EXCEPTIONS | status::ES;
 
 /// What an instruction's code gives.
 struct Raw {
@@ -118,18 +128,14 @@ struct Raw {
     status: u16,
 }
 
-impl From<Raw> for X87Result {
-    #[inline(always)]
-    fn from(raw: Raw) -> Self {
-        X87Result { value: raw.r, status: raw.status }
-    }
-}
-
 /// An instruction's code between loading and restoring the control word.
 trait Code {
     /// Whether [`Code::quick`] may be used: it needs code that, with all exceptions masked, always
     /// leaves the same number of registers on the stack.
     const HAS_QUICK: bool = true;
+
+    /// The condition codes that the instruction changes; the others keep the guest's values.
+    const CONDITIONS: u16 = status::C1;
 
     /// Runs with all exceptions masked; gives a status word whose flags have accumulated.
     fn quick(control: u16, a: F80, b: F80) -> Raw;
@@ -141,16 +147,24 @@ trait Code {
 /// Runs an instruction's code, the quick way if that gives a usable status word.
 #[inline(always)]
 fn run<C: Code>(env: X87Env, a: F80, b: F80) -> Raw {
+    let reported = REPORTED | C::CONDITIONS;
     if is_quick::<C>(env) {
         let raw = C::quick(env.control, a, b);
         if is_clean(env, &raw) {
-            return Raw { status: raw.status & REPORTED, ..raw };
+            return Raw { status: raw.status & reported, ..raw };
         }
     }
     // This, too, is in line: a call would cost every handler the saving of registers.
     cold_path();
     let raw = C::full(env.control, a, b);
-    Raw { status: raw.status & REPORTED, ..raw }
+    Raw { status: raw.status & reported, ..raw }
+}
+
+/// [`run`] for an instruction with one result.
+#[inline(always)]
+fn run_one<C: Code>(env: X87Env, a: F80, b: F80) -> X87Result {
+    let raw = run::<C>(env, a, b);
+    X87Result { value: raw.r, status: raw.status, conditions: C::CONDITIONS }
 }
 
 /// Whether a run with everything masked can show what the guest would see. Unmasked, underflow is
@@ -223,11 +237,12 @@ macro_rules! x87_asm {
 }
 use x87_asm;
 
-/// Implements [`Code`] for a type: what leads to the status word, and what stores and pops after
-/// it.
+/// Implements [`Code`] for a type: what leads to the status word, what stores and pops after it,
+/// and the condition codes that change, if others than C1.
 macro_rules! x87_code {
-    ($name:ty, $code:tt, $out:tt) => {
+    ($name:ty, $code:tt, $out:tt $(, $conditions:expr)?) => {
         impl $crate::x87::Code for $name {
+            $(const CONDITIONS: u16 = $conditions;)?
             $crate::x87::x87_code!(@one quick $code, $out);
             $crate::x87::x87_code!(@one full $code, $out);
         }
@@ -243,9 +258,10 @@ macro_rules! x87_code {
 }
 /// Implements [`Code`] with two results and without a second operand.
 macro_rules! x87_pair_code {
-    ($name:ty, $has_quick:literal, $code:tt, $out:tt) => {
+    ($name:ty, $has_quick:literal, $conditions:expr, $code:tt, $out:tt) => {
         impl $crate::x87::Code for $name {
             const HAS_QUICK: bool = $has_quick;
+            const CONDITIONS: u16 = $conditions;
             $crate::x87::x87_pair_code!(@one quick $code, $out);
             $crate::x87::x87_pair_code!(@one full $code, $out);
         }

@@ -90,7 +90,7 @@ fn pick<const N: usize>(from: &[u8; N], index: u8) -> u8 {
 }
 
 /// What PSHUFB does, for hosts without it.
-fn shuffle_bytes(dst: V128, src: V128) -> V128 {
+pub(super) fn shuffle_bytes(dst: V128, src: V128) -> V128 {
     let from = bytes(dst);
     from_bytes(bytes(src).map(|i| pick(&from, i)))
 }

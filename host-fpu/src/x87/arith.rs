@@ -1,6 +1,7 @@
 //! x87 basic arithmetic and comparisons with every kind of source operand.
 
-use super::{X87Env, X87Result, load_a, load_b, no_r, pop_r, put_b, run, x87_code};
+use super::status::CONDITIONS;
+use super::{X87Env, X87Result, load_a, load_b, no_r, pop_r, put_b, run, run_one, x87_code};
 use crate::F80;
 
 /// A single-precision real in memory, bit for bit.
@@ -74,8 +75,8 @@ pub trait X87Arith<Src: Operand> {
 
 /// FCOM or FUCOM with a source operand of one kind.
 pub trait X87Compare<Src: Operand> {
-    /// Compares ST(0) with `src`: the exceptions and C3, C2, C0 in the status word.
-    /// [`eflags`](super::eflags) turns them into FCOMI's result.
+    /// Compares ST(0) with `src`: what [`X87Result::status`] holds, changing all condition codes
+    /// (C1 to 0). FCOMI changes C1 only; [`eflags`](super::eflags) gives its result.
     fn apply(env: X87Env, st0: F80, src: Src) -> u16;
 }
 
@@ -105,7 +106,7 @@ macro_rules! arith_ops {
         impl X87Arith<$src> for $name {
             #[inline(always)]
             fn apply(env: X87Env, dst: F80, src: $src) -> X87Result {
-                run::<Form<$name, $src>>(env, dst, src.into_memory()).into()
+                run_one::<Form<$name, $src>>(env, dst, src.into_memory())
             }
         }
     };
@@ -131,7 +132,7 @@ pub struct Fucom;
 /// Defines comparisons; rows of instruction, operand kind, code that pops ST(0) and ST(1).
 macro_rules! compare_ops {
     ($($name:ident $src:ty: $code:tt;)*) => {$(
-        x87_code!(Form<$name, $src>, $code, [no_r!()]);
+        x87_code!(Form<$name, $src>, $code, [no_r!()], CONDITIONS);
         impl X87Compare<$src> for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80, src: $src) -> u16 {
@@ -151,7 +152,7 @@ compare_ops! {
 }
 
 struct FtstCode;
-x87_code!(FtstCode, [load_a!(), "ftst"], [no_r!(), "fstp st(0)"]);
+x87_code!(FtstCode, [load_a!(), "ftst"], [no_r!(), "fstp st(0)"], CONDITIONS);
 
 /// `ftst`: compares ST(0) with +0.0; the status as [`X87Compare::apply`] gives it.
 #[inline(always)]

@@ -1,6 +1,9 @@
 //! x87 instructions on registers alone: roots, remainders, scaling, transcendentals, constants.
 
-use super::{Code, X87Env, X87Result, load_a, load_b, pop_q, pop_r, run, x87_code, x87_pair_code};
+use super::status::{C1, C2, CONDITIONS};
+use super::{
+    Code, X87Env, X87Result, load_a, load_b, pop_q, pop_r, run, run_one, x87_code, x87_pair_code,
+};
 use crate::F80;
 
 /// An instruction that replaces ST(0).
@@ -25,6 +28,8 @@ pub struct X87Pair {
     pub replaced: F80,
     /// As [`X87Result::status`]. With C2 set by FSINCOS and FPTAN nothing is replaced or pushed.
     pub status: u16,
+    /// As [`X87Result::conditions`].
+    pub conditions: u16,
 }
 
 /// An instruction that replaces ST(0) and pushes.
@@ -35,66 +40,76 @@ pub trait X87Extract {
 
 /// Defines instructions on one register.
 macro_rules! unary_ops {
-    ($($name:ident $mnemonic:literal;)*) => {$(
+    ($($name:ident $mnemonic:literal $conditions:expr;)*) => {$(
         #[doc = concat!("`", $mnemonic, "`")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
-        x87_code!($name, [load_a!(), $mnemonic], [pop_r!()]);
+        x87_code!($name, [load_a!(), $mnemonic], [pop_r!()], $conditions);
         impl X87Unary for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80) -> X87Result {
-                run::<$name>(env, st0, F80::ZERO).into()
+                run_one::<$name>(env, st0, F80::ZERO)
             }
         }
     )*};
 }
 
-unary_ops! { Fsqrt "fsqrt"; Frndint "frndint"; F2xm1 "f2xm1"; Fsin "fsin"; Fcos "fcos"; }
+unary_ops! {
+    Fsqrt "fsqrt" C1;
+    Frndint "frndint" C1;
+    F2xm1 "f2xm1" C1;
+    Fsin "fsin" C1 | C2;
+    Fcos "fcos" C1 | C2;
+}
 
 /// Defines instructions on two registers and what they leave on the stack.
 macro_rules! binary_ops {
-    ($($name:ident $mnemonic:literal $out:tt;)*) => {$(
+    ($($name:ident $mnemonic:literal $conditions:ident $out:tt;)*) => {$(
         #[doc = concat!("`", $mnemonic, "`")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
-        x87_code!($name, [load_b!(), load_a!(), $mnemonic], $out);
+        x87_code!($name, [load_b!(), load_a!(), $mnemonic], $out, $conditions);
         impl X87Binary for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80, st1: F80) -> X87Result {
-                run::<$name>(env, st0, st1).into()
+                run_one::<$name>(env, st0, st1)
             }
         }
     )*};
 }
 
 binary_ops! {
-    Fprem "fprem" [pop_r!(), "fstp st(0)"];
-    Fprem1 "fprem1" [pop_r!(), "fstp st(0)"];
-    Fscale "fscale" [pop_r!(), "fstp st(0)"];
-    Fyl2x "fyl2x" [pop_r!()];
-    Fyl2xp1 "fyl2xp1" [pop_r!()];
-    Fpatan "fpatan" [pop_r!()];
+    Fprem "fprem" CONDITIONS [pop_r!(), "fstp st(0)"];
+    Fprem1 "fprem1" CONDITIONS [pop_r!(), "fstp st(0)"];
+    Fscale "fscale" C1 [pop_r!(), "fstp st(0)"];
+    Fyl2x "fyl2x" C1 [pop_r!()];
+    Fyl2xp1 "fyl2xp1" C1 [pop_r!()];
+    Fpatan "fpatan" C1 [pop_r!()];
 }
 
 /// Defines instructions with two results. FSINCOS and FPTAN push only if C2 stays clear, so they
 /// have no quick form.
 macro_rules! extract_ops {
-    ($($name:ident $mnemonic:literal $has_quick:literal;)*) => {$(
+    ($($name:ident $mnemonic:literal $has_quick:literal $conditions:expr;)*) => {$(
         #[doc = concat!("`", $mnemonic, "`")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
-        x87_pair_code!($name, $has_quick, [load_a!(), $mnemonic], [pop_r!(), pop_q!()]);
+        x87_pair_code!($name, $has_quick, $conditions, [load_a!(), $mnemonic], [pop_r!(), pop_q!()]);
         impl X87Extract for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80) -> X87Pair {
                 let raw = run::<$name>(env, st0, F80::ZERO);
-                X87Pair { pushed: raw.r, replaced: raw.q, status: raw.status }
+                X87Pair { pushed: raw.r, replaced: raw.q, status: raw.status, conditions: <$name>::CONDITIONS }
             }
         }
     )*};
 }
 
-extract_ops! { Fxtract "fxtract" true; Fsincos "fsincos" false; Fptan "fptan" false; }
+extract_ops! {
+    Fxtract "fxtract" true C1;
+    Fsincos "fsincos" false C1 | C2;
+    Fptan "fptan" false C1 | C2;
+}
 
 /// Defines the functions that give constants, which raise nothing.
 macro_rules! constants {

@@ -1,6 +1,8 @@
 //! x87 loads from and stores to memory formats, with their conversions.
 
-use super::{Operand, Real32, Real64, X87Env, X87Result, control, load_a, pop_r, run, x87_code};
+use super::{
+    Operand, Real32, Real64, X87Env, X87Result, control, load_a, pop_r, run_one, x87_code,
+};
 use crate::F80;
 
 /// Packed BCD: 18 digits, low first, and the sign in bit 7 of the last byte.
@@ -40,16 +42,17 @@ macro_rules! formats {
         impl X87Load for $ty {
             #[inline(always)]
             fn load(self, env: X87Env) -> X87Result {
-                run::<LoadCode<$ty>>(env, self.into_memory(), F80::ZERO).into()
+                run_one::<LoadCode<$ty>>(env, self.into_memory(), F80::ZERO)
             }
         }
 
         impl X87Store for $ty {
             #[inline(always)]
             fn store(env: X87Env, st0: F80) -> X87Result<Self> {
-                let result = run::<StoreCode<$ty>>(env, st0, F80::ZERO);
-                let $r = result.r;
-                X87Result { value: $value, status: result.status }
+                let result = run_one::<StoreCode<$ty>>(env, st0, F80::ZERO);
+                let $r = result.value;
+                let (status, conditions) = (result.status, result.conditions);
+                X87Result { value: $value, status, conditions }
             }
         }
     )*};
