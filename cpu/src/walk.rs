@@ -238,14 +238,47 @@ pub fn walk_in(
     if paging.mode == PagingMode::None {
         return Ok(identity(linear));
     }
+    let path = Path::find(paging, memory, view, linear, access, |_| ())?;
+    path.check(paging, linear, access)?;
+    if path.has_flags(access) {
+        return Ok(path.translation(paging, linear, access));
+    }
     loop {
-        let path = Path::find(paging, memory, view, linear, access)?;
-        path.check(paging, linear, access)?;
-        if path.set_flags(memory, access) {
-            return Ok(path.translation(paging, linear, access, access.write));
+        if let Some(translation) = walk_and_set_flags(paging, memory, view, linear, access)? {
+            return Ok(translation);
         }
         // Another processor has changed an entry meanwhile.
     }
+}
+
+/// The walk once more, to set the flags that it found missing. Nothing if an entry changed.
+#[cold]
+fn walk_and_set_flags(
+    paging: &Paging,
+    memory: &GuestMemory,
+    view: &MemoryView,
+    linear: u64,
+    access: Access,
+) -> Result<Option<Translation>, Exception> {
+    let (mut slots, mut used) = ([Slot::EMPTY; 5], 0);
+    let mut path = Path::find(paging, memory, view, linear, access, |slot| {
+        if let Some(place) = slots.get_mut(used) {
+            *place = slot;
+            used += 1;
+        }
+    })?;
+    path.check(paging, linear, access)?;
+    let Some((leaf, tables)) = slots.get(..used).and_then(<[Slot]>::split_last) else {
+        return Ok(None);
+    };
+    let flags = if access.write { entry::A | entry::D } else { entry::A };
+    let wide = paging.mode != PagingMode::Legacy32;
+    if !tables.iter().all(|slot| slot.set(memory, entry::A, wide)) || !leaf.set(memory, flags, wide)
+    {
+        return Ok(None);
+    }
+    path.leaf |= flags;
+    Ok(Some(path.translation(paging, linear, access)))
 }
 
 /// [`walk`] without a trace: no flag is set. For debuggers.
@@ -261,9 +294,10 @@ pub fn probe(
     if paging.mode == PagingMode::None {
         return Ok(identity(linear));
     }
-    let path = Path::find(paging, memory, &MemoryView::new(memory), linear, access)?;
+    let view = MemoryView::new(memory);
+    let path = Path::find(paging, memory, &view, linear, access, |_| ())?;
     path.check(paging, linear, access)?;
-    Ok(path.translation(paging, linear, access, false))
+    Ok(path.translation(paging, linear, access))
 }
 
 /// Reads and checks the four page-directory-pointer entries, as MOV to CR3 does under PAE paging,
@@ -355,145 +389,120 @@ impl Slot {
     }
 }
 
-/// The entries that a walk went through, and what they say together.
+/// What the entries that a walk went through say together.
 struct Path {
-    /// From the top; the last one maps the page.
-    slots: [Slot; 5],
-    used: usize,
-    /// The conjunction of all entries: R/W, U/S and A count only if set in each.
+    /// Their conjunction: R/W, U/S and A count only if set in each.
     all: u64,
-    /// The disjunction: XD counts if set in any.
+    /// Their disjunction: XD counts if set in any.
     any: u64,
+    /// The one that maps the page.
+    leaf: u64,
     /// Guest-physical address of the page.
     base: u64,
     page_size: u64,
-    /// Entries are eight bytes wide.
-    wide: bool,
 }
 
 impl Path {
-    #[inline]
+    /// Walks the tables, and shows `visit` each entry.
+    #[inline(always)]
     fn find(
         paging: &Paging,
         memory: &GuestMemory,
         view: &MemoryView,
         linear: u64,
         access: Access,
+        visit: impl FnMut(Slot),
     ) -> Result<Self, Exception> {
+        let read = |gpa| Slot::read_u64(memory, view, gpa);
         let address = address_mask(paging.max_phys_bits);
-        match paging.mode {
+        let found = match paging.mode {
             PagingMode::Level4 => {
-                Self::find_wide(paging, memory, view, linear, access, paging.cr3 & address, 4)
+                Self::find_wide::<4>(paging, paging.cr3 & address, linear, read, visit)
             }
             PagingMode::Level5 => {
-                Self::find_wide(paging, memory, view, linear, access, paging.cr3 & address, 5)
+                Self::find_wide::<5>(paging, paging.cr3 & address, linear, read, visit)
             }
-            PagingMode::Pae => {
-                let pdpte = paging.pdptr[(linear >> 30 & 3) as usize];
-                if pdpte & entry::P == 0 {
-                    return Err(not_present(paging, linear, access));
-                }
-                Self::find_wide(paging, memory, view, linear, access, pdpte & address, 2)
-            }
+            PagingMode::Pae => match paging.pdptr[(linear >> 30 & 3) as usize] {
+                pdpte if pdpte & entry::P == 0 => Err(0),
+                pdpte => Self::find_wide::<2>(paging, pdpte & address, linear, read, visit),
+            },
             PagingMode::Legacy32 | PagingMode::None => {
-                Self::find_32(paging, memory, view, linear, access)
+                let read = |gpa| Slot::read_u32(memory, view, gpa);
+                Self::find_32(paging, linear, read, visit)
             }
-        }
+        };
+        found.map_err(|code| fault(paging, code, linear, access))
     }
 
-    /// Walks tables of eight-byte entries down from `level`.
+    /// Walks tables of eight-byte entries down from level `TOP`. Fails with the bits of the error
+    /// code that do not come from the access.
     #[inline(always)]
-    fn find_wide(
+    fn find_wide<const TOP: usize>(
         paging: &Paging,
-        memory: &GuestMemory,
-        view: &MemoryView,
-        linear: u64,
-        access: Access,
         mut table: u64,
-        mut level: usize,
-    ) -> Result<Self, Exception> {
-        let mut path = Self::start(true);
-        loop {
+        linear: u64,
+        read: impl Fn(u64) -> Slot,
+        mut visit: impl FnMut(Slot),
+    ) -> Result<Self, u32> {
+        let (mut all, mut any) = (!0, 0);
+        for level in (1..=TOP).rev() {
             let shift = 3 + 9 * level as u32;
-            let slot = Slot::read_u64(memory, view, table | (linear >> shift & 0x1ff) << 3);
-            path.push(slot);
-            let value = slot.value;
-            if value & entry::P == 0 {
-                return Err(not_present(paging, linear, access));
+            let slot = read(table | (linear >> shift & 0x1ff) << 3);
+            visit(slot);
+            let leaf = slot.value;
+            if leaf & entry::P == 0 {
+                return Err(0);
             }
-            let maps_page = level == 1 || (value & entry::PS != 0 && level <= 3);
-            let reserved = if maps_page {
-                paging.reserved_page[level & 3]
-            } else {
-                paging.reserved_table[level]
+            all &= leaf;
+            any |= leaf;
+            let maps_page = level == 1 || (leaf & entry::PS != 0 && level <= 3);
+            let reserved = match maps_page {
+                true => paging.reserved_page[level & 3],
+                false => paging.reserved_table[level],
             };
-            if value & reserved != 0 {
-                return Err(reserved_bit(paging, linear, access));
+            if leaf & reserved != 0 {
+                return Err(pf::P | pf::RSVD);
             }
-            table = value & entry::ADDRESS;
+            table = leaf & entry::ADDRESS;
             if maps_page {
-                path.page_size = 1 << shift;
-                path.base = table & !(path.page_size - 1);
-                return Ok(path);
+                let page_size = 1 << shift;
+                return Ok(Self { all, any, leaf, base: table & !(page_size - 1), page_size });
             }
-            level -= 1;
         }
+        // Level 1 always maps a page.
+        Err(0)
     }
 
-    /// Walks the two levels of 32-bit paging. Intel SDM vol. 3A, 4.3.
+    /// Walks the two levels of 32-bit paging. Intel SDM vol. 3A, 4.3. Fails as [`Self::find_wide`].
     fn find_32(
         paging: &Paging,
-        memory: &GuestMemory,
-        view: &MemoryView,
         linear: u64,
-        access: Access,
-    ) -> Result<Self, Exception> {
-        let mut path = Self::start(false);
-        let table = paging.cr3 & 0xffff_f000;
-        let pde = Slot::read_u32(memory, view, table | (linear >> 22 & 0x3ff) << 2);
-        path.push(pde);
-        if pde.value & entry::P == 0 {
-            return Err(not_present(paging, linear, access));
+        read: impl Fn(u64) -> Slot,
+        mut visit: impl FnMut(Slot),
+    ) -> Result<Self, u32> {
+        let slot = read(paging.cr3 & 0xffff_f000 | (linear >> 22 & 0x3ff) << 2);
+        visit(slot);
+        let pde = slot.value;
+        if pde & entry::P == 0 {
+            return Err(0);
         }
-        if paging.pse && pde.value & entry::PS != 0 {
+        if paging.pse && pde & entry::PS != 0 {
             // PSE-36: address bits 32 and up stand in bits 13 and up, as many as the CPU has.
             let high_bits = u32::from(paging.max_phys_bits.clamp(32, 40)) - 32;
-            if pde.value & bits(13, 21) & (!0 << (13 + high_bits)) != 0 {
-                return Err(reserved_bit(paging, linear, access));
+            if pde & bits(13, 21) & (!0 << (13 + high_bits)) != 0 {
+                return Err(pf::P | pf::RSVD);
             }
-            path.page_size = 4 << 20;
-            path.base = pde.value & 0xffc0_0000 | (pde.value & bits(13, 20)) << (32 - 13);
-            return Ok(path);
+            let base = pde & 0xffc0_0000 | (pde & bits(13, 20)) << (32 - 13);
+            return Ok(Self { all: pde, any: pde, leaf: pde, base, page_size: 4 << 20 });
         }
-        let table = pde.value & 0xffff_f000;
-        let pte = Slot::read_u32(memory, view, table | (linear >> 12 & 0x3ff) << 2);
-        path.push(pte);
-        if pte.value & entry::P == 0 {
-            return Err(not_present(paging, linear, access));
+        let slot = read(pde & 0xffff_f000 | (linear >> 12 & 0x3ff) << 2);
+        visit(slot);
+        let pte = slot.value;
+        if pte & entry::P == 0 {
+            return Err(0);
         }
-        path.base = pte.value & 0xffff_f000;
-        Ok(path)
-    }
-
-    #[inline]
-    fn start(wide: bool) -> Self {
-        Self { slots: [Slot::EMPTY; 5], used: 0, all: !0, any: 0, base: 0, page_size: 4096, wide }
-    }
-
-    #[inline]
-    fn push(&mut self, slot: Slot) {
-        if let Some(place) = self.slots.get_mut(self.used) {
-            *place = slot;
-        }
-        self.used += 1;
-        self.all &= slot.value;
-        self.any |= slot.value;
-    }
-
-    /// The entry that maps the page.
-    #[inline]
-    fn leaf(&self) -> Slot {
-        self.slots.get(self.used.wrapping_sub(1)).copied().unwrap_or(Slot::EMPTY)
+        let base = pte & 0xffff_f000;
+        Ok(Self { all: pde & pte, any: pde | pte, leaf: pte, base, page_size: 4096 })
     }
 
     #[inline]
@@ -503,7 +512,7 @@ impl Path {
             return Ok(());
         }
         let pk = if key_violation { pf::PK } else { 0 };
-        Err(Exception::page_fault(pf::P | pk | paging.access_code(access), linear))
+        Err(fault(paging, pf::P | pk, linear, access))
     }
 
     /// Access rights without protection keys. Intel SDM vol. 3A, 4.6.1.
@@ -528,41 +537,21 @@ impl Path {
         if !paging.pke || access.fetch || self.all & entry::US == 0 {
             return false;
         }
-        let rights = paging.pkru >> ((self.leaf().value >> entry::KEY_SHIFT & 15) * 2);
+        let rights = paging.pkru >> ((self.leaf >> entry::KEY_SHIFT & 15) * 2);
         let (access_disable, write_disable) = (rights & 1 != 0, rights & 2 != 0);
         access_disable || (write_disable && access.write && (access.user || paging.wp))
     }
 
-    /// Sets the accessed flags, and for a write the dirty flag; false if the walk must start
-    /// again. Intel SDM vol. 3A, 4.8.
+    /// Whether the accessed flags, and for a write the dirty flag, are set already.
+    /// Intel SDM vol. 3A, 4.8.
     #[inline]
-    fn set_flags(&self, memory: &GuestMemory, access: Access) -> bool {
-        let accessed = self.all & entry::A != 0;
-        let dirty = !access.write || self.leaf().value & entry::D != 0;
-        (accessed && dirty) || self.set_missing_flags(memory, access)
-    }
-
-    #[cold]
-    fn set_missing_flags(&self, memory: &GuestMemory, access: Access) -> bool {
-        let Some((leaf, tables)) = self.slots.get(..self.used).and_then(<[Slot]>::split_last)
-        else {
-            return true;
-        };
-        let dirty = if access.write { entry::D } else { 0 };
-        tables.iter().all(|slot| slot.set(memory, entry::A, self.wide))
-            && leaf.set(memory, entry::A | dirty, self.wide)
+    fn has_flags(&self, access: Access) -> bool {
+        self.all & entry::A != 0 && (!access.write || self.leaf & entry::D != 0)
     }
 
     #[inline]
-    fn translation(
-        &self,
-        paging: &Paging,
-        linear: u64,
-        access: Access,
-        dirtied: bool,
-    ) -> Translation {
-        let leaf = self.leaf().value;
-        let dirty = dirtied || leaf & entry::D != 0;
+    fn translation(&self, paging: &Paging, linear: u64, access: Access) -> Translation {
+        let dirty = self.leaf & entry::D != 0;
         let as_write = Access { write: true, fetch: false, ..access };
         let as_fetch = Access { write: false, fetch: true, ..access };
         Translation {
@@ -573,18 +562,14 @@ impl Path {
                 && !self.violates_key(paging, as_write),
             user: self.all & entry::US != 0,
             executable: self.permits(paging, as_fetch),
-            global: paging.pge && leaf & entry::G != 0,
+            global: paging.pge && self.leaf & entry::G != 0,
             dirty,
         }
     }
 }
 
+/// A page fault whose error code has `code` and what tells of the access.
 #[cold]
-fn not_present(paging: &Paging, linear: u64, access: Access) -> Exception {
-    Exception::page_fault(paging.access_code(access), linear)
-}
-
-#[cold]
-fn reserved_bit(paging: &Paging, linear: u64, access: Access) -> Exception {
-    Exception::page_fault(pf::P | pf::RSVD | paging.access_code(access), linear)
+fn fault(paging: &Paging, code: u32, linear: u64, access: Access) -> Exception {
+    Exception::page_fault(code | paging.access_code(access), linear)
 }
