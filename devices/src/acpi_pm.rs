@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use trivium_chipset::{AccessWidth, BusError, BusResult, Clock, IrqLine, StateError, VmTime};
 
+use crate::access::warn_once;
 use crate::power::PowerSink;
 
 /// Frequency of the PM timer in hertz: a quarter of the 14.31818 MHz crystal.
@@ -213,7 +214,7 @@ impl AcpiPm {
             match value {
                 ACPI_ENABLE => self.control.insert(PmCntrl::SCI_EN),
                 ACPI_DISABLE => self.control.remove(PmCntrl::SCI_EN),
-                _ => log::debug!("APM command {value:02x}h has no handler"),
+                _ => warn_once!("APM command {value:02x}h has no handler"),
             }
             self.settle_timer();
             self.update_sci();
@@ -274,7 +275,7 @@ impl AcpiPm {
         }
         match (written & PmCntrl::SUS_TYP).bits() >> 10 {
             SUS_TYP_SOFT_OFF => self.wiring.power.power_off(),
-            other => log::debug!("Sleep state with SUS_TYP {other} is not there"),
+            other => warn_once!("Sleep state with SUS_TYP {other} is not there"),
         }
     }
 

@@ -33,13 +33,15 @@ impl LocalApic {
         if self.mode() != ApicMode::XApic {
             return Err(BusError::NoRegister);
         }
-        let slot = offset & !0xf;
-        let register = page_index(slot)?;
+        let register = page_index(offset & !0xf)?;
         let first = (offset & 0xf) as usize;
-        let mut bytes = [0; 16];
-        let part = bytes.get(first..first + data.len()).ok_or(BusError::Width)?.len();
-        bytes[..4].copy_from_slice(&self.read_xapic(register).to_le_bytes());
-        data.copy_from_slice(bytes.get(first..first + part).ok_or(BusError::Width)?);
+        let mut slot = [0; 16];
+        // Refused before the register is read: reading one that is not there has an effect.
+        if first + data.len() > slot.len() {
+            return Err(BusError::Width);
+        }
+        slot[..4].copy_from_slice(&self.read_xapic(register).to_le_bytes());
+        data.iter_mut().zip(&slot[first..]).for_each(|(byte, shown)| *byte = *shown);
         Ok(())
     }
 
