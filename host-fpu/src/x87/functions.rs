@@ -62,13 +62,15 @@ unary_ops! {
     Fcos "fcos" C1 | C2;
 }
 
-/// Defines instructions on two registers and what they leave on the stack.
+/// Defines instructions on two registers: code to run first and what they leave on the stack.
+/// For operands without a remainder FPREM leaves condition codes as they are, and the manuals leave them
+/// undefined; comparing 1 with 0 clears them beforehand.
 macro_rules! binary_ops {
-    ($($name:ident $mnemonic:literal $conditions:ident $out:tt;)*) => {$(
+    ($($name:ident [$($before:literal),*] $mnemonic:literal $conditions:ident $out:tt;)*) => {$(
         #[doc = concat!("`", $mnemonic, "`")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
-        x87_code!($name, [load_b!(), load_a!(), $mnemonic], $out, $conditions);
+        x87_code!($name, [$($before,)* load_b!(), load_a!(), $mnemonic], $out, $conditions);
         impl X87Binary for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80, st1: F80) -> X87Result {
@@ -79,12 +81,12 @@ macro_rules! binary_ops {
 }
 
 binary_ops! {
-    Fprem "fprem" CONDITIONS [pop_r!(), "fstp st(0)"];
-    Fprem1 "fprem1" CONDITIONS [pop_r!(), "fstp st(0)"];
-    Fscale "fscale" C1 [pop_r!(), "fstp st(0)"];
-    Fyl2x "fyl2x" C1 [pop_r!()];
-    Fyl2xp1 "fyl2xp1" C1 [pop_r!()];
-    Fpatan "fpatan" C1 [pop_r!()];
+    Fprem ["fldz", "fld1", "fucompp"] "fprem" CONDITIONS [pop_r!(), "fstp st(0)"];
+    Fprem1 ["fldz", "fld1", "fucompp"] "fprem1" CONDITIONS [pop_r!(), "fstp st(0)"];
+    Fscale [] "fscale" C1 [pop_r!(), "fstp st(0)"];
+    Fyl2x [] "fyl2x" C1 [pop_r!()];
+    Fyl2xp1 [] "fyl2xp1" C1 [pop_r!()];
+    Fpatan [] "fpatan" C1 [pop_r!()];
 }
 
 /// Defines instructions with two results. FSINCOS and FPTAN push only if C2 stays clear, so they
