@@ -57,7 +57,7 @@ macro_rules! check_mmx {
                         d = inout(reg) value, s = in(reg) $s,
                         out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
                         out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
-                        out("mm0") _, out("mm1") _, options(nostack));
+                        out("mm0") _, out("mm1") _, out("eax") _, options(nostack));
                 }
                 assert_eq!($ours, value, "{} mmx {:x} {:x}", $code, $d, $s);
             }
