@@ -11,6 +11,7 @@ mod diagnose;
 mod elf;
 mod error;
 mod info;
+mod initrd;
 pub mod layout;
 mod linux;
 mod multiboot;

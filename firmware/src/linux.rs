@@ -7,7 +7,7 @@ use crate::boot::{BootState, low};
 use crate::bytes::{put, u8_at, u16_at, u32_at, u64_at};
 use crate::layout::{HIGH_RAM_START, MIB};
 use crate::place::Placer;
-use crate::{Kernel, LoadError, MemoryLayout, Subject};
+use crate::{Kernel, LoadError, MemoryLayout, Subject, initrd};
 
 /// Fields of the setup header: offsets into the image and into `boot_params` alike.
 mod header {
@@ -215,6 +215,14 @@ pub(crate) fn load(
     if !kernel.modules.is_empty() {
         return Err(LoadError::ModulesUnsupported);
     }
+    initrd::check_during(kernel.initrd, || load_bzimage(place, kernel, rsdp))
+}
+
+fn load_bzimage(
+    place: &Placer<'_>,
+    kernel: &Kernel<'_>,
+    rsdp: Option<GuestPhysAddr>,
+) -> Result<BootState, LoadError> {
     let setup = Setup::parse(kernel.image)?;
     place.check("Linux kernel", setup.load_address, setup.memory_size)?;
     place.write(setup.load_address, setup.code)?;
@@ -253,6 +261,7 @@ pub(crate) fn start_vmlinux(
     if !kernel.modules.is_empty() {
         return Err(LoadError::ModulesUnsupported);
     }
+    kernel.initrd.map_or(Ok(()), initrd::check)?;
     let mut params = BootParams::new(place.layout, rsdp);
     params.copy_header(&[]);
     put(&mut params.0, header::BOOT_FLAG, &BOOT_FLAG_MAGIC.to_le_bytes());

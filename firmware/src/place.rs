@@ -2,9 +2,9 @@
 
 use trivium_memory::{GuestMemory, GuestPhysAddr};
 
+use crate::LoadError;
 use crate::boot::low;
 use crate::layout::{CONVENTIONAL_END, MIB, MemoryLayout};
-use crate::{LoadError, Subject};
 
 const PAGE: u64 = 0x1000;
 
@@ -78,9 +78,6 @@ impl Placer<'_> {
         kernel_end: u64,
         max_end: u64,
     ) -> Result<u64, LoadError> {
-        if initrd.is_empty() {
-            return Err(LoadError::EmptyModule(Subject::Initrd));
-        }
         let size = initrd.len() as u64;
         let end = self.layout.loadable().end.min(max_end);
         let start = end.checked_sub(size).map(|a| a & !(PAGE - 1));

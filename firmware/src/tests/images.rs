@@ -133,3 +133,25 @@ pub(super) fn multiboot_header(flags: u32, addresses: [u32; 5]) -> Vec<u8> {
     let checksum = 0_u32.wrapping_sub(magic).wrapping_sub(flags);
     [magic, flags, checksum].into_iter().chain(addresses).flat_map(u32::to_le_bytes).collect()
 }
+
+/// A "new ASCII" cpio archive of files.
+pub(crate) fn cpio(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, data) in files {
+        let name_size = name.len() + 1;
+        archive.extend(b"070701");
+        for field in 0..13 {
+            let value = match field {
+                6 => data.len(),
+                11 => name_size,
+                _ => 0,
+            };
+            archive.extend(format!("{value:08X}").bytes());
+        }
+        archive.extend(name.bytes().chain([0]));
+        archive.resize(archive.len().next_multiple_of(4), 0);
+        archive.extend(*data);
+        archive.resize(archive.len().next_multiple_of(4), 0);
+    }
+    archive
+}

@@ -1,11 +1,14 @@
 //! bzImages.
 
 use super::Machine;
-use super::images::{BzImage, bzimage};
+use super::images::{BzImage, bzimage, cpio};
 use crate::layout::MIB;
 use crate::{EntryMode, Kernel, LoadError, Subject};
 
-const CPIO: &[u8] = b"070701 not checked further than this";
+/// The end of a cpio archive.
+fn archive() -> Vec<u8> {
+    cpio(&[("TRAILER!!!", b"")])
+}
 
 fn kernel(image: &[u8]) -> Kernel<'_> {
     Kernel { image, ..Default::default() }
@@ -47,14 +50,15 @@ fn boot_params_have_header_memory_map_rsdp_and_files() {
     let machine = Machine::new(5120);
     let image = bzimage(&BzImage::default());
     let line = "console=ttyS0 quiet";
-    let given = Kernel { initrd: Some(CPIO), command_line: line, ..kernel(&image) };
+    let archive = archive();
+    let given = Kernel { initrd: Some(&archive), command_line: line, ..kernel(&image) };
     let params = machine.load(&given).unwrap().rsi;
     assert_eq!(machine.read::<4>(params + 0x202), *b"HdrS");
     assert_eq!(machine.read::<1>(params + 0x210), [0xff], "type_of_loader");
     assert_eq!(machine.u64(params + 0x70), 0x9_fc10, "acpi_rsdp_addr");
     assert_eq!(machine.string(machine.u32(params + 0x228).into()), line);
     let initrd = u64::from(machine.u32(params + 0x218));
-    assert_eq!(machine.u32(params + 0x21c), CPIO.len() as u32);
+    assert_eq!(machine.u32(params + 0x21c), archive.len() as u32);
     assert_eq!(machine.read(initrd), *b"070701");
     assert_eq!(initrd, 0x7fff_f000, "highest page below initrd_addr_max");
 
@@ -76,11 +80,11 @@ fn boot_params_have_header_memory_map_rsdp_and_files() {
 fn the_initrd_lies_below_the_acpi_tables_and_above_the_kernel() {
     let machine = Machine::new(64);
     let image = bzimage(&BzImage::default());
-    let state = machine.load(&Kernel { initrd: Some(CPIO), ..kernel(&image) }).unwrap();
+    let state = machine.load(&Kernel { initrd: Some(&archive()), ..kernel(&image) }).unwrap();
     let at = u64::from(machine.u32(state.rsi + 0x218));
     assert_eq!(at, machine.layout.acpi_reclaim().start - 0x1000);
 
-    let large = [CPIO, &vec![0; 40 << 20]].concat();
+    let large = [archive(), vec![0; 40 << 20]].concat();
     let error = machine.load(&Kernel { initrd: Some(&large), ..kernel(&image) }).unwrap_err();
     let LoadError::RamTooSmall { needed_mib, .. } = error else { panic!("{error}") };
     let enough = Machine::new(needed_mib);

@@ -1,7 +1,8 @@
 //! Tests of the loaders with images made here, field by field as the boot protocols have them.
 
+mod acpi;
 mod elf;
-mod images;
+pub(crate) mod images;
 mod linux;
 mod multiboot;
 mod mutations;

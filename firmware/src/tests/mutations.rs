@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::Machine;
-use super::images::{BzImage, Segment, bzimage, elf, multiboot_header, pvh_note, set};
+use super::images::{BzImage, Segment, bzimage, cpio, elf, multiboot_header, pvh_note, set};
 use crate::{Kernel, Module};
 
 fn images() -> Vec<Vec<u8>> {
@@ -55,11 +55,12 @@ proptest! {
             set(&mut image, offset % len, &bytes);
         }
         image.truncate(keep);
+        let archive = cpio(&[("TRAILER!!!", b"")]);
         let modules = [Module { data: b"module", command_line: "module" }];
         for modules in [&[][..], &modules] {
             let kernel = Kernel {
                 image: &image,
-                initrd: Some(b"070701"),
+                initrd: Some(&archive),
                 modules,
                 command_line: "quiet",
                 ..Default::default()
