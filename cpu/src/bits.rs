@@ -67,6 +67,7 @@ pub mod cr4 {
     pub const SMEP: u64 = 1 << 20;
     pub const SMAP: u64 = 1 << 21;
     pub const PKE: u64 = 1 << 22;
+    pub const ALL: u64 = 0x1fff | FSGSBASE | PCIDE | OSXSAVE | SMEP | SMAP | PKE;
 }
 
 /// EFER. Intel SDM vol. 3A, 2.2.1; AMD APM vol. 2, 3.1.7.

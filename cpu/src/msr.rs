@@ -1,6 +1,6 @@
 //! Model-specific registers: reading and writing those that belong to the CPU.
 //!
-//! [`find`] tells where an MSR lives. [`read`] and [`write`] serve plain ones; those of [`MsrKind`]
+//! [`find`] tells where an MSR lives. [`read()`] and [`write()`] serve plain ones; those of [`MsrKind`]
 //! that mean more than a stored value are the caller's, with helpers here.
 
 mod table;

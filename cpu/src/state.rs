@@ -3,9 +3,14 @@
 //! [`ELEMENTS`] lists them with whether two CPUs may be compared by them; `Default` is the state
 //! after RESET# (Intel SDM vol. 3A, table 9-1).
 
+mod elements;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bits::{cr0, debug, rflags};
+use crate::model::{CpuModel, Vendor};
+
+pub use elements::{Difference, ELEMENTS, Element};
 
 /// The general registers, by their number in instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -402,4 +407,19 @@ pub struct CpuState {
     pub vector: Vector,
     /// Pending events.
     pub events: Events,
+}
+
+impl CpuState {
+    /// The state of a CPU of this model after RESET#: as `Default`, and who it is.
+    #[must_use]
+    pub fn reset(model: &CpuModel) -> Self {
+        let mut state = Self::default();
+        state.general.regs[2] = u64::from(model.signature());
+        state.msrs.ucode_rev = match model.vendor {
+            // Nothing to update: revisions that both vendors' tools take for loaded.
+            Vendor::Intel => 1 << 32,
+            Vendor::Amd => 0x0100_0065,
+        };
+        state
+    }
 }
