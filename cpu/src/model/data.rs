@@ -14,7 +14,6 @@ const BASE: &[Feature] = &[
 /// it is one line to add what the interpreter learns.
 #[rustfmt::skip]
 const MAX: &[Feature] = &[
-    Vme,
     Sse3,
     Cx16,
     Pcid,
@@ -39,7 +38,6 @@ const MAX: &[Feature] = &[
     Pdpe1gb,
     Rdtscp,
     LahfLm,
-    Cr8Legacy,
     Abm,
     Prefetchw,
     Osvw,
