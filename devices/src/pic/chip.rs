@@ -255,7 +255,9 @@ impl Chip {
             Expect::Icw4 => {
                 self.icw4 = Icw4::from_bits_truncate(value);
                 if !self.icw4.contains(Icw4::UPM) {
-                    warn_once!("8259A: MCS-80 mode is not implemented, vectors are as in 8086 mode");
+                    warn_once!(
+                        "8259A: MCS-80 mode is not implemented, vectors are as in 8086 mode"
+                    );
                 }
                 Expect::Ocw1
             }

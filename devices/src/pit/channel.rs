@@ -316,7 +316,8 @@ impl Channel {
         let modulus = u64::from(self.control.modulus());
         let ce = u64::from(self.ce);
         let reached = ce > 0 && pulses >= ce;
-        let left = if pulses <= ce { ce - pulses } else { (modulus - (pulses - ce) % modulus) % modulus };
+        let left =
+            if pulses <= ce { ce - pulses } else { (modulus - (pulses - ce) % modulus) % modulus };
         self.ce = low_dword(left);
         reached
     }

@@ -175,7 +175,7 @@ impl Pit {
 
     fn read_port61(&self) -> u8 {
         let mut value = self.port61;
-        value.set(NmiStatus::REFRESH, self.pulse / REFRESH_PULSES % 2 != 0);
+        value.set(NmiStatus::REFRESH, (self.pulse / REFRESH_PULSES) & 1 != 0);
         value.set(NmiStatus::TIM2_OUT, self.channels[2].out);
         value.bits()
     }

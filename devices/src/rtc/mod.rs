@@ -58,7 +58,10 @@ impl Rtc {
     /// A clock that shows `start` at the machine's start and has `memory` in its CMOS bytes.
     #[must_use]
     pub fn new(
-        clock: Arc<dyn Clock>, irq: IrqLine, start: UnixSeconds, memory: CmosMemory,
+        clock: Arc<dyn Clock>,
+        irq: IrqLine,
+        start: UnixSeconds,
+        memory: CmosMemory,
     ) -> Self {
         let mut registers = Registers::new(start.0);
         memory.fill(&mut registers);

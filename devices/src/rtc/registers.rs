@@ -211,7 +211,7 @@ impl Registers {
         if self.b().contains(RegisterB::HOURS_24) {
             return self.encode(hour);
         }
-        let of_half = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let of_half = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
         self.encode(of_half) | if hour >= 12 { PM } else { 0 }
     }
 
@@ -247,7 +247,7 @@ impl Registers {
     /// A number below 100 in the data mode.
     fn encode(&self, value: u64) -> u8 {
         let value = u8::try_from(value % 100).unwrap_or(0);
-        if self.is_binary() { value } else { value / 10 << 4 | value % 10 }
+        if self.is_binary() { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     fn is_binary(&self) -> bool {

@@ -32,9 +32,8 @@ impl SaveRestore for Rtc {
 
     fn restore(&mut self, section: &Section) -> Result<(), StateError> {
         let Saved { registers, index, nmi_masked, phase, synced } = section.decode(VERSION)?;
-        let bytes = registers
-            .try_into()
-            .map_err(|_| StateError::Impossible("size of the RTC's memory"))?;
+        let bytes =
+            registers.try_into().map_err(|_| StateError::Impossible("size of the RTC's memory"))?;
         let registers = Registers { bytes };
         if registers.a().contains(RegisterA::UIP) || registers.get(address::D) != VRT {
             return Err(StateError::Impossible("read-only bits of the RTC"));

@@ -241,15 +241,10 @@ impl Core {
         if !self.is_loopback() {
             return self.lines;
         }
-        [
-            (Mcr::RTS, Msr::CTS),
-            (Mcr::DTR, Msr::DSR),
-            (Mcr::OUT1, Msr::RI),
-            (Mcr::OUT2, Msr::DCD),
-        ]
-        .into_iter()
-        .filter(|&(output, _)| self.mcr.contains(output))
-        .fold(Msr::empty(), |lines, (_, input)| lines | input)
+        [(Mcr::RTS, Msr::CTS), (Mcr::DTR, Msr::DSR), (Mcr::OUT1, Msr::RI), (Mcr::OUT2, Msr::DCD)]
+            .into_iter()
+            .filter(|&(output, _)| self.mcr.contains(output))
+            .fold(Msr::empty(), |lines, (_, input)| lines | input)
     }
 
     fn note_deltas(&mut self, before: Msr) {

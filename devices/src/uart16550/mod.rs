@@ -134,9 +134,8 @@ impl Uart16550 {
 
     fn timeout_nanos(&self) -> u64 {
         let divisor = u64::from(self.core.divisor.max(1));
-        let clocks = TIMEOUT_CHARACTERS * self.core.half_bits_per_character() * divisor
-            * CLOCKS_PER_BIT
-            / 2;
+        let clocks =
+            TIMEOUT_CHARACTERS * self.core.half_bits_per_character() * divisor * CLOCKS_PER_BIT / 2;
         VmTime::from_ticks(clocks, HERTZ).as_nanos()
     }
 

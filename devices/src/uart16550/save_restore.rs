@@ -48,7 +48,10 @@ impl SaveRestore for Uart16550 {
             timeout,
         } = core;
         let saved = Saved {
-            receiver: receiver.iter().map(|&Received { byte, errors }| (byte, errors.bits())).collect(),
+            receiver: receiver
+                .iter()
+                .map(|&Received { byte, errors }| (byte, errors.bits()))
+                .collect(),
             ier: ier.bits(),
             fcr: fcr.bits(),
             lcr: lcr.bits(),
