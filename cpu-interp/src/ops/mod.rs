@@ -2,7 +2,13 @@
 //! knows one takes it.
 
 pub mod alu;
+pub mod bits;
+pub mod branch;
 pub mod control;
+pub mod mov;
+pub mod muldiv;
+pub mod shift;
+pub mod stack;
 
 use iced_x86::Instruction;
 
@@ -11,7 +17,15 @@ use crate::decode::{Context, Selection};
 type Select = fn(&Instruction, &Context) -> Option<Selection>;
 
 /// All groups, those of the most frequent instructions first.
-const GROUPS: &[Select] = &[alu::select];
+const GROUPS: &[Select] = &[
+    mov::select,
+    alu::select,
+    branch::select,
+    stack::select,
+    shift::select,
+    bits::select,
+    muldiv::select,
+];
 
 /// The operation of an instruction, if it is implemented.
 #[must_use]
