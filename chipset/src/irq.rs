@@ -40,10 +40,11 @@ impl IrqLine {
         self.sink.set_level(self.pin, self.source, high);
     }
 
-    /// Drives the line high and low again: an edge.
-    pub fn pulse(&self) {
-        self.set(true);
+    /// Makes a rising edge and leaves the line high: an 8259A takes back a request whose line falls
+    /// before it is acknowledged (8259A data sheet, "interrupt request register").
+    pub fn edge(&self) {
         self.set(false);
+        self.set(true);
     }
 }
 

@@ -23,7 +23,8 @@ const NO_ADDRESSES: std::ops::Range<u64> = u64::MAX..0;
 
 const EMPTY: Entry = Entry { tag: INVALID, addend: 0 };
 
-/// The translations of one privilege.
+/// The translations of one privilege. In this order, so that handlers find `read` at the start.
+#[repr(C)]
 pub struct Tlb {
     /// For loads.
     pub read: [Entry; TLB_SIZE],

@@ -161,7 +161,7 @@ impl Hpet {
         }
     }
 
-    /// Drives the outputs that are not what they were, and pulses those that have an edge.
+    /// Drives the outputs that are not what they were, and makes an edge on those that have one.
     fn drive(&self, before: Outputs, edges: Outputs) {
         let after = self.levels();
         for output in 0..OUTPUTS {
@@ -170,7 +170,7 @@ impl Hpet {
             if (before ^ after) & bit != 0 {
                 line.set(after & bit != 0);
             } else if edges & !after & bit != 0 {
-                line.pulse();
+                line.edge();
             }
         }
     }
