@@ -6,7 +6,7 @@ mod fuse;
 
 use std::cell::Cell;
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use trivium_cpu::bits::rflags;
 
 use crate::block::{Block, Key, Link};
@@ -114,6 +114,13 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
             rip = target;
             continue;
         }
+        if does_nothing(&instruction) {
+            rip = next;
+            if next == 0 {
+                break;
+            }
+            continue;
+        }
         let selection = select(&instruction, &context);
         let ends = selection.ends;
         pending.push(pend(selection, place, &instruction));
@@ -158,6 +165,11 @@ fn jump_within(i: &Instruction, mode: Mode, rip: u64, source: &Source<'_>) -> Op
     let start = source.rip.wrapping_sub(source.start as u64);
     let within = target.wrapping_sub(start) < source.bytes.len() as u64 && target >= start;
     (near && within && target <= source.limit && target != rip).then_some(target)
+}
+
+/// Instructions that count but need no operation.
+fn does_nothing(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Endbr32 | Mnemonic::Endbr64)
 }
 
 fn select(i: &Instruction, context: &Context) -> Selection {

@@ -181,17 +181,18 @@ fn counter_size(i: &Instruction) -> u8 {
 
 /// The operand size of a near branch in bytes: that of RIP and of what a call pushes.
 fn branch_size(i: &Instruction) -> u8 {
+    match i.code() {
+        Code::Retnw | Code::Retnw_imm16 => return 2,
+        Code::Retnd | Code::Retnd_imm16 => return 4,
+        Code::Retnq | Code::Retnq_imm16 => return 8,
+        _ => {}
+    }
     match i.op0_kind() {
         OpKind::NearBranch16 => 2,
         OpKind::NearBranch32 => 4,
         OpKind::NearBranch64 => 8,
         OpKind::Register => i.op0_register().size() as u8,
-        OpKind::Memory => i.memory_size().size() as u8,
-        _ => match i.code() {
-            Code::Retnw | Code::Retnw_imm16 => 2,
-            Code::Retnd | Code::Retnd_imm16 => 4,
-            _ => 8,
-        },
+        _ => i.memory_size().size() as u8,
     }
 }
 
