@@ -8,6 +8,9 @@ pub mod control;
 pub mod mov;
 pub mod muldiv;
 pub mod shift;
+pub mod sse_form;
+pub mod sse_int;
+pub mod sse_moves;
 pub mod stack;
 
 use iced_x86::Instruction;
@@ -25,6 +28,8 @@ const GROUPS: &[Select] = &[
     shift::select,
     bits::select,
     muldiv::select,
+    sse_moves::select,
+    sse_int::select,
 ];
 
 /// The operation of an instruction, if it is implemented.
