@@ -10,7 +10,7 @@ use trivium_cpu::state::{
     Activity, CS, Control, CpuState, Debug, General, Injected, Msrs, Segment, SegmentAttributes,
     Segments, TableRegister, Vector, X87,
 };
-use trivium_cpu::walk::Paging;
+use trivium_cpu::walk::{MemoryView, Paging};
 use trivium_cpu::{Exception, Kick};
 use trivium_memory::{GuestMemory, RamView};
 
@@ -227,8 +227,8 @@ pub struct Cpu {
     pub paging: Paging,
     /// The machine's memory.
     pub memory: Arc<GuestMemory>,
-    /// The memory map's generation that translations were made under.
-    pub(crate) map_generation: u64,
+    /// Its map, as it was when the present translations were made.
+    pub(crate) view: MemoryView,
     /// The CPU's model.
     pub model: Arc<CpuModel>,
     /// Local APIC ID and number of CPUs, for CPUID.
@@ -303,7 +303,7 @@ impl Cpu {
             tlbs: [None, Some(Tlb::new()), Some(Tlb::new())],
             space: Space::Supervisor,
             paging: Paging::from_state(&state.control, model.phys_bits),
-            map_generation: memory.generation(),
+            view: MemoryView::new(&memory),
             memory,
             model,
             topology,
@@ -480,7 +480,9 @@ impl Cpu {
     /// Page walk parameters follow the control registers; to be called after each change of these,
     /// with [`Self::flush_tlb`] where the architecture asks for it.
     pub fn update_paging(&mut self) {
-        self.paging = Paging::from_state(&self.control, self.model.phys_bits);
+        let paging = Paging::from_state(&self.control, self.model.phys_bits);
+        let gigabytes = self.model.has(trivium_cpu::model::Feature::Pdpe1gb);
+        self.paging = if gigabytes { paging } else { paging.without_gigabyte_pages() };
     }
 
     /// Drops translations, in every space; `keep_global` spares those of global pages.

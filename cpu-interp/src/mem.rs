@@ -8,7 +8,7 @@
 use trivium_cpu::state::{SS, SegmentAttributes};
 use trivium_cpu::walk::{self, is_canonical};
 use trivium_cpu::{Exception, Vector};
-use trivium_memory::{Backing, GuestPhysAddr, Word};
+use trivium_memory::{Backing, Word};
 
 use crate::cpu::{Access, Cpu, Miss, Mode, Space};
 use crate::op::{Op, Stop, StopReason};
@@ -417,12 +417,12 @@ impl Cpu {
             user: program && self.cpl() == 3,
             ac: program && self.space == Space::SupervisorAc,
         };
-        let found = match walk::walk(&self.paging, &self.memory, linear, access) {
+        let found = match walk::walk_in(&self.paging, &self.memory, &self.view, linear, access) {
             Ok(found) => found,
             Err(exception) => return Err(self.raise(exception)),
         };
         let space = if program { self.space } else { Space::Supervisor };
-        match self.memory.lookup(GuestPhysAddr(found.gpa)) {
+        match self.view.lookup(found.gpa) {
             Backing::Ram(offset) => {
                 let may_write = write && !self.memory.code().has_code(offset);
                 if may_write {

@@ -17,10 +17,6 @@ impl Interpreter {
         if cpu.attention.take_kick() {
             return Some(Exit::Kicked);
         }
-        if cpu.map_generation != cpu.memory.generation() {
-            cpu.map_generation = cpu.memory.generation();
-            cpu.flush_tlb(false);
-        }
         let bus = session.bus();
         if let Some(kind) = bus.take_reset() {
             self.reset(kind);
@@ -100,7 +96,7 @@ impl Interpreter {
                     if let Some(linear) = second.cr2 {
                         self.cpu.control.cr2 = linear;
                     }
-                    event = Event::from(second).while_delivering(&event);
+                    event = Event::from(second);
                 }
                 Combined::DoubleFault => {
                     if let Some(linear) = second.cr2 {

@@ -3,7 +3,7 @@
 use trivium_cpu::state::CS;
 use trivium_cpu::walk::{self, is_canonical};
 use trivium_cpu::{Exception, bits::cr4};
-use trivium_memory::{Backing, GuestPhysAddr};
+use trivium_memory::Backing;
 
 use super::Interpreter;
 use crate::block::Key;
@@ -65,11 +65,11 @@ impl Interpreter {
             return Ok(offset);
         }
         let access = walk::Access { write: false, fetch: true, user, ac: false };
-        let found = match walk::walk(&cpu.paging, &cpu.memory, linear, access) {
+        let found = match walk::walk_in(&cpu.paging, &cpu.memory, &cpu.view, linear, access) {
             Ok(found) => found,
             Err(exception) => return Err(cpu.raise(exception)),
         };
-        match cpu.memory.lookup(GuestPhysAddr(found.gpa)) {
+        match cpu.view.lookup(found.gpa) {
             Backing::Ram(offset) | Backing::Rom(offset) => {
                 cpu.fetch.put(linear, user, offset);
                 Ok(offset)

@@ -76,6 +76,10 @@ impl Interpreter {
             if self.cpu.memory.code().any_written() {
                 self.drop_written_code();
             }
+            let cpu = &mut *self.cpu;
+            if cpu.view.refresh(&cpu.memory) {
+                cpu.flush_tlb(false);
+            }
             if self.cpu.look | self.cpu.attention.take()
                 && let Some(exit) = self.look(session)
             {
