@@ -5,9 +5,12 @@ pub mod alu;
 pub mod bits;
 pub mod branch;
 pub mod control;
+pub mod fxsave;
+pub mod mmx;
 pub mod mov;
 pub mod muldiv;
 pub mod shift;
+pub mod sse_float;
 pub mod sse_form;
 pub mod sse_int;
 pub mod sse_moves;
@@ -30,6 +33,9 @@ const GROUPS: &[Select] = &[
     muldiv::select,
     sse_moves::select,
     sse_int::select,
+    sse_float::select,
+    mmx::select,
+    fxsave::select,
 ];
 
 /// The operation of an instruction, if it is implemented.

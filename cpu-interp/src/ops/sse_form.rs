@@ -228,6 +228,22 @@ macro_rules! computations {
 }
 pub(super) use computations;
 
+/// Defines computations with an immediate.
+macro_rules! immediate_computations {
+    ($($(#[$doc:meta])* $name:ident |$dst:ident, $src:ident, $imm:ident| $body:expr;)*) => {$(
+        $(#[$doc])*
+        pub struct $name;
+        impl Compute for $name {
+            #[inline(always)]
+            fn quick(op: &Op, $dst: V128, $src: V128) -> SseResult {
+                let $imm = op.imm as u8;
+                exact($body)
+            }
+        }
+    )*};
+}
+pub(super) use immediate_computations;
+
 /// Whether a handler may go its short way.
 #[inline(always)]
 fn usual<C: Compute>(cpu: &Cpu) -> bool {

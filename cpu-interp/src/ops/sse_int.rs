@@ -4,25 +4,12 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use trivium_host_fpu::{SseResult, V128, simd};
 
 use super::sse_form::{
-    Compute, Gpr, Half, Shift, Simd, SimdImm, Single, Whole, Xmm, exact, has_mmx, sse, sse_reg,
+    Compute, Gpr, Half, Shift, Simd, SimdImm, Single, Whole, Xmm, exact, has_mmx,
+    immediate_computations, sse, sse_reg,
 };
 use crate::decode::{Context, Selection};
 use crate::op::Op;
 
-/// Defines computations with an immediate.
-macro_rules! immediate_computations {
-    ($($(#[$doc:meta])* $name:ident |$dst:ident, $src:ident, $imm:ident| $body:expr;)*) => {$(
-        $(#[$doc])*
-        pub struct $name;
-        impl Compute for $name {
-            #[inline(always)]
-            fn quick(op: &Op, $dst: V128, $src: V128) -> SseResult {
-                let $imm = op.imm as u8;
-                exact($body)
-            }
-        }
-    )*};
-}
 immediate_computations! {
     /// PSLLDQ.
     Pslldq |dst, _src, imm| simd::pslldq(dst, imm);
