@@ -33,6 +33,7 @@ const GROUPS: &[Select] = &[
     muldiv::select,
     sse_moves::select,
     sse_int::select,
+    crate::system::select,
     sse_float::select,
     mmx::select,
     fxsave::select,

@@ -1,9 +1,19 @@
-//! Delivery of exceptions and interrupts.
+//! Delivery of exceptions and interrupts in real, protected, virtual-8086 and long mode; INIT and
+//! start-up IPI.
+//!
+//! Intel SDM vol. 3A, chapter 6; vol. 2, INT n; vol. 3A, table 9-1.
 
-use trivium_cpu::state::Injected;
+use trivium_cpu::bits::{cr0, debug, rflags};
+use trivium_cpu::state::{Activity, CS, CpuState, SS, Segment, SegmentAttributes};
+use trivium_cpu::state::{Injected, SegmentAttributes as A};
 use trivium_cpu::{Exception, Vector};
 
-use crate::cpu::Cpu;
+use super::descriptor::{Descriptor, Selector, fault, kind};
+use super::segments::real_segment;
+use super::stack::{Stack, null_segment};
+use super::task;
+use crate::cpu::{Cpu, RSP};
+use crate::mem::Rights;
 use crate::op::Stop;
 
 /// What raised an event.
@@ -11,8 +21,10 @@ use crate::op::Stop;
 pub enum Source {
     /// The processor found an exception: a fault or trap. RIP is what is to be pushed.
     Exception,
-    /// INT n, INT3, INTO: gates' privilege is checked, and `Cpu::next_rip` is pushed.
+    /// INT n, INT3, INTO: gates' privilege is checked.
     Software,
+    /// INT1: as an exception, but what is pushed is the RIP of the next instruction.
+    Int1,
     /// An external interrupt.
     External,
     /// A non-maskable interrupt.
@@ -28,8 +40,9 @@ pub struct Event {
     pub error_code: Option<u32>,
     /// What raised it.
     pub source: Source,
-    /// It was raised while an external event was delivered: error codes have EXT set.
-    pub external: bool,
+    /// Length of the software interrupt instruction at RIP, if it is that: the return address is
+    /// behind it.
+    pub length: u8,
     first: Option<Vector>,
 }
 
@@ -37,8 +50,7 @@ impl Event {
     /// An event.
     #[must_use]
     pub fn new(vector: u8, error_code: Option<u32>, source: Source) -> Self {
-        let external = matches!(source, Source::External | Source::Nmi);
-        Self { vector, error_code, source, external, first: None }
+        Self { vector, error_code, source, length: 0, first: None }
     }
 
     /// The exception that it is, for the double-fault rules.
@@ -47,12 +59,27 @@ impl Event {
         self.first
     }
 
-    /// The same, raised while `other` was being delivered.
-    #[must_use]
-    pub fn while_delivering(self, other: &Self) -> Self {
-        Self { external: other.external || other.source == Source::Exception, ..self }
+    /// Bit 0 of the error code of what goes wrong in its delivery: something other than an
+    /// instruction for it is to blame. Intel SDM vol. 3A, 6.13.
+    fn ext(&self) -> u32 {
+        u32::from(self.source != Source::Software)
+    }
+
+    /// The error code that names its entry in the IDT.
+    fn idt_code(&self) -> u32 {
+        u32::from(self.vector) << 3 | IDT | self.ext()
+    }
+
+    /// Whether RFLAGS is pushed with RF set: the instruction is to be begun again after a fault.
+    /// Intel SDM vol. 3B, 18.3.1.1.
+    fn sets_rf(&self) -> bool {
+        use Vector as V;
+        self.first.is_some_and(|v| !matches!(v, V::DB | V::BP | V::OF | V::DF | V::MC))
     }
 }
+
+/// Bit of an error code: it names an entry of the IDT.
+const IDT: u32 = 2;
 
 impl From<Exception> for Event {
     fn from(exception: Exception) -> Self {
@@ -60,7 +87,7 @@ impl From<Exception> for Event {
             vector: exception.vector as u8,
             error_code: exception.error_code,
             source: Source::Exception,
-            external: false,
+            length: 0,
             first: Some(exception.vector),
         }
     }
@@ -69,19 +96,66 @@ impl From<Exception> for Event {
 /// An event whose delivery another CPU had begun.
 #[must_use]
 pub fn reinjected(injected: &Injected) -> Event {
-    let source =
-        if injected.software_length.is_some() { Source::Software } else { Source::External };
-    Event::new(injected.vector, injected.error_code, source)
+    let source = match (injected.software_length, injected.vector) {
+        (Some(_), _) => Source::Software,
+        (None, 2) => Source::Nmi,
+        (None, 0..=31) => Source::Exception,
+        (None, _) => Source::External,
+    };
+    let length = injected.software_length.unwrap_or(0);
+    let first = (source == Source::Exception).then(|| exception_of(injected.vector)).flatten();
+    Event { length, first, ..Event::new(injected.vector, injected.error_code, source) }
 }
 
-/// INIT: most of the state is as after RESET#.
+/// The exception of a vector.
+fn exception_of(vector: u8) -> Option<Vector> {
+    use Vector as V;
+    let all = [
+        V::DE,
+        V::DB,
+        V::NMI,
+        V::BP,
+        V::OF,
+        V::BR,
+        V::UD,
+        V::NM,
+        V::DF,
+        V::TS,
+        V::NP,
+        V::SS,
+        V::GP,
+        V::PF,
+        V::MF,
+        V::AC,
+        V::MC,
+        V::XM,
+    ];
+    all.into_iter().find(|&v| v as u8 == vector)
+}
+
+/// INIT: most of the state is as after RESET#. A processor other than the first waits for a
+/// start-up IPI. Intel SDM vol. 3A, 8.4.2 and table 9-1.
 pub fn init(cpu: &mut Cpu) {
-    let _ = cpu;
+    let CpuState { general, segments, control, debug, msrs, x87, vector, events } = cpu.state();
+    let fresh = CpuState::reset(&cpu.model);
+    let first = cpu.topology.apic_id == 0;
+    let _ = (general, segments, debug, events);
+    let mut state = CpuState { msrs, x87, vector, ..fresh };
+    state.control.cr0 = cr0::ET | control.cr0 & (cr0::CD | cr0::NW);
+    state.control.xcr0 = control.xcr0;
+    state.control.pkru = control.pkru;
+    state.events.activity = if first { Activity::Running } else { Activity::WaitForSipi };
+    cpu.put_state(&state);
 }
 
 /// A start-up IPI: real mode at `vector << 12`.
 pub fn start(cpu: &mut Cpu, vector: u8) {
-    let _ = (cpu, vector);
+    let selector = u16::from(vector) << 8;
+    let cs = &mut cpu.segments.regs[CS];
+    *cs = Segment { selector, base: u64::from(selector) << 4, ..*cs };
+    cpu.rip = 0;
+    cpu.activity = Activity::Running;
+    cpu.update_mode();
 }
 
 /// Delivers an event through the interrupt table of the present mode.
@@ -90,6 +164,264 @@ pub fn start(cpu: &mut Cpu, vector: u8) {
 /// An exception on the way (`Cpu::exception`), with nothing changed that matters; or the value of
 /// a device is to be fetched first.
 pub fn deliver(cpu: &mut Cpu, event: &Event) -> Result<(), Stop> {
-    let _ = event;
-    Err(cpu.raise(Exception::gp(0)))
+    let return_rip = cpu.rip.wrapping_add(event.length.into()) & cpu.ip_mask;
+    cpu.rip = enter(cpu, event, return_rip)?;
+    cpu.activity = Activity::Running;
+    cpu.interrupt_shadow = false;
+    Ok(())
+}
+
+/// Delivers an event of the present instruction, a software interrupt, from a general function.
+///
+/// # Errors
+/// As [`deliver`].
+pub(super) fn software(cpu: &mut Cpu, vector: u8, source: Source) -> Result<(), Stop> {
+    let event = Event::new(vector, None, source);
+    cpu.next_rip = enter(cpu, &event, cpu.next_rip)?;
+    Ok(())
+}
+
+/// Gives the RIP of the handler; everything else is done.
+fn enter(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64, Stop> {
+    let rip = if cpu.long_mode() {
+        enter_long(cpu, event, return_rip)
+    } else if cpu.protected() {
+        enter_protected(cpu, event, return_rip)
+    } else {
+        enter_real(cpu, event, return_rip)
+    }?;
+    if event.vector == Vector::DB as u8 {
+        cpu.debug.dr7 &= !debug::DR7_GD;
+    }
+    Ok(rip)
+}
+
+/// Through the table of far pointers. Intel SDM vol. 3A, 20.1.4.
+fn enter_real(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64, Stop> {
+    let offset = 4 * u64::from(event.vector);
+    if offset + 3 > cpu.segments.idtr.limit.into() {
+        return Err(cpu.raise(Exception::gp(event.idt_code())));
+    }
+    let address = cpu.table_address(cpu.segments.idtr.base, offset);
+    let pointer = cpu.load_linear::<u32>(address, Rights::Processor)?;
+    enter_real_at(cpu, pointer, return_rip, cpu.rflags())
+}
+
+/// Pushes FLAGS, CS and IP and goes to a far pointer, as in real mode.
+pub(super) fn enter_real_at(
+    cpu: &mut Cpu,
+    pointer: u32,
+    return_rip: u64,
+    flags: u64,
+) -> Result<u64, Stop> {
+    let (rip, selector) = (u64::from(pointer & 0xffff), (pointer >> 16) as u16);
+    let stack = Stack::present(cpu, 0);
+    let cs = cpu.segments.regs[CS];
+    let frame = [flags, cs.selector.into(), return_rip];
+    let sp = cpu.push_all(&stack, 2, &frame)?;
+    cpu.set_stack_pointer(sp);
+    cpu.segments.regs[CS] = match cpu.v86() {
+        true => super::segments::v86_segment(selector),
+        false => real_segment(&cs, CS, selector),
+    };
+    let cleared = rflags::IF | rflags::TF | rflags::RF | rflags::AC;
+    cpu.system_flags &= !if cpu.v86() { rflags::TF | rflags::RF } else { cleared };
+    cpu.update_mode();
+    Ok(rip)
+}
+
+/// A gate of the IDT outside long mode. Intel SDM vol. 3A, 6.11.
+fn gate(cpu: &mut Cpu, event: &Event) -> Result<Descriptor, Stop> {
+    let offset = 8 * u64::from(event.vector);
+    if offset + 7 > cpu.segments.idtr.limit.into() {
+        return Err(cpu.raise(Exception::gp(event.idt_code())));
+    }
+    let address = cpu.table_address(cpu.segments.idtr.base, offset);
+    let raw = cpu.load_linear::<u64>(address, Rights::Processor)?;
+    Ok(Descriptor { raw, address, selector: Selector(0) })
+}
+
+/// The checks that are the same for all gates: type, DPL for software, present.
+fn check_gate(
+    cpu: &mut Cpu,
+    event: &Event,
+    gate: &Descriptor,
+    is_good: impl Fn(u8) -> bool,
+) -> Result<(), Stop> {
+    let forbidden = event.source == Source::Software && gate.dpl() < cpu.cpl();
+    if !gate.system_kind().is_some_and(is_good) || forbidden {
+        return Err(cpu.raise(Exception::gp(event.idt_code())));
+    }
+    if !gate.present() {
+        return Err(cpu.raise(Exception::with_code(Vector::NP, event.idt_code())));
+    }
+    Ok(())
+}
+
+/// Through a gate of protected mode. Intel SDM vol. 3A, 6.12.
+fn enter_protected(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64, Stop> {
+    use kind::{INTERRUPT_GATE16, INTERRUPT_GATE32, TASK_GATE, TRAP_GATE16, TRAP_GATE32};
+    let gate = gate(cpu, event)?;
+    check_gate(cpu, event, &gate, |k| {
+        matches!(k, INTERRUPT_GATE16 | TRAP_GATE16 | INTERRUPT_GATE32 | TRAP_GATE32 | TASK_GATE)
+    })?;
+    if gate.system_kind() == Some(TASK_GATE) {
+        return task::interrupt(
+            cpu,
+            event.error_code,
+            gate.gate_selector(),
+            event.ext(),
+            return_rip,
+        );
+    }
+    let wide = gate.attributes().kind() & 8 != 0;
+    let entry = handler(cpu, event, gate.gate_selector())?;
+    let rip = gate.gate_offset() & if wide { 0xffff_ffff } else { 0xffff };
+    let ext = event.ext();
+    if rip > entry.cs.limit.into() {
+        return Err(cpu.raise(Exception::gp(ext)));
+    }
+    let v86 = cpu.v86();
+    let (cpl, old) = (entry.cpl, cpu.segments);
+    let stack = match cpl < cpu.cpl() {
+        true => cpu.stack_of_tss(cpl, ext)?,
+        false => Stack::present(cpu, ext),
+    };
+    let mut frame = Frame::default();
+    if cpl < cpu.cpl() {
+        if v86 {
+            for index in [5, 4, 3, 0] {
+                frame.push(old.regs[index].selector.into());
+            }
+        }
+        frame.push(old.regs[SS].selector.into());
+        frame.push(cpu.regs[usize::from(RSP)]);
+    }
+    let rf = if event.sets_rf() { rflags::RF } else { 0 };
+    frame.push(cpu.rflags() | rf);
+    frame.push(old.regs[CS].selector.into());
+    frame.push(return_rip);
+    if let Some(code) = event.error_code {
+        frame.push(code.into());
+    }
+    let sp = cpu.push_all(&stack, if wide { 4 } else { 2 }, frame.values())?;
+
+    cpu.enter_stack(stack.segment, sp, stack.mask);
+    if v86 {
+        for index in [0, 3, 4, 5] {
+            cpu.segments.regs[index] = null_segment(Selector(0), 0);
+        }
+    }
+    finish(cpu, &entry, gate.attributes().kind());
+    Ok(rip)
+}
+
+/// Values to be pushed, in the order in which they are.
+#[derive(Default)]
+struct Frame {
+    values: [u64; 10],
+    len: usize,
+}
+
+impl Frame {
+    fn push(&mut self, value: u64) {
+        if let Some(place) = self.values.get_mut(self.len) {
+            *place = value;
+            self.len += 1;
+        }
+    }
+
+    fn values(&self) -> &[u64] {
+        self.values.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Where a gate leads.
+struct Entry {
+    cs: Segment,
+    cpl: u8,
+}
+
+/// The handler's code segment and its privilege.
+fn handler(cpu: &mut Cpu, event: &Event, selector: Selector) -> Result<Entry, Stop> {
+    let ext = event.ext();
+    let mut descriptor = cpu.descriptor_or(selector, Vector::GP, ext)?;
+    let bad_mode = cpu.long_mode() && descriptor.attributes().0 & (A::L | A::DB) != A::L;
+    if !descriptor.is_code() || descriptor.dpl() > cpu.cpl() || bad_mode {
+        return Err(fault(cpu, Vector::GP, selector, ext));
+    }
+    let conforming = descriptor.is_conforming();
+    if cpu.v86() && (conforming || descriptor.dpl() != 0) {
+        return Err(fault(cpu, Vector::GP, selector, ext));
+    }
+    if !descriptor.present() {
+        return Err(fault(cpu, Vector::NP, selector, ext));
+    }
+    cpu.mark_accessed(&mut descriptor)?;
+    let cpl = if conforming { cpu.cpl() } else { descriptor.dpl() };
+    Ok(Entry { cs: descriptor.segment(selector.with_rpl(cpl)), cpl })
+}
+
+/// Changes privilege, code segment and flags. Interrupt gates have even types.
+fn finish(cpu: &mut Cpu, entry: &Entry, kind: u8) {
+    cpu.segments.regs[CS] = entry.cs;
+    cpu.segments.cpl = entry.cpl;
+    let interrupts = if kind & 1 == 0 { rflags::IF } else { 0 };
+    cpu.system_flags &= !(rflags::TF | rflags::NT | rflags::RF | rflags::VM | interrupts);
+    cpu.update_mode();
+}
+
+/// Through a gate of 16 bytes. Intel SDM vol. 3A, 6.14.
+fn enter_long(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64, Stop> {
+    let offset = 16 * u64::from(event.vector);
+    if offset + 15 > cpu.segments.idtr.limit.into() {
+        return Err(cpu.raise(Exception::gp(event.idt_code())));
+    }
+    let address = cpu.segments.idtr.base.wrapping_add(offset);
+    let raw = cpu.load_linear::<u64>(address, Rights::Processor)?;
+    let upper = cpu.load_linear::<u64>(address.wrapping_add(8), Rights::Processor)?;
+    let gate = Descriptor { raw, address, selector: Selector(0) };
+    check_gate(cpu, event, &gate, |k| matches!(k, kind::INTERRUPT_GATE32 | kind::TRAP_GATE32))?;
+    let entry = handler(cpu, event, gate.gate_selector())?;
+    let rip = gate.gate_offset() | upper << 32;
+    let ext = event.ext();
+    if !cpu.canonical(rip) {
+        return Err(cpu.raise(Exception::gp(ext)));
+    }
+    let inner = entry.cpl < cpu.cpl();
+    let old = cpu.regs[usize::from(RSP)];
+    let rsp = match raw >> 32 & 7 {
+        0 if !inner => old,
+        0 => cpu.rsp_of_tss(RSP0 + 8 * u64::from(entry.cpl), ext)?,
+        ist => cpu.rsp_of_tss(IST1 + 8 * (ist - 1), ext)?,
+    };
+    let rights = if inner { Rights::Processor } else { Rights::Program };
+    let stack = Stack::long(rsp & !15, rights, ext);
+    let rf = if event.sets_rf() { rflags::RF } else { 0 };
+    let frame = [
+        cpu.segments.regs[SS].selector.into(),
+        old,
+        cpu.rflags() | rf,
+        cpu.segments.regs[CS].selector.into(),
+        return_rip,
+        event.error_code.unwrap_or(0).into(),
+    ];
+    let len = if event.error_code.is_some() { 6 } else { 5 };
+    let sp = cpu.push_all(&stack, 8, frame.get(..len).unwrap_or_default())?;
+    if inner {
+        cpu.segments.regs[SS] = null_segment(Selector(entry.cpl.into()), entry.cpl);
+    }
+    cpu.regs[usize::from(RSP)] = sp;
+    finish(cpu, &entry, gate.attributes().kind());
+    Ok(rip)
+}
+
+/// Offset of RSP0 in the 64-bit TSS. Intel SDM vol. 3A, 7.7.
+const RSP0: u64 = 4;
+/// Offset of IST1.
+const IST1: u64 = 36;
+
+/// A TSS whose I/O map and stacks have 32-bit form.
+pub(super) fn is_wide_tss(tr: &Segment) -> bool {
+    tr.attributes.has(SegmentAttributes::P) && matches!(tr.attributes.kind(), 9 | 11)
 }

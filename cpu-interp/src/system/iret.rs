@@ -1,0 +1,255 @@
+//! IRET in every mode, and the checks that it shares with far returns.
+//!
+//! Intel SDM vol. 2, IRET; vol. 3A, 6.12 to 6.14 and 20.2.
+
+use iced_x86::{Code, Instruction};
+use trivium_cpu::bits::{cr4, rflags};
+use trivium_cpu::state::{CS, SS, Segment, SegmentAttributes as A};
+use trivium_cpu::{Exception, Vector};
+
+use super::descriptor::{Selector, fault};
+use super::segments::{real_segment, v86_segment};
+use super::stack::null_segment;
+use super::task;
+use crate::cpu::{Cpu, RSP};
+use crate::decode::{Context, Selection};
+use crate::op::{Op, Stop};
+
+/// Bits that no IRET changes.
+const KEPT_ALWAYS: u64 = rflags::VM | rflags::VIF | rflags::VIP;
+
+/// Sets RFLAGS to `value` but for the bits of `kept`; of 16-bit values, the upper bits are kept
+/// too. RF is not kept up: it would hold off instruction breakpoints alone, and be clear after the
+/// next instruction.
+pub(super) fn load_flags(cpu: &mut Cpu, value: u64, size: u8, kept: u64) {
+    let upper = if size == 2 { !0xffff } else { 0 };
+    let kept = kept | upper;
+    let flags = value & !kept | cpu.rflags() & kept;
+    cpu.set_rflags(flags & !rflags::RF);
+}
+
+/// The bits of RFLAGS that CPL and IOPL keep from being changed.
+pub(super) fn guarded_flags(cpu: &Cpu) -> u64 {
+    let mut kept = 0;
+    if cpu.cpl() > 0 {
+        kept |= rflags::IOPL | KEPT_ALWAYS;
+    }
+    if cpu.cpl() > cpu.iopl() {
+        kept |= rflags::IF;
+    }
+    kept
+}
+
+fn iret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    if !cpu.protected() {
+        real(cpu, op)?;
+    } else if cpu.v86() {
+        v86(cpu, op)?;
+    } else {
+        protected(cpu, op)?;
+    }
+    // Whatever it returned from, NMIs may come again.
+    cpu.nmi_masked = false;
+    cpu.look |= cpu.nmi_pending;
+    Ok(())
+}
+
+fn pop_three(cpu: &mut Cpu, size: u8) -> Result<[u64; 3], Stop> {
+    let step = u64::from(size);
+    Ok([cpu.peek(0, size)?, cpu.peek(step, size)?, cpu.peek(2 * step, size)?])
+}
+
+/// Real mode, and virtual-8086 mode that may.
+fn real(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    let [rip, selector, flags] = pop_three(cpu, op.size)?;
+    return_real(cpu, op, rip, selector)?;
+    load_flags(cpu, flags, op.size, KEPT_ALWAYS);
+    Ok(())
+}
+
+fn return_real(cpu: &mut Cpu, op: &Op, rip: u64, selector: u64) -> Result<(), Stop> {
+    let old = cpu.segments.regs[CS];
+    let selector = selector as u16;
+    let cs = match cpu.v86() {
+        true => v86_segment(selector),
+        false => real_segment(&old, CS, selector),
+    };
+    if rip > cs.limit.into() {
+        return Err(cpu.raise(Exception::gp(0)));
+    }
+    cpu.drop_stack(3 * u64::from(op.size));
+    cpu.segments.regs[CS] = cs;
+    cpu.next_rip = rip;
+    cpu.update_mode();
+    Ok(())
+}
+
+/// With IOPL below 3, only with the help of virtual-8086 mode extensions. Intel SDM vol. 3A, 20.3.
+fn v86(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    if cpu.iopl() == 3 {
+        let [rip, selector, flags] = pop_three(cpu, op.size)?;
+        return_real(cpu, op, rip, selector)?;
+        load_flags(cpu, flags, op.size, KEPT_ALWAYS | rflags::IOPL);
+        return Ok(());
+    }
+    if cpu.control.cr4 & cr4::VME == 0 || op.size != 2 {
+        return Err(cpu.raise(Exception::gp(0)));
+    }
+    let [rip, selector, flags] = pop_three(cpu, op.size)?;
+    let pending = cpu.system_flags & rflags::VIP != 0;
+    if flags & rflags::TF != 0 || flags & rflags::IF != 0 && pending {
+        return Err(cpu.raise(Exception::gp(0)));
+    }
+    return_real(cpu, op, rip, selector)?;
+    load_flags(cpu, flags, op.size, KEPT_ALWAYS | rflags::IOPL | rflags::IF);
+    set_virtual_interrupts(cpu, flags & rflags::IF != 0);
+    Ok(())
+}
+
+/// Sets or clears RFLAGS.VIF.
+pub(super) fn set_virtual_interrupts(cpu: &mut Cpu, on: bool) {
+    let flags = cpu.rflags() & !rflags::VIF;
+    cpu.set_rflags(flags | if on { rflags::VIF } else { 0 });
+}
+
+fn protected(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    if cpu.system_flags & rflags::NT != 0 {
+        if cpu.long_mode() {
+            return Err(cpu.raise(Exception::gp(0)));
+        }
+        return task::return_from_task(cpu);
+    }
+    let [rip, selector, flags] = pop_three(cpu, op.size)?;
+    if flags & rflags::VM != 0 && op.size == 4 && cpu.cpl() == 0 && !cpu.long_mode() {
+        return to_v86(cpu, rip, selector, flags);
+    }
+    let selector = Selector(selector as u16);
+    let cs = checked_return(cpu, selector, rip)?;
+    // What may be changed is decided by the privilege that is left.
+    let kept = guarded_flags(cpu) | rflags::VM;
+    let outer = selector.rpl() > cpu.cpl();
+    if outer || cpu.code64() {
+        let at = 3 * u64::from(op.size);
+        let stack = outer_stack(cpu, at, op.size, &cs, selector.rpl())?;
+        leave_to(cpu, cs, selector.rpl(), stack);
+    } else {
+        cpu.drop_stack(3 * u64::from(op.size));
+        cpu.segments.regs[CS] = cs;
+        cpu.update_mode();
+    }
+    cpu.next_rip = rip;
+    load_flags(cpu, flags, op.size, kept);
+    Ok(())
+}
+
+/// From CPL 0 to virtual-8086 mode. Intel SDM vol. 3A, 20.2.5.
+fn to_v86(cpu: &mut Cpu, rip: u64, selector: u64, flags: u64) -> Result<(), Stop> {
+    let mut values = [0; 6];
+    for (value, slot) in values.iter_mut().zip(3_u64..) {
+        *value = cpu.peek(4 * slot, 4)?;
+    }
+    let [sp, ss, es, ds, fs, gs] = values;
+    if rip > 0xffff {
+        return Err(cpu.raise(Exception::gp(0)));
+    }
+    for (place, selector) in cpu.segments.regs.iter_mut().zip([es, selector, ss, ds, fs, gs]) {
+        *place = v86_segment(selector as u16);
+    }
+    cpu.segments.cpl = 3;
+    cpu.regs[usize::from(RSP)] = sp;
+    cpu.next_rip = rip;
+    cpu.set_rflags(flags & !rflags::RF);
+    cpu.update_mode();
+    Ok(())
+}
+
+/// The code segment that IRET and far RET go to. Intel SDM vol. 2, RET.
+///
+/// # Errors
+/// #GP, #NP, #PF.
+pub(super) fn checked_return(cpu: &mut Cpu, selector: Selector, rip: u64) -> Result<Segment, Stop> {
+    let mut descriptor = cpu.descriptor_or(selector, Vector::GP, 0)?;
+    let rpl = selector.rpl();
+    let reachable = match descriptor.is_conforming() {
+        true => descriptor.dpl() <= rpl,
+        false => descriptor.dpl() == rpl,
+    };
+    let both = cpu.long_mode() && descriptor.has(A::L | A::DB);
+    if !descriptor.is_code() || rpl < cpu.cpl() || !reachable || both {
+        return Err(fault(cpu, Vector::GP, selector, 0));
+    }
+    if !descriptor.present() {
+        return Err(fault(cpu, Vector::NP, selector, 0));
+    }
+    let segment = descriptor.segment(selector);
+    cpu.check_target(&segment, rip)?;
+    cpu.mark_accessed(&mut descriptor)?;
+    Ok(segment)
+}
+
+/// The stack of a level that is returned to.
+pub(super) struct OuterStack {
+    segment: Segment,
+    sp: u64,
+}
+
+/// Pops stack pointer and segment from `at` bytes above the top of the stack, and checks them.
+///
+/// # Errors
+/// #GP, #SS, #PF.
+pub(super) fn outer_stack(
+    cpu: &mut Cpu,
+    at: u64,
+    size: u8,
+    cs: &Segment,
+    cpl: u8,
+) -> Result<OuterStack, Stop> {
+    let sp = cpu.peek(at, size)?;
+    let selector = Selector(cpu.peek(at + u64::from(size), size)? as u16);
+    if !selector.is_null() {
+        let segment = cpu.checked_stack(selector, cpl, Vector::GP, 0)?;
+        return Ok(OuterStack { segment, sp });
+    }
+    let to_long = cpu.long_mode() && cs.attributes.has(A::L);
+    if !to_long || cpl == 3 || selector.rpl() != cpl {
+        return Err(cpu.raise(Exception::gp(0)));
+    }
+    Ok(OuterStack { segment: null_segment(selector, cpl), sp })
+}
+
+/// Changes privilege, code and stack. Segments that the new privilege may not use are nulled.
+pub(super) fn leave_to(cpu: &mut Cpu, cs: Segment, cpl: u8, stack: OuterStack) {
+    let outer = cpl > cpu.cpl();
+    cpu.segments.regs[CS] = cs;
+    cpu.segments.regs[SS] = stack.segment;
+    cpu.segments.cpl = cpl;
+    if outer {
+        cpu.drop_privileged_segments(cpl);
+    }
+    cpu.update_mode();
+    cpu.set_stack_pointer(stack.sp);
+}
+
+impl Cpu {
+    /// Whether RIP may be `rip` in a code segment: #GP(0) if not.
+    pub(super) fn check_target(&mut self, cs: &Segment, rip: u64) -> Result<(), Stop> {
+        let good = match self.long_mode() && cs.attributes.has(A::L) {
+            true => self.canonical(rip),
+            false => rip <= cs.limit.into(),
+        };
+        if good { Ok(()) } else { Err(self.raise(Exception::gp(0))) }
+    }
+}
+
+/// Chooses functions for the instructions of this group.
+#[must_use]
+pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
+    let mut op = context.op(i);
+    op.size = match i.code() {
+        Code::Iretw => 2,
+        Code::Iretd => 4,
+        Code::Iretq => 8,
+        _ => return None,
+    };
+    Some(Selection::general_end(op, iret))
+}
