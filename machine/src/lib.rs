@@ -1,1 +1,35 @@
-//! placeholder
+//! The machine: a board with its chips wired up, virtual time, processors that run, and how they
+//! all start, stop, and are saved.
+//!
+//! Make a [`MachineConfig`], a [`Machine`] of it, and [`Machine::run`] it; meanwhile other threads
+//! reach it through its [`MachineHandle`].
+
+#![forbid(unsafe_code)]
+
+mod apics;
+mod board;
+mod boot;
+mod config;
+mod control;
+mod error;
+mod handle;
+mod layout;
+mod machine;
+mod router;
+mod run;
+mod serial;
+mod state;
+pub mod testing;
+pub mod time;
+mod timers;
+mod trace;
+
+pub use config::{
+    Accel, ClockMode, ConfigError, KernelConfig, MAX_CPUS, MAX_FIRMWARE, MachineConfig,
+    ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
+};
+pub use error::{MachineError, RestoreError};
+pub use handle::MachineHandle;
+pub use machine::Machine;
+pub use run::RunEnd;
+pub use state::{MachineState, StateHash};

@@ -1,0 +1,11 @@
+//! Boards: which chips a machine has, where they answer, and how they are wired.
+
+mod bus;
+mod cpu_bus;
+mod fpu;
+mod pc;
+mod ports;
+mod setup;
+
+pub(crate) use cpu_bus::VcpuBus;
+pub(crate) use pc::{BoardParts, PcBoard, SharedConsole};

@@ -1,0 +1,494 @@
+//! The board `pc`: i440FX, PIIX3 and the PIIX4's power management, as on the PCs of 1997.
+//!
+//! Locks are taken in this order, and so cannot block one another: the PCI bus, its functions and
+//! all other devices (never two, but for the PCI bus and one of its functions); the interrupt
+//! router; the 8259As; the I/O APIC; a local APIC (never two). What a local APIC asks of others is
+//! done once it is unlocked. Locks not named here are held for no call to anything else.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use trivium_chipset::{Clock, Device, IrqLine, VmTime};
+use trivium_devices::acpi_pm::{PM_BLOCK_SIZE, PmTimerWidth, PmWiring};
+use trivium_devices::apic::{IoApic, LapicConfig, LocalApic};
+use trivium_devices::hpet::{HPET_SIZE, Hpet, HpetWiring};
+use trivium_devices::i8042::I8042;
+use trivium_devices::pci::{
+    Bdf, HostBridgeObserver, I440fx, PamRegion, PciHost, Piix3, Piix4Pm, PmWindowObserver, Smram,
+};
+use trivium_devices::pic::Pic;
+use trivium_devices::pit::Pit;
+use trivium_devices::ports::{DebugConsole, DebugConsoleBackend, DebugExit, Port92, PostPort};
+use trivium_devices::rtc::{CmosMemory, Rtc, UnixSeconds};
+use trivium_devices::sys::{A20Gate, A20Sink, A20Source};
+use trivium_devices::uart16550::Uart16550;
+use trivium_firmware::acpi::pc as addresses;
+use trivium_memory::GuestMemory;
+
+use super::bus::Unclaimed;
+use super::fpu::{self, FpuErrorLatch};
+use super::ports::PortMap;
+use crate::apics::LocalApics;
+use crate::config::{ConfigError, SERIAL_PORTS};
+use crate::control::{Control, lock};
+use crate::layout::{ArenaLayout, ShadowMap};
+use crate::router::{IrqRouter, input, source};
+use crate::serial::{SerialInput, SerialPort, SharedBackend};
+use crate::time::MachineClock;
+use crate::timers::Timers;
+use crate::trace::Trace;
+
+/// The host bridge.
+pub(crate) const HOST_BRIDGE: Bdf = Bdf::new(0, 0);
+/// The ISA bridge.
+pub(crate) const ISA_BRIDGE: Bdf = Bdf::new(1, 0);
+/// The power management function.
+pub(crate) const POWER_MANAGEMENT: Bdf = Bdf::new(1, 3);
+/// What the I/O APIC's address decoder takes.
+const IOAPIC_SIZE: u64 = 0x1000;
+/// CF8h to CFFh, of which CF9h is the ISA bridge's.
+const PCI_PORTS: [(u16, u16); 2] = [(0xcf8, 1), (0xcfa, 6)];
+/// Reset control.
+const RESET_CONTROL: u16 = 0xcf9;
+/// The APM ports.
+const APM_PORTS: u16 = 0xb2;
+
+/// What boards are built from, and what outlives them.
+pub(crate) struct BoardParts {
+    pub(crate) memory: Arc<GuestMemory>,
+    pub(crate) layout: ArenaLayout,
+    pub(crate) clock: Arc<MachineClock>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) rtc_base: u64,
+    pub(crate) apics: Vec<LapicConfig>,
+    pub(crate) serial: [Option<SharedBackend>; SERIAL_PORTS],
+    pub(crate) serial_input: Arc<[Arc<SerialInput>; SERIAL_PORTS]>,
+    pub(crate) debug_console: Option<SharedConsole>,
+    pub(crate) debug_exit_port: Option<u16>,
+}
+
+/// A debug console that outlives its port.
+#[derive(Clone)]
+pub(crate) struct SharedConsole(Arc<Mutex<Box<dyn DebugConsoleBackend>>>);
+
+impl SharedConsole {
+    pub(crate) fn new(backend: Box<dyn DebugConsoleBackend>) -> Self {
+        Self(Arc::new(Mutex::new(backend)))
+    }
+}
+
+impl DebugConsoleBackend for SharedConsole {
+    fn write(&mut self, byte: u8) {
+        lock(&self.0).write(byte);
+    }
+}
+
+/// A device on the board, and the name of its saved state.
+pub(crate) struct Slot {
+    pub(crate) name: &'static str,
+    pub(crate) device: Arc<Mutex<dyn Device>>,
+}
+
+/// Where a device's registers are in memory.
+pub(crate) struct Window {
+    pub(crate) base: u64,
+    pub(crate) size: u64,
+    pub(crate) slot: usize,
+}
+
+/// Where the power management function's ports are: firmware says so.
+#[derive(Default)]
+pub(crate) struct PmWindow {
+    /// The first port, 0 for nowhere, and the function's slot in the upper half.
+    base: AtomicU32,
+    slot: AtomicU32,
+}
+
+impl PmWindow {
+    /// The function's slot, if a port is one of its.
+    pub(crate) fn slot_of(&self, port: u16) -> Option<usize> {
+        let base = u16::try_from(self.base.load(Ordering::Relaxed)).ok().filter(|b| *b != 0)?;
+        let inside = port.checked_sub(base)? < PM_BLOCK_SIZE;
+        inside.then(|| self.slot.load(Ordering::Relaxed) as usize)
+    }
+}
+
+impl PmWindowObserver for PmWindow {
+    fn pm_window_changed(&self, base: Option<u16>) {
+        self.base.store(base.unwrap_or(0).into(), Ordering::Relaxed);
+    }
+}
+
+/// What the host bridge says of the memory map.
+struct MemoryMapper {
+    memory: Arc<GuestMemory>,
+    layout: ArenaLayout,
+    shadow: Mutex<ShadowMap>,
+    control: Arc<Control>,
+}
+
+impl MemoryMapper {
+    fn attend(&self) {
+        for processor in self.control.processors() {
+            processor.attend();
+        }
+    }
+}
+
+impl HostBridgeObserver for MemoryMapper {
+    fn pam_changed(&self, region: PamRegion) {
+        let mut shadow = lock(&self.shadow);
+        if shadow.set(region) {
+            self.memory.set_map(self.layout.map(&shadow));
+            self.attend();
+        }
+    }
+
+    /// SMRAM is not there before processors have SMM.
+    fn smram_changed(&self, smram: Smram) {
+        if smram.contains(Smram::G_SMRAME) {
+            log::debug!("The guest wants SMRAM, which is not there");
+        }
+    }
+}
+
+/// The wires to A20M#.
+pub(crate) struct A20Wires {
+    gate: A20Gate,
+    memory: Arc<GuestMemory>,
+    control: Arc<Control>,
+}
+
+impl A20Sink for A20Wires {
+    fn set_a20(&self, source: A20Source, open: bool) {
+        let open = self.gate.set(source, open);
+        if self.memory.a20() != open {
+            self.memory.set_a20(open);
+            for processor in self.control.processors() {
+                processor.attend();
+            }
+        }
+    }
+}
+
+/// The board with all its chips.
+pub(crate) struct PcBoard {
+    pub(crate) clock: Arc<MachineClock>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) ports: PortMap,
+    pub(crate) pm_window: Arc<PmWindow>,
+    pub(crate) windows: Vec<Window>,
+    pub(crate) unclaimed: Unclaimed,
+    /// By slot; the local APICs' come after the slots'.
+    pub(crate) timers: Timers,
+    pub(crate) apics: Arc<LocalApics>,
+    pub(crate) router: Arc<IrqRouter>,
+    pub(crate) pic: Arc<Mutex<Pic>>,
+    pub(crate) ioapic: Arc<Mutex<IoApic>>,
+    pub(crate) pci: Arc<Mutex<PciHost>>,
+    pub(crate) serial: [Option<Arc<Mutex<SerialPort>>>; SERIAL_PORTS],
+    pub(crate) keyboard: Arc<Mutex<I8042>>,
+    pub(crate) power: Arc<Mutex<Piix4Pm>>,
+    pub(crate) fpu: Arc<Mutex<FpuErrorLatch>>,
+    pub(crate) port92: Arc<Mutex<Port92>>,
+    pub(crate) a20: Arc<A20Wires>,
+}
+
+/// A device to be put on a board.
+fn share<D: Device>(device: D) -> Arc<Mutex<D>> {
+    Arc::new(Mutex::new(device))
+}
+
+/// The board while devices are put on it.
+struct Builder<'a> {
+    parts: &'a BoardParts,
+    slots: Vec<Slot>,
+    ports: PortMap,
+    windows: Vec<Window>,
+    router: Arc<IrqRouter>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Builder<'_> {
+    fn add<D: Device + 'static>(&mut self, name: &'static str, device: &Arc<Mutex<D>>) -> usize {
+        self.slots.push(Slot { name, device: device.clone() });
+        self.slots.len() - 1
+    }
+
+    /// Adds a device that answers at these ports, given as first port and count.
+    fn add_ports<D: Device + 'static>(
+        &mut self,
+        name: &'static str,
+        device: &Arc<Mutex<D>>,
+        ports: &[(u16, u16)],
+    ) -> Result<usize, ConfigError> {
+        let slot = self.add(name, device);
+        for &(first, count) in ports {
+            self.ports.claim(first, count, slot).map_err(|owner| ConfigError::PortsTaken {
+                port: first,
+                last: u32::from(first) + u32::from(count) - 1,
+                owner: self.slots.get(owner).map_or("another device", |slot| slot.name),
+            })?;
+        }
+        Ok(slot)
+    }
+
+    /// The same for single ports.
+    fn add_at<D: Device + 'static>(
+        &mut self,
+        name: &'static str,
+        device: &Arc<Mutex<D>>,
+        ports: &[u16],
+    ) -> Result<usize, ConfigError> {
+        let ports: Vec<_> = ports.iter().map(|port| (*port, 1)).collect();
+        self.add_ports(name, device, &ports)
+    }
+
+    fn add_window(&mut self, base: u32, size: u64, slot: usize) {
+        self.windows.push(Window { base: base.into(), size, slot });
+    }
+
+    fn line(&self, input: u32, source: u32) -> IrqLine {
+        self.router.line(input, source)
+    }
+
+    fn isa_timers(&mut self) -> Result<(), ConfigError> {
+        let pit = Pit::new(self.clock.clone(), self.line(input::PIT, source::ONLY));
+        self.add_at("pit", &share(pit), &Pit::PORTS)?;
+        let low = self.parts.layout.low_ram();
+        let sizes = CmosMemory { below_4g: low, above_4g: self.parts.layout.ram_size() - low };
+        let irq = self.line(input::RTC, source::ONLY);
+        let rtc = Rtc::new(self.clock.clone(), irq, UnixSeconds(self.parts.rtc_base), sizes);
+        self.add_at("rtc", &share(rtc), &Rtc::PORTS)?;
+        Ok(())
+    }
+
+    fn serial_port(
+        &mut self,
+        number: usize,
+    ) -> Result<Option<Arc<Mutex<SerialPort>>>, ConfigError> {
+        const NAMES: [&str; SERIAL_PORTS] = ["com1", "com2", "com3", "com4"];
+        let backend = self.parts.serial.get(number).and_then(Option::as_ref);
+        let (Some(backend), Some(input), Some(name), Some((port, irq))) = (
+            backend,
+            self.parts.serial_input.get(number),
+            NAMES.get(number),
+            addresses::COM_PORTS.get(number),
+        ) else {
+            return Ok(None);
+        };
+        let line = self.line((*irq).into(), source::COM1 + number as u32);
+        let uart = Uart16550::new(self.clock.clone(), line, Box::new(backend.clone()));
+        let device = share(SerialPort::new(uart, input.clone()));
+        self.add_ports(name, &device, &[(*port, Uart16550::PORTS)])?;
+        Ok(Some(device))
+    }
+
+    fn hpet(&mut self) {
+        let routes = (20..24u8)
+            .zip(input::GSI20..)
+            .map(|(pin, input)| (pin, self.line(input, source::HPET)))
+            .collect();
+        let wiring = HpetWiring {
+            clock: self.clock.clone(),
+            routes,
+            legacy: input::HPET_LEGACY.map(|input| self.line(input, source::HPET)),
+            legacy_select: self.line(input::HPET_LEGACY_SELECT, source::HPET),
+        };
+        let slot = self.add("hpet", &share(Hpet::new(wiring)));
+        self.add_window(addresses::HPET_BASE, HPET_SIZE, slot);
+    }
+
+    fn debug_ports(&mut self) -> Result<(), ConfigError> {
+        self.add_at("post", &share(PostPort::new()), &[PostPort::PORT])?;
+        if let Some(backend) = &self.parts.debug_console {
+            let console = DebugConsole::new(Box::new(backend.clone()));
+            self.add_at("debug-console", &share(console), &[DebugConsole::PORT])?;
+        }
+        if let Some(base) = self.parts.debug_exit_port {
+            let exit = share(DebugExit::new(base, self.parts.control.clone()));
+            if base.checked_add(DebugExit::PORTS - 1).is_none() {
+                let last = u32::from(base) + u32::from(DebugExit::PORTS) - 1;
+                let owner = "nothing beyond 0xffff";
+                return Err(ConfigError::PortsTaken { port: base, last, owner });
+            }
+            self.add_ports("debug-exit", &exit, &[(base, DebugExit::PORTS)])?;
+        }
+        Ok(())
+    }
+}
+
+impl PcBoard {
+    /// A board after power-up.
+    ///
+    /// # Errors
+    /// Two devices want the same ports.
+    pub(crate) fn new(parts: &BoardParts) -> Result<Self, ConfigError> {
+        let BoardParts { memory, layout, clock, control, trace, .. } = parts;
+        let dyn_clock: Arc<dyn Clock> = clock.clone();
+        let apics = parts.apics.iter().map(|config| LocalApic::new(*config, dyn_clock.clone()));
+        let apics = Arc::new(LocalApics::new(apics.collect(), control.clone()));
+        let pic = share(Pic::new(IrqLine::new(apics.clone(), 0, 0)));
+        let ioapic = share(IoApic::new(apics.clone()));
+        let router = Arc::new(IrqRouter::new(pic.clone(), ioapic.clone(), trace.clone()));
+        let a20 = Arc::new(A20Wires {
+            gate: A20Gate::new(),
+            memory: memory.clone(),
+            control: control.clone(),
+        });
+        let mut builder = Builder {
+            parts,
+            slots: Vec::new(),
+            ports: PortMap::new(),
+            windows: Vec::new(),
+            router: router.clone(),
+            clock: dyn_clock.clone(),
+        };
+
+        builder.add_at("pic", &pic, &Pic::PORTS)?;
+        let slot = builder.add("ioapic", &ioapic);
+        builder.add_window(addresses::IOAPIC_BASE, IOAPIC_SIZE, slot);
+        builder.isa_timers()?;
+        builder.hpet();
+        let keyboard = share(I8042::new(
+            router.line(input::KEYBOARD, source::ONLY),
+            router.line(input::MOUSE, source::ONLY),
+            a20.clone(),
+            control.clone(),
+        ));
+        builder.add_at("i8042", &keyboard, &I8042::PORTS)?;
+        let port92 = share(Port92::new(a20.clone(), control.clone()));
+        builder.add_at("port92", &port92, &[Port92::PORT])?;
+        let fpu = share(FpuErrorLatch::new(router.line(input::FPU, source::ONLY)));
+        builder.add_ports("fpu-error", &fpu, &[(fpu::CLEAR_BUSY, fpu::PORTS)])?;
+        let mut serial = [const { None }; SERIAL_PORTS];
+        for (number, port) in serial.iter_mut().enumerate() {
+            *port = builder.serial_port(number)?;
+        }
+
+        let mapper = MemoryMapper {
+            memory: memory.clone(),
+            layout: *layout,
+            shadow: Mutex::default(),
+            control: control.clone(),
+        };
+        memory.set_map(layout.map(&ShadowMap::default()));
+        let mut host_bridge = I440fx::new(Some(Arc::new(mapper)));
+        host_bridge.reset(); // So that the map is told of the state after reset.
+        let host_bridge = share(host_bridge);
+        let isa_bridge = share(Piix3::new(control.clone(), Some(router.clone())));
+        let pm_window = Arc::<PmWindow>::default();
+        let wiring = PmWiring {
+            clock: dyn_clock,
+            sci: router.line(addresses::SCI_IRQ.into(), source::ACPI),
+            power: control.clone(),
+        };
+        let power = share(Piix4Pm::new(PmTimerWidth::Bits24, wiring, Some(pm_window.clone())));
+        let pci = share(PciHost::new());
+        builder.add("i440fx", &host_bridge);
+        builder.add_at("piix3", &isa_bridge, &[RESET_CONTROL])?;
+        let slot = builder.add_ports("piix4-pm", &power, &[(APM_PORTS, 2)])?;
+        pm_window.slot.store(slot as u32, Ordering::Relaxed);
+        builder.add_ports("pci", &pci, &PCI_PORTS)?;
+        {
+            let mut bus = lock(&pci);
+            // The places are free: they differ.
+            let _ = bus.attach(HOST_BRIDGE, host_bridge);
+            let _ = bus.attach(ISA_BRIDGE, isa_bridge);
+            let _ = bus.attach(POWER_MANAGEMENT, power.clone());
+        }
+        builder.debug_ports()?;
+
+        let Builder { slots, ports, windows, .. } = builder;
+        let timers = Timers::new(slots.len() + apics.len(), control.clone());
+        Ok(Self {
+            clock: clock.clone(),
+            control: control.clone(),
+            trace: trace.clone(),
+            slots,
+            ports,
+            pm_window,
+            windows,
+            unclaimed: Unclaimed::new(),
+            timers,
+            apics,
+            router,
+            pic,
+            ioapic,
+            pci,
+            serial,
+            keyboard,
+            power,
+            fpu,
+            port92,
+            a20,
+        })
+    }
+
+    /// RESET#: all chips return to their power-on state; memory keeps its content.
+    pub(crate) fn reset(&self) {
+        for slot in &self.slots {
+            lock(&slot.device).reset();
+        }
+        for cpu in 0..self.apics.len() {
+            self.apics.with(cpu, Device::reset);
+            self.control.take_init(cpu);
+        }
+        self.restore_a20();
+        self.refresh_timers();
+    }
+
+    /// Makes the A20 gate what the chips with wires to it want.
+    pub(crate) fn restore_a20(&self) {
+        let port92 = lock(&self.port92).wants_a20();
+        let keyboard = lock(&self.keyboard).wants_a20();
+        self.a20.set_a20(A20Source::Port92, port92);
+        self.a20.set_a20(A20Source::KeyboardController, keyboard);
+    }
+
+    /// Asks all devices for their deadlines.
+    pub(crate) fn refresh_timers(&self) {
+        for (timer, slot) in self.slots.iter().enumerate() {
+            let deadline = lock(&slot.device).timed().and_then(|timed| timed.deadline());
+            self.timers.set(timer, deadline);
+        }
+        for cpu in 0..self.apics.len() {
+            self.refresh_apic_timer(cpu);
+        }
+    }
+
+    /// A local APIC's timer may have been set.
+    pub(crate) fn refresh_apic_timer(&self, cpu: usize) {
+        self.timers.set(self.slots.len() + cpu, self.apics.deadline(cpu));
+    }
+
+    /// Calls the devices whose deadlines have come, the earliest first.
+    pub(crate) fn fire_due(&self, now: VmTime) {
+        while let Some(timer) = self.timers.next_due(now) {
+            match self.slots.get(timer) {
+                Some(slot) => {
+                    let mut device = lock(&slot.device);
+                    let deadline = device.timed().and_then(|timed| {
+                        if timed.deadline().is_some_and(|deadline| deadline <= now) {
+                            timed.fire(now);
+                        }
+                        timed.deadline()
+                    });
+                    self.timers.set(timer, deadline);
+                }
+                None => {
+                    let cpu = timer - self.slots.len();
+                    self.apics.with(cpu, |apic| {
+                        if let Some(timed) = apic.timed() {
+                            timed.fire(now);
+                        }
+                    });
+                    self.refresh_apic_timer(cpu);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What firmware would do to the chips, for kernels that are started without it. The ACPI tables
+//! tell of the same addresses and interrupts.
+
+use trivium_chipset::AccessWidth;
+use trivium_firmware::acpi::pc as addresses;
+
+use super::pc::{HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT, PcBoard};
+use crate::control::lock;
+
+/// Writes to configuration space: function, double word, value, mask.
+const CONFIGURATION: &[(trivium_devices::pci::Bdf, u8, u32, u32)] = &[
+    // PAM0 to PAM6: all of C0000h to FFFFFh is RAM.
+    (HOST_BRIDGE, 0x58, 0x3333_3000, 0xffff_ff00),
+    (HOST_BRIDGE, 0x5c, 0x3333_3333, 0xffff_ffff),
+    // PIRQRC: PIRQA# and PIRQB# to IRQ 10, PIRQC# and PIRQD# to IRQ 11.
+    (ISA_BRIDGE, 0x60, 0x0b0b_0a0a, 0xffff_ffff),
+    // PMBASE, then PMIOSE; the interrupt line register says IRQ 9.
+    (POWER_MANAGEMENT, 0x40, addresses::PM_BASE as u32 | 1, 0xffff_ffff),
+    (POWER_MANAGEMENT, 0x80, 1, 0xff),
+    (POWER_MANAGEMENT, 0x3c, addresses::SCI_IRQ as u32, 0xff),
+];
+
+/// ELCR2.
+const ELCR2: u16 = 0x4d1;
+/// IRQ 9 (SCI), 10 and 11 (PIRQs) are level-triggered.
+const ELCR2_LEVEL: u32 = 0b0000_1110;
+
+impl PcBoard {
+    /// Sets the chips up.
+    pub(crate) fn set_up(&self) {
+        for &(place, offset, value, mask) in CONFIGURATION {
+            lock(&self.pci).config_write(place, offset, value, mask);
+        }
+        self.pio_write(ELCR2, AccessWidth::Byte, ELCR2_LEVEL);
+        self.apics.with(0, |apic| apic.set_virtual_wire());
+    }
+}

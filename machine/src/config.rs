@@ -1,0 +1,312 @@
+//! What a machine is made of, as its user says it, and what can be wrong with that.
+
+use std::io::Write;
+
+use bitflags::bitflags;
+use thiserror::Error;
+use trivium_cpu::CpuModel;
+use trivium_devices::ports::DebugConsoleBackend;
+use trivium_devices::uart16550::SerialBackend;
+use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
+
+/// The serial ports that a PC has places for.
+pub const SERIAL_PORTS: usize = 4;
+/// The most processors that a machine can have.
+pub const MAX_CPUS: usize = 1;
+/// The largest firmware image, in bytes: what the address space keeps for it below 4 GiB.
+pub const MAX_FIRMWARE: usize = 16 << 20;
+
+const MIB: u64 = 1 << 20;
+
+/// Which kind of CPU runs the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accel {
+    /// The interpreter.
+    #[default]
+    Interp,
+}
+
+/// What virtual time follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClockMode {
+    /// The host's time, as long as the machine runs.
+    #[default]
+    Real,
+    /// The guest's instructions, a nanosecond each: a run can be repeated to the bit.
+    Icount {
+        /// Whether the host waits while the guest is idle; if not, virtual time jumps to the
+        /// guest's next deadline.
+        sleep: bool,
+    },
+}
+
+/// A kernel to boot without firmware.
+#[derive(Debug, Clone, Default)]
+pub struct KernelConfig {
+    /// The kernel file's content.
+    pub image: Vec<u8>,
+    /// The kernel file's name, the first word of a Multiboot kernel's command line.
+    pub name: String,
+    /// The content of the initial RAM disk.
+    pub initrd: Option<Vec<u8>>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Modules for Multiboot and PVH kernels.
+    pub modules: Vec<ModuleConfig>,
+}
+
+/// A file that a Multiboot or PVH kernel is given.
+#[derive(Debug, Clone, Default)]
+pub struct ModuleConfig {
+    /// The file's content.
+    pub data: Vec<u8>,
+    /// What the kernel is told with it: by custom the file's name and then its arguments.
+    pub command_line: String,
+}
+
+bitflags! {
+    /// What a trace tells of.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct TraceCategories: u8 {
+        /// Accesses to I/O ports.
+        const IO = 1 << 0;
+        /// Accesses to memory that is not RAM.
+        const MMIO = 1 << 1;
+        /// Interrupt lines, messages, and what processors acknowledge.
+        const INT = 1 << 2;
+        /// Why processors stop running, and where they are then.
+        const CPU = 1 << 3;
+    }
+}
+
+/// A trace and where it goes.
+pub struct TraceConfig {
+    /// What it tells of.
+    pub categories: TraceCategories,
+    /// Where its lines go.
+    pub sink: Box<dyn Write + Send>,
+}
+
+/// A machine, the board `pc`, as its user wants it.
+pub struct MachineConfig {
+    /// RAM in bytes; rounded down to whole pages.
+    pub memory_size: u64,
+    /// Number of processors.
+    pub cpus: u32,
+    /// Which kind of CPU runs the guest.
+    pub accel: Accel,
+    /// What the processors tell of themselves.
+    pub model: CpuModel,
+    /// What virtual time follows.
+    pub clock: ClockMode,
+    /// What the real-time clock shows when the machine first starts: seconds since 1970-01-01
+    /// 00:00:00, in the zone that the clock is to show.
+    pub rtc_base: u64,
+    /// A firmware image, which ends at 4 GiB and has its last 128 KiB also below 1 MiB.
+    pub firmware: Option<Vec<u8>>,
+    /// A kernel to boot without firmware.
+    pub kernel: Option<KernelConfig>,
+    /// The far ends of COM1 to COM4; those without one are not there.
+    pub serial: [Option<Box<dyn SerialBackend>>; SERIAL_PORTS],
+    /// Where the bytes written to port E9h go; without it there is no such port.
+    pub debug_console: Option<Box<dyn DebugConsoleBackend>>,
+    /// The first of the four ports of `isa-debug-exit`, if it is there.
+    pub debug_exit_port: Option<u16>,
+    /// A reset or a triple fault ends the run.
+    pub no_reboot: bool,
+    /// A trace, if one is wanted.
+    pub trace: Option<TraceConfig>,
+}
+
+impl MachineConfig {
+    /// A machine with one processor of this model and so much RAM, and nothing to boot yet.
+    #[must_use]
+    pub fn new(model: CpuModel, memory_size: u64) -> Self {
+        Self {
+            memory_size,
+            cpus: 1,
+            accel: Accel::default(),
+            model,
+            clock: ClockMode::default(),
+            rtc_base: 0,
+            firmware: None,
+            kernel: None,
+            serial: [const { None }; SERIAL_PORTS],
+            debug_console: None,
+            debug_exit_port: None,
+            no_reboot: false,
+            trace: None,
+        }
+    }
+
+    /// Says whether a machine can be made of this.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_memory(host_memory())?;
+        self.check_boot()?;
+        match self.cpus {
+            0 => Err(ConfigError::NoCpus),
+            n if n as usize > MAX_CPUS => Err(ConfigError::TooManyCpus { asked: n }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_memory(&self, host: Option<u64>) -> Result<(), ConfigError> {
+        let size = self.memory_size;
+        if size < MIN_RAM {
+            return Err(ConfigError::MemoryTooSmall { size });
+        }
+        if let Some(host) = host.filter(|&host| size > host) {
+            return Err(ConfigError::MemoryBeyondHost { mib: size / MIB, host_mib: host / MIB });
+        }
+        let reachable = 1u64 << self.model.phys_bits.clamp(32, 52);
+        let high_end = size.saturating_sub(LOW_RAM_LIMIT).saturating_add(HIGH_RAM_START);
+        if size > LOW_RAM_LIMIT && high_end > reachable {
+            return Err(ConfigError::MemoryBeyondCpu {
+                mib: size / MIB,
+                bits: self.model.phys_bits,
+            });
+        }
+        Ok(())
+    }
+
+    fn check_boot(&self) -> Result<(), ConfigError> {
+        match (&self.firmware, &self.kernel) {
+            (None, None) => Err(ConfigError::NothingToBoot),
+            (Some(_), Some(_)) => Err(ConfigError::FirmwareAndKernel),
+            (Some(image), None) if image.is_empty() => Err(ConfigError::FirmwareEmpty),
+            (Some(image), None) if image.len() > MAX_FIRMWARE => {
+                Err(ConfigError::FirmwareTooLarge { mib: image.len() as u64 / MIB })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is wrong with a [`MachineConfig`], in a line that says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// Too little RAM to boot anything.
+    #[error("{size} bytes of memory are too few for a PC; give it 2 MiB or more")]
+    MemoryTooSmall {
+        /// What was asked for, in bytes.
+        size: u64,
+    },
+    /// More RAM than the host has.
+    #[error(
+        "{mib} MiB of memory are more than this host has ({host_mib} MiB); give the machine less"
+    )]
+    MemoryBeyondHost {
+        /// What was asked for, in MiB.
+        mib: u64,
+        /// What the host has, in MiB.
+        host_mib: u64,
+    },
+    /// More RAM than the processor can address.
+    #[error(
+        "{mib} MiB of memory are more than the CPU model's {bits} address bits reach; give the machine less"
+    )]
+    MemoryBeyondCpu {
+        /// What was asked for, in MiB.
+        mib: u64,
+        /// The model's width of physical addresses.
+        bits: u8,
+    },
+    /// No processor.
+    #[error("A machine needs a processor; give it 1")]
+    NoCpus,
+    /// More processors than there can be.
+    #[error("{asked} processors are more than this version can run; give the machine 1")]
+    TooManyCpus {
+        /// What was asked for.
+        asked: u32,
+    },
+    /// Neither firmware nor kernel.
+    #[error("There is nothing to boot; give a kernel or a firmware image")]
+    NothingToBoot,
+    /// Both firmware and kernel.
+    #[error("A kernel is booted without firmware; give either a kernel or a firmware image")]
+    FirmwareAndKernel,
+    /// The firmware image has no bytes.
+    #[error("The firmware image is empty; give a ROM image")]
+    FirmwareEmpty,
+    /// The firmware image is too large.
+    #[error("The firmware image of {mib} MiB is larger than 16 MiB; give a ROM image")]
+    FirmwareTooLarge {
+        /// Its size in MiB.
+        mib: u64,
+    },
+    /// The debug exit's ports leave the I/O space or are another device's.
+    #[error(
+        "Ports {port:#x} to {last:#x} cannot be the debug exit's: {owner} has them; choose others, such as 0x501"
+    )]
+    PortsTaken {
+        /// The first port.
+        port: u16,
+        /// The last port.
+        last: u32,
+        /// Who has them.
+        owner: &'static str,
+    },
+}
+
+/// All memory of the host, in bytes, if it says so.
+fn host_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(memory_size: u64) -> MachineConfig {
+        let model = CpuModel::by_name("qemu64").unwrap();
+        let mut config = MachineConfig::new(model, memory_size);
+        config.kernel = Some(KernelConfig::default());
+        config
+    }
+
+    #[test]
+    fn memory_must_fit_the_host_and_the_processor() {
+        assert_eq!(config(MIN_RAM).check_memory(Some(1 << 30)), Ok(()));
+        assert_eq!(
+            config(4096).check_memory(None),
+            Err(ConfigError::MemoryTooSmall { size: 4096 })
+        );
+        assert_eq!(
+            config(2 << 30).check_memory(Some(1 << 30)),
+            Err(ConfigError::MemoryBeyondHost { mib: 2048, host_mib: 1024 })
+        );
+        assert!(matches!(
+            config(1 << 52).check_memory(None),
+            Err(ConfigError::MemoryBeyondCpu { .. })
+        ));
+        assert!(config(u64::MAX).check_memory(None).is_err());
+    }
+
+    #[test]
+    fn one_processor_works_now() {
+        let with = |cpus| MachineConfig { cpus, ..config(MIN_RAM) };
+        assert_eq!(with(1).check(), Ok(()));
+        assert_eq!(with(0).check(), Err(ConfigError::NoCpus));
+        assert_eq!(with(2).check(), Err(ConfigError::TooManyCpus { asked: 2 }));
+    }
+
+    #[test]
+    fn exactly_one_thing_is_booted() {
+        let mut config = config(MIN_RAM);
+        config.firmware = Some(vec![0; 16]);
+        assert_eq!(config.check(), Err(ConfigError::FirmwareAndKernel));
+        config.kernel = None;
+        assert_eq!(config.check(), Ok(()));
+        config.firmware = Some(Vec::new());
+        assert_eq!(config.check(), Err(ConfigError::FirmwareEmpty));
+        config.firmware = None;
+        assert_eq!(config.check(), Err(ConfigError::NothingToBoot));
+    }
+}

@@ -1,0 +1,99 @@
+//! How other threads reach a machine, whether it runs or not.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::board::PcBoard;
+use crate::config::SERIAL_PORTS;
+use crate::control::{Control, Request, lock};
+use crate::serial::SerialInput;
+
+/// What others want of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// There is input for this serial port.
+    SerialInput(usize),
+    /// A break on the line of this serial port.
+    SerialBreak(usize),
+    /// A key's make or break code in scan code set 2.
+    Key(Vec<u8>),
+    /// The power button was pressed.
+    PowerButton,
+}
+
+/// Reaches a machine from any thread. Dropping it changes nothing.
+#[derive(Clone)]
+pub struct MachineHandle {
+    control: Arc<Control>,
+    serial: Arc<[Arc<SerialInput>; SERIAL_PORTS]>,
+    messages: Sender<Message>,
+}
+
+impl MachineHandle {
+    pub(crate) fn new(
+        control: Arc<Control>,
+        serial: Arc<[Arc<SerialInput>; SERIAL_PORTS]>,
+    ) -> (Self, Receiver<Message>) {
+        let (messages, receiver) = unbounded();
+        (Self { control, serial, messages }, receiver)
+    }
+
+    /// Characters arrive at serial port `port` (0 for COM1 to 3). They wait until the guest takes
+    /// them; a mebibyte at most, beyond which they are lost. Gives how many there was room for.
+    pub fn serial_input(&self, port: usize, bytes: &[u8]) -> usize {
+        let Some(input) = self.serial.get(port) else { return 0 };
+        let taken = input.push(bytes);
+        self.send(Message::SerialInput(port));
+        taken
+    }
+
+    /// A break arrives at serial port `port` (0 for COM1 to 3).
+    pub fn send_break(&self, port: usize) {
+        self.send(Message::SerialBreak(port));
+    }
+
+    /// A key is pressed or released: its whole make or break code in scan code set 2.
+    pub fn key(&self, code: &[u8]) {
+        self.send(Message::Key(code.to_vec()));
+    }
+
+    /// The power button is pressed: an ACPI guest is asked to switch off.
+    pub fn press_power_button(&self) {
+        self.send(Message::PowerButton);
+    }
+
+    /// Ends the run, or the next one at once: [`crate::RunEnd::Stopped`].
+    pub fn stop(&self) {
+        self.control.request(Request::Stop);
+    }
+
+    fn send(&self, message: Message) {
+        // Fails only when the machine is gone.
+        if self.messages.send(message).is_ok() {
+            self.control.wake_events();
+        }
+    }
+}
+
+impl PcBoard {
+    /// Does what others want.
+    pub(crate) fn handle(&self, message: Message) {
+        match message {
+            Message::SerialInput(port) | Message::SerialBreak(port) => {
+                let Some(device) = self.serial.get(port).and_then(Option::as_ref) else { return };
+                let mut serial = lock(device);
+                match message {
+                    Message::SerialBreak(_) => serial.receive_break(),
+                    _ => serial.feed(),
+                }
+                drop(serial);
+                self.refresh_timers();
+            }
+            Message::Key(code) => lock(&self.keyboard).key(&code),
+            Message::PowerButton => {
+                lock(&self.power).pm().press_power_button();
+            }
+        }
+    }
+}

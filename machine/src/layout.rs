@@ -1,0 +1,205 @@
+//! Where RAM and ROM lie: in the arena one after the other, in the guest's address space as on a PC.
+
+use trivium_devices::pci::PamRegion;
+use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT};
+use trivium_memory::{FlatMap, GuestMemory, MemoryError, PAGE_SIZE, Region, RegionKind};
+
+/// The display's memory, which is the PCI bus's.
+const VGA_HOLE: (u64, u64) = (0xa_0000, 0x2_0000);
+/// Where the first mebibyte ends.
+const MIB: u64 = 1 << 20;
+/// What of the firmware image shows below 1 MiB.
+const SHADOW_SIZE: u64 = 128 << 10;
+/// Nothing answers here: the board's number for it.
+const OPEN_BUS: u32 = 0;
+/// Regions that PAM0 to PAM6 describe.
+const PAM_REGIONS: usize = 13;
+
+/// Where everything is in the arena, and thus how much of it there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArenaLayout {
+    ram_size: u64,
+    rom_size: u64,
+}
+
+impl ArenaLayout {
+    /// RAM of `ram_size` bytes (rounded down to pages), and room for a firmware image of
+    /// `firmware` bytes.
+    #[must_use]
+    pub fn new(ram_size: u64, firmware: usize) -> Self {
+        let rom_size = (firmware as u64).next_multiple_of(PAGE_SIZE);
+        Self { ram_size: ram_size & !(PAGE_SIZE - 1), rom_size }
+    }
+
+    /// Makes the memory with the firmware in it, and `scratch_pages` more; no address leads
+    /// anywhere yet.
+    ///
+    /// # Errors
+    /// The host refuses.
+    pub fn allocate(
+        &self,
+        firmware: Option<&[u8]>,
+        scratch_pages: u32,
+    ) -> Result<GuestMemory, MemoryError> {
+        let memory = GuestMemory::new(self.ram_size.saturating_add(self.rom_size), scratch_pages)?;
+        if let Some(image) = firmware {
+            // The image ends where the ROM ends; what is left before it is erased flash.
+            let padding = self.rom_size as usize - image.len();
+            memory.ram().fill(self.rom_offset(), padding, 0xff);
+            memory.write_arena(self.rom_offset() + padding, image);
+        }
+        Ok(memory)
+    }
+
+    /// Size of RAM in bytes.
+    #[must_use]
+    pub fn ram_size(&self) -> u64 {
+        self.ram_size
+    }
+
+    /// RAM below 4 GiB, in bytes.
+    #[must_use]
+    pub fn low_ram(&self) -> u64 {
+        self.ram_size.min(LOW_RAM_LIMIT)
+    }
+
+    fn rom_offset(&self) -> usize {
+        self.ram_size as usize
+    }
+
+    /// The flat map, with what the host bridge says of the regions below 1 MiB.
+    #[must_use]
+    pub fn map(&self, shadow: &ShadowMap) -> FlatMap {
+        let ram = |offset: u64| RegionKind::Ram { offset: offset as usize };
+        let rom = |offset: u64| RegionKind::Rom { offset: self.rom_offset() + offset as usize };
+        let (low, high) = (self.low_ram(), self.ram_size - self.low_ram());
+        let mut layers = vec![Region::new(0, low, ram(0))];
+        if high > 0 {
+            layers.push(Region::new(HIGH_RAM_START, high, ram(low)));
+        }
+        let open = RegionKind::Mmio { id: OPEN_BUS };
+        layers.push(Region::new(VGA_HOLE.0, VGA_HOLE.1, open));
+        if self.rom_size == 0 {
+            // Without firmware nobody sets up shadow RAM: it is there from the start.
+            return FlatMap::new(&layers);
+        }
+        layers.push(Region::new(HIGH_RAM_START - self.rom_size, self.rom_size, rom(0)));
+        let shadowed = self.rom_size.min(SHADOW_SIZE);
+        for region in shadow.regions.iter().flatten() {
+            let (base, size) = (u64::from(region.base), u64::from(region.size));
+            if region.read_ram {
+                let offset = base as usize;
+                layers.push(match region.write_ram {
+                    true => Region::new(base, size, ram(base)),
+                    false => Region::new(base, size, RegionKind::Rom { offset }),
+                });
+            } else {
+                layers.push(Region::new(base, size, open));
+                let start = base.max(MIB - shadowed);
+                let end = base + size;
+                if start < end {
+                    let offset = self.rom_size - (MIB - start);
+                    layers.push(Region::new(start, end - start, rom(offset)));
+                }
+            }
+        }
+        FlatMap::new(&layers)
+    }
+}
+
+/// What the host bridge's PAM registers say of the regions from C0000h to FFFFFh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShadowMap {
+    regions: [Option<PamRegion>; PAM_REGIONS],
+}
+
+impl ShadowMap {
+    /// Notes a region; says whether it is new in any way.
+    pub fn set(&mut self, region: PamRegion) -> bool {
+        let same = |known: &Option<PamRegion>| known.is_some_and(|known| known.base == region.base);
+        let known = self.regions.iter().position(same);
+        let place = known.or_else(|| self.regions.iter().position(Option::is_none));
+        let Some(place) = place.and_then(|place| self.regions.get_mut(place)) else { return false };
+        place.replace(region) != Some(region)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trivium_devices::pci::I440fx;
+    use trivium_memory::{Backing, GuestPhysAddr};
+
+    const GIB: u64 = 1 << 30;
+
+    fn lookup(map: &FlatMap, gpa: u64) -> Backing {
+        map.lookup(GuestPhysAddr(gpa))
+    }
+
+    fn after_reset() -> ShadowMap {
+        let mut shadow = ShadowMap::default();
+        for region in I440fx::new(None).pam_regions() {
+            shadow.set(region);
+        }
+        shadow
+    }
+
+    #[test]
+    fn ram_beyond_3_gib_continues_at_4_gib() {
+        let layout = ArenaLayout::new(4 * GIB, 0);
+        let map = layout.map(&ShadowMap::default());
+        assert_eq!(lookup(&map, 0xbfff_ffff), Backing::Ram(0xbfff_ffff));
+        assert_eq!(lookup(&map, 0xc000_0000), Backing::Nothing);
+        assert_eq!(lookup(&map, 0x1_0000_0000), Backing::Ram(0xc000_0000));
+        assert_eq!(lookup(&map, 0x1_4000_0000), Backing::Nothing);
+    }
+
+    #[test]
+    fn the_displays_window_is_no_ram_and_the_rest_below_1_mib_is() {
+        let map = ArenaLayout::new(GIB, 0).map(&ShadowMap::default());
+        assert_eq!(lookup(&map, 0x9_ffff), Backing::Ram(0x9_ffff));
+        assert_eq!(lookup(&map, 0xa_0000), Backing::Mmio { id: OPEN_BUS });
+        assert_eq!(lookup(&map, 0xb_ffff), Backing::Mmio { id: OPEN_BUS });
+        assert_eq!(lookup(&map, 0xc_0000), Backing::Ram(0xc_0000));
+        assert_eq!(lookup(&map, 0xf_ffff), Backing::Ram(0xf_ffff));
+    }
+
+    #[test]
+    fn firmware_ends_at_4_gib_and_shows_below_1_mib_after_reset() {
+        let rom = GIB as usize;
+        let map = ArenaLayout::new(GIB, 256 << 10).map(&after_reset());
+        assert_eq!(lookup(&map, 0xffff_fff0), Backing::Rom(rom + 0x3_fff0));
+        assert_eq!(lookup(&map, 0xfffc_0000), Backing::Rom(rom));
+        assert_eq!(lookup(&map, 0xf_fff0), Backing::Rom(rom + 0x3_fff0));
+        assert_eq!(lookup(&map, 0xe_0000), Backing::Rom(rom + 0x2_0000));
+        let small = ArenaLayout::new(GIB, 64 << 10).map(&after_reset());
+        assert_eq!(lookup(&small, 0xf_0000), Backing::Rom(rom));
+        assert_eq!(lookup(&small, 0xe_ffff), Backing::Mmio { id: OPEN_BUS });
+    }
+
+    #[test]
+    fn pam_turns_rom_into_ram_by_regions() {
+        let mut shadow = after_reset();
+        let rom = GIB as usize;
+        let bios = PamRegion { base: 0xf_0000, size: 0x1_0000, read_ram: true, write_ram: true };
+        assert!(shadow.set(bios));
+        assert!(!shadow.set(bios));
+        let layout = ArenaLayout::new(GIB, 128 << 10);
+        assert_eq!(lookup(&layout.map(&shadow), 0xf_0000), Backing::Ram(0xf_0000));
+        assert_eq!(lookup(&layout.map(&shadow), 0xe_c000), Backing::Rom(rom + 0xc000));
+        shadow.set(PamRegion { write_ram: false, ..bios });
+        assert_eq!(lookup(&layout.map(&shadow), 0xf_0000), Backing::Rom(0xf_0000));
+    }
+
+    #[test]
+    fn an_image_of_odd_size_ends_where_the_rom_ends() {
+        let layout = ArenaLayout::new(2 << 20, 100);
+        let memory = layout.allocate(Some(&[0x90; 100]), 0).unwrap();
+        memory.set_map(layout.map(&after_reset()));
+        let mut bytes = [0; 2];
+        memory.read(GuestPhysAddr((1 << 32) - 101), &mut bytes).unwrap();
+        assert_eq!(bytes, [0xff, 0x90]);
+        memory.read(GuestPhysAddr((1 << 20) - 101), &mut bytes).unwrap();
+        assert_eq!(bytes, [0xff, 0x90]);
+    }
+}

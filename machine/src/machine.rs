@@ -1,0 +1,155 @@
+//! The machine as a whole: how it is put together and started.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use trivium_chipset::{Clock, VmTime};
+use trivium_cpu::{CpuModel, Feature, Vcpu};
+use trivium_devices::apic::LapicConfig;
+use trivium_interp::{Interpreter, Topology};
+use trivium_memory::GuestMemory;
+
+use crate::board::{BoardParts, PcBoard, SharedConsole};
+use crate::boot::BootSource;
+use crate::config::{Accel, ClockMode, MachineConfig};
+use crate::control::{Control, Processor};
+use crate::error::MachineError;
+use crate::handle::{MachineHandle, Message};
+use crate::layout::ArenaLayout;
+use crate::serial::SharedBackend;
+use crate::time::{APIC_HZ, MachineClock, TSC_HZ};
+use crate::trace::Trace;
+
+/// A machine. It stands until [`Machine::run`].
+pub struct Machine {
+    pub(crate) parts: BoardParts,
+    pub(crate) board: PcBoard,
+    pub(crate) vcpus: Vec<Box<dyn Vcpu>>,
+    pub(crate) boot: BootSource,
+    pub(crate) clock_mode: ClockMode,
+    pub(crate) no_reboot: bool,
+    pub(crate) handle: MachineHandle,
+    pub(crate) messages: Receiver<Message>,
+}
+
+/// A processor of the kind that is asked for.
+fn new_vcpu(
+    accel: Accel,
+    memory: &Arc<GuestMemory>,
+    model: &Arc<CpuModel>,
+    topology: Topology,
+    scratch: usize,
+) -> Box<dyn Vcpu> {
+    match accel {
+        Accel::Interp => {
+            Box::new(Interpreter::new(memory.clone(), model.clone(), topology, scratch))
+        }
+    }
+}
+
+fn lapic_config(id: u32, model: &CpuModel) -> LapicConfig {
+    LapicConfig {
+        id,
+        bootstrap: id == 0,
+        timer_hz: APIC_HZ,
+        tsc_hz: TSC_HZ,
+        physical_bits: model.phys_bits,
+        x2apic: model.has(Feature::X2apic),
+        tsc_deadline: model.has(Feature::TscDeadline),
+    }
+}
+
+impl Machine {
+    /// Puts a machine together and loads what it is to boot.
+    ///
+    /// # Errors
+    /// The configuration is not one of a machine, its kernel cannot be loaded, or the host refuses
+    /// the memory.
+    pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
+        config.check()?;
+        let firmware = config.firmware.as_deref();
+        let layout = ArenaLayout::new(config.memory_size, firmware.map_or(0, <[u8]>::len));
+        let memory = Arc::new(layout.allocate(firmware, config.cpus)?);
+        let model = Arc::new(config.model);
+        let mut vcpus = Vec::new();
+        for cpu in 0..config.cpus {
+            let topology =
+                Topology { apic_id: cpu, cpus: config.cpus, tsc_hz: TSC_HZ, apic_hz: APIC_HZ };
+            // The arena was made with a page for each.
+            let scratch = memory.scratch(cpu, config.cpus).unwrap_or(0);
+            vcpus.push(new_vcpu(config.accel, &memory, &model, topology, scratch));
+        }
+
+        let processors = vcpus.iter().map(|vcpu| Processor::new(vcpu.kicker())).collect();
+        let icount = config.clock != ClockMode::Real;
+        let control = Arc::new(Control::new(processors, icount, firmware.is_none()));
+        let serial_input = Arc::default();
+        let (handle, messages) = MachineHandle::new(control.clone(), Arc::clone(&serial_input));
+        let boot = BootSource {
+            kernel: config.kernel,
+            com_ports: config.serial.each_ref().map(Option::is_some),
+            apic_ids: (0..config.cpus).collect(),
+            model: model.clone(),
+        };
+        let parts = BoardParts {
+            memory,
+            layout,
+            clock: Arc::new(MachineClock::new(config.clock)),
+            control,
+            trace: Arc::new(Trace::new(config.trace)),
+            rtc_base: config.rtc_base,
+            apics: (0..config.cpus).map(|cpu| lapic_config(cpu, &model)).collect(),
+            serial: config.serial.map(|backend| backend.map(SharedBackend::new)),
+            serial_input,
+            debug_console: config.debug_console.map(SharedConsole::new),
+            debug_exit_port: config.debug_exit_port,
+        };
+        let board = PcBoard::new(&parts)?;
+        let no_reboot = config.no_reboot;
+        let clock_mode = config.clock;
+        let mut machine =
+            Self { parts, board, vcpus, boot, clock_mode, no_reboot, handle, messages };
+        machine.start()?;
+        Ok(machine)
+    }
+
+    /// The handle by which other threads reach the machine.
+    #[must_use]
+    pub fn handle(&self) -> MachineHandle {
+        self.handle.clone()
+    }
+
+    /// The present moment of virtual time.
+    #[must_use]
+    pub fn now(&self) -> VmTime {
+        self.parts.clock.now()
+    }
+
+    /// The guest's memory.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemory {
+        &self.parts.memory
+    }
+
+    /// Resets the machine: all chips and processors; memory keeps what the boot does not overwrite.
+    ///
+    /// # Errors
+    /// What is booted cannot be loaded any more, or a processor fails.
+    pub fn reset(&mut self) -> Result<(), MachineError> {
+        self.board.reset();
+        self.start()
+    }
+
+    /// Boots chips that have just been reset.
+    fn start(&mut self) -> Result<(), MachineError> {
+        if self.boot.kernel.is_some() {
+            self.board.set_up();
+        }
+        let states = self.boot.load(&self.parts.memory, self.parts.layout.ram_size())?;
+        for (vcpu, state) in self.vcpus.iter_mut().zip(&states) {
+            vcpu.load(state)?;
+        }
+        self.board.refresh_timers();
+        Ok(())
+    }
+}

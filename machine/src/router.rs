@@ -1,0 +1,200 @@
+//! The interrupt router: which pins of the 8259As and of the I/O APIC each wire of the board drives.
+//!
+//! An input is high while any of its sources drives it. Inputs 0 to 15 are the ISA interrupts,
+//! which go to the 8259As and to the same pin of the I/O APIC, but for the timer's, which goes to
+//! pin 2 there. PIRQA# to PIRQD# go to pins 16 to 19 of the I/O APIC, and through the PIIX3 to ISA
+//! interrupts of the 8259As. HPET timers may be routed to pins 20 to 23.
+
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use trivium_chipset::{IrqLine, IrqSink, SaveRestore, Section, StateError};
+use trivium_devices::apic::IoApic;
+use trivium_devices::pci::PirqObserver;
+use trivium_devices::pic::Pic;
+use trivium_firmware::acpi::pc::{PIRQ_GSI, PIT_GSI};
+
+use crate::config::TraceCategories;
+use crate::control::lock;
+use crate::trace::Trace;
+
+/// The inputs of the router.
+pub(crate) mod input {
+    /// The timer.
+    pub const PIT: u32 = 0;
+    /// The keyboard.
+    pub const KEYBOARD: u32 = 1;
+    /// The real-time clock.
+    pub const RTC: u32 = 8;
+    /// The mouse.
+    pub const MOUSE: u32 = 12;
+    /// FERR#, by way of the board's latch.
+    pub const FPU: u32 = 13;
+    /// PIRQA#; the other three follow.
+    pub const PIRQA: u32 = 16;
+    /// Pin 20 of the I/O APIC; three more follow.
+    pub const GSI20: u32 = 20;
+    /// The HPET's timers 0 and 1 in the place of timer and real-time clock.
+    pub const HPET_LEGACY: [u32; 2] = [24, 25];
+    /// The HPET cuts timer and real-time clock off.
+    pub const HPET_LEGACY_SELECT: u32 = 26;
+    /// How many there are.
+    pub const COUNT: usize = 27;
+}
+
+/// The wires that drive inputs, so that shared inputs can tell them apart: numbers below 64.
+pub(crate) mod source {
+    /// The only wire of its input.
+    pub const ONLY: u32 = 0;
+    /// COM1; COM2 to COM4 follow.
+    pub const COM1: u32 = 1;
+    /// SCI.
+    pub const ACPI: u32 = 5;
+    /// HPET.
+    pub const HPET: u32 = 6;
+}
+
+const ISA_IRQS: u32 = 16;
+/// IRQ 2 is the slave's and no input.
+const CASCADE: u32 = 2;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    /// The sources that drive each input, one bit each.
+    driven: [u64; input::COUNT],
+    /// The ISA interrupt that each PIRQ goes to.
+    pirq: [Option<u8>; 4],
+    /// The levels of the 8259As' inputs, as last driven.
+    pic: u16,
+    /// The levels of the I/O APIC's inputs, as last driven.
+    ioapic: u32,
+}
+
+impl State {
+    const RESET: Self = Self { driven: [0; input::COUNT], pirq: [None; 4], pic: 0, ioapic: 0 };
+
+    fn is_high(&self, input: u32) -> bool {
+        self.driven.get(input as usize).is_some_and(|sources| *sources != 0)
+    }
+
+    /// An ISA interrupt as the wires of its name and the HPET make it, without PIRQs.
+    fn isa(&self, irq: u32) -> bool {
+        match irq {
+            CASCADE => false,
+            input::PIT | input::RTC if self.is_high(input::HPET_LEGACY_SELECT) => {
+                self.is_high(input::HPET_LEGACY[usize::from(irq == input::RTC)])
+            }
+            _ => self.is_high(irq),
+        }
+    }
+
+    /// What the 8259As' inputs must be.
+    fn pic_levels(&self) -> u16 {
+        let isa = (0..ISA_IRQS).fold(0, |levels, irq| levels | u16::from(self.isa(irq)) << irq);
+        (input::PIRQA..).zip(self.pirq).fold(isa, |levels, (pirq, irq)| match irq {
+            Some(irq) if self.is_high(pirq) => levels | 1u16.checked_shl(irq.into()).unwrap_or(0),
+            _ => levels,
+        })
+    }
+
+    /// What the I/O APIC's inputs must be.
+    fn ioapic_levels(&self) -> u32 {
+        let isa = (0..ISA_IRQS).fold(0, |levels, irq| {
+            let gsi = if irq == input::PIT { PIT_GSI } else { irq };
+            levels | u32::from(self.isa(irq)) << gsi
+        });
+        let pirqs = (input::PIRQA..).zip(PIRQ_GSI);
+        let direct = (input::GSI20..).zip(20..24);
+        pirqs
+            .chain(direct)
+            .fold(isa, |levels, (input, gsi)| levels | u32::from(self.is_high(input)) << gsi)
+    }
+}
+
+/// The router. Locked after the device that drives a wire and before the interrupt controllers.
+pub(crate) struct IrqRouter {
+    state: Mutex<State>,
+    pic: Arc<Mutex<Pic>>,
+    ioapic: Arc<Mutex<IoApic>>,
+    trace: Arc<Trace>,
+}
+
+impl IrqRouter {
+    pub(crate) fn new(pic: Arc<Mutex<Pic>>, ioapic: Arc<Mutex<IoApic>>, trace: Arc<Trace>) -> Self {
+        Self { state: Mutex::new(State::RESET), pic, ioapic, trace }
+    }
+
+    /// The wire from `source` to an input.
+    pub(crate) fn line(self: &Arc<Self>, input: u32, source: u32) -> IrqLine {
+        IrqLine::new(self.clone(), input, source)
+    }
+
+    /// Makes the controllers' inputs follow. The state stays locked, so that two threads cannot
+    /// overtake one another.
+    fn drive(&self, state: &mut State) {
+        let (pic, ioapic) = (state.pic_levels(), state.ioapic_levels());
+        let pic_changes = std::mem::replace(&mut state.pic, pic) ^ pic;
+        let ioapic_changes = std::mem::replace(&mut state.ioapic, ioapic) ^ ioapic;
+        if pic_changes != 0 {
+            let mut chip = lock(&self.pic);
+            for irq in (0..16u8).filter(|irq| pic_changes >> irq & 1 != 0) {
+                chip.set_irq(irq, pic >> irq & 1 != 0);
+            }
+        }
+        if ioapic_changes != 0 {
+            let mut chip = lock(&self.ioapic);
+            for pin in (0..24u8).filter(|pin| ioapic_changes >> pin & 1 != 0) {
+                chip.set_pin(pin, ioapic >> pin & 1 != 0);
+            }
+        }
+    }
+}
+
+impl IrqSink for IrqRouter {
+    fn set_level(&self, pin: u32, source: u32, high: bool) {
+        let mut state = lock(&self.state);
+        let Some(sources) = state.driven.get_mut(pin as usize) else { return };
+        let bit = 1u64.checked_shl(source).unwrap_or(0);
+        let new = if high { *sources | bit } else { *sources & !bit };
+        let before = std::mem::replace(sources, new);
+        if (before != 0) == (new != 0) {
+            return;
+        }
+        if self.trace.wants(TraceCategories::INT) {
+            self.trace.line(format_args!("int: line {pin} {}", if high { "up" } else { "down" }));
+        }
+        self.drive(&mut state);
+    }
+}
+
+impl PirqObserver for IrqRouter {
+    fn pirq_routed(&self, pirq: u8, irq: Option<u8>) {
+        let mut state = lock(&self.state);
+        if let Some(route) = state.pirq.get_mut(usize::from(pirq)) {
+            *route = irq;
+        }
+        self.drive(&mut state);
+    }
+}
+
+const VERSION: u32 = 1;
+
+impl SaveRestore for IrqRouter {
+    fn save(&self) -> Section {
+        Section::encode(VERSION, &*lock(&self.state))
+    }
+
+    /// The controllers have the levels of their inputs in their own state.
+    fn restore(&mut self, section: &Section) -> Result<(), StateError> {
+        self.restore_shared(section)
+    }
+}
+
+impl IrqRouter {
+    /// [`SaveRestore::restore`] for a router that devices hold already.
+    pub(crate) fn restore_shared(&self, section: &Section) -> Result<(), StateError> {
+        let state: State = section.decode(VERSION)?;
+        *lock(&self.state) = state;
+        Ok(())
+    }
+}
