@@ -2,7 +2,7 @@
 //!
 //! A block begins at a RIP in a mode at a physical place, and ends with an operation that leaves
 //! it. Blocks remember which block follows them ([`Link`]); such links, and the entries of the jump
-//! cache, hold only within one generation of the CPU's translations.
+//! cache, hold as long as nothing has happened that could lead elsewhere ([`Reach`]).
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -42,11 +42,50 @@ pub struct Key {
     pub mode: Mode,
 }
 
-/// A block that follows another, if `generation` is the CPU's.
+/// What can make the way from one block to another void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Reach {
+    /// Only that blocks are dropped: both are on the same page.
+    Page = 0,
+    /// That, and dropping translations of global pages.
+    Global = 1,
+    /// That, and dropping any translation.
+    #[default]
+    Any = 2,
+}
+
+/// Numbers that change when ways of each [`Reach`] become void.
+#[derive(Debug, Clone, Copy)]
+pub struct Generations([u64; 4]);
+
+impl Default for Generations {
+    fn default() -> Self {
+        // Links that were never set have 0.
+        Self([1; 4])
+    }
+}
+
+impl Generations {
+    #[inline(always)]
+    fn of(&self, reach: Reach) -> u64 {
+        self.0[reach as usize & 3]
+    }
+
+    /// Makes ways of `reach`, and of those that depend on more, void.
+    pub fn void(&mut self, reach: Reach) {
+        for generation in &mut self.0[reach as usize & 3..] {
+            *generation += 1;
+        }
+    }
+}
+
+/// A block that follows another, if `generation` is the present one of `reach`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Link {
-    generation: u32,
+    generation: u64,
     index: u32,
+    reach: Reach,
 }
 
 /// An entry of the jump cache.
@@ -56,6 +95,7 @@ struct Jump {
     /// Generation and mode.
     tag: u64,
     index: u32,
+    reach: Reach,
 }
 
 const JUMPS: usize = 4096;
@@ -65,8 +105,8 @@ fn jump_slot(rip: u64) -> usize {
 }
 
 #[inline(always)]
-fn jump_tag(cpu: &Cpu) -> u64 {
-    u64::from(cpu.generation) << 16 | u64::from(cpu.mode.0)
+fn jump_tag(cpu: &Cpu, reach: Reach) -> u64 {
+    cpu.generations.of(reach) << 16 | u64::from(cpu.mode.0)
 }
 
 /// A fast hash for keys that are addresses.
@@ -105,6 +145,8 @@ pub struct BlockCache {
     free: Vec<u32>,
     /// Operations in all blocks that are not free.
     ops: usize,
+    /// How many times blocks were dropped.
+    drops: u64,
 }
 
 /// More operations than this and the cache begins anew: 64 bytes each, 24 MiB.
@@ -121,7 +163,14 @@ impl BlockCache {
             pages: Map::default(),
             free: Vec::new(),
             ops: 0,
+            drops: 0,
         }
+    }
+
+    /// A number that grows when blocks are dropped: block numbers from before may be others'.
+    #[must_use]
+    pub fn drops(&self) -> u64 {
+        self.drops
     }
 
     /// A block by its number.
@@ -142,20 +191,24 @@ impl BlockCache {
     #[must_use]
     pub fn jump(&self, cpu: &Cpu, rip: u64) -> Option<u32> {
         let jump = self.jumps[jump_slot(rip)].get();
-        (jump.rip == rip && jump.tag == jump_tag(cpu)).then_some(jump.index)
+        (jump.rip == rip && jump.tag == jump_tag(cpu, jump.reach)).then_some(jump.index)
     }
 
     /// Tells the jump cache.
-    pub fn remember(&self, cpu: &Cpu, rip: u64, index: u32) {
-        self.jumps[jump_slot(rip)].set(Jump { rip, tag: jump_tag(cpu), index });
+    pub fn remember(&self, cpu: &Cpu, rip: u64, index: u32, reach: Reach) {
+        self.jumps[jump_slot(rip)].set(Jump { rip, tag: jump_tag(cpu, reach), index, reach });
     }
 
     /// Links a block to the one that follows it.
-    pub fn link(&self, cpu: &Cpu, from: u32, slot: u8, to: u32) {
-        if let Some(block) = self.block(from)
-            && let Some(link) = block.links.get(usize::from(slot))
-        {
-            link.set(Link { generation: cpu.generation, index: to });
+    pub fn link(&self, cpu: &Cpu, from: u32, slot: u8, to: u32, reach: Reach) {
+        let (Some(block), Some(next)) = (self.block(from), self.block(to)) else { return };
+        let whole = block.second_page.is_none() && next.second_page.is_none();
+        let same_page = block.key.offset >> 12 == next.key.offset >> 12
+            && block.rip >> 12 == next.rip >> 12
+            && whole;
+        let reach = if same_page { Reach::Page } else { reach };
+        if let Some(link) = block.links.get(usize::from(slot)) {
+            link.set(Link { generation: cpu.generations.of(reach), index: to, reach });
         }
     }
 
@@ -182,7 +235,7 @@ impl BlockCache {
         index
     }
 
-    /// Drops the blocks that have bytes in an arena page. The CPU's generation must change.
+    /// Drops the blocks that have bytes in an arena page. The CPU's ways of every reach must be made void.
     pub fn drop_page(&mut self, page: usize) {
         for index in self.pages.remove(&page).unwrap_or_default() {
             // The list is out of the map, so this takes the number out of the other page's alone.
@@ -190,13 +243,14 @@ impl BlockCache {
         }
     }
 
-    /// Drops one block. The CPU's generation must change.
+    /// Drops one block. The CPU's ways of every reach must be made void.
     pub fn drop_block(&mut self, index: u32) {
         let Some(block) = self.blocks.get(index as usize) else { return };
         if self.map.get(&block.key) != Some(&index) {
             return;
         }
         self.map.remove(&block.key);
+        self.drops += 1;
         self.ops -= block.ops.len();
         for page in [Some(block.key.offset >> 12), block.second_page.map(|(page, _)| page)] {
             if let Some(list) = page.and_then(|p| self.pages.get_mut(&p)) {
@@ -206,10 +260,10 @@ impl BlockCache {
         self.free.push(index);
     }
 
-    /// Drops everything. The CPU's generation must change. Gives the pages that held code.
+    /// Drops everything. The CPU's ways of every reach must be made void. Gives the pages that held code.
     pub fn clear(&mut self) -> Vec<usize> {
         let pages = self.pages.keys().copied().collect();
-        *self = Self::new();
+        *self = Self { drops: self.drops + 1, ..Self::new() };
         pages
     }
 }
@@ -224,7 +278,7 @@ impl Default for BlockCache {
 #[inline(always)]
 pub fn follow(cpu: &mut Cpu, rip: u64, slot: u8, block: &Block, links: &BlockCache) {
     let link = block.links[usize::from(slot & 1)].get();
-    if link.generation == cpu.generation {
+    if link.generation == cpu.generations.of(link.reach) {
         return enter(cpu, link.index, links);
     }
     unlinked(cpu, rip, slot, block)
@@ -273,49 +327,55 @@ fn exhausted(cpu: &mut Cpu, next: &Block) {
 /// Translations of code addresses: where in the arena a page of code lies.
 pub struct FetchTlb {
     entries: Box<[FetchEntry]>,
-    epoch: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct FetchEntry {
     /// Linear address of the page, plus 1 for user code.
     tag: u64,
-    epoch: u32,
+    /// Of its reach when it was entered.
+    generation: u64,
     page: usize,
+    reach: Reach,
 }
 
 const FETCH_ENTRIES: usize = 512;
 
 impl Default for FetchTlb {
     fn default() -> Self {
-        Self { entries: vec![FetchEntry::default(); FETCH_ENTRIES].into(), epoch: 1 }
+        Self { entries: vec![FetchEntry::default(); FETCH_ENTRIES].into() }
     }
 }
 
 impl FetchTlb {
-    /// Drops all.
-    pub fn flush(&mut self) {
-        self.epoch = self.epoch.wrapping_add(1);
-        if self.epoch == 0 {
-            *self = Self::default();
-        }
-    }
-
-    /// The arena offset of an address.
+    /// The arena offset of an address, and what may change it.
     #[must_use]
-    pub fn get(&self, linear: u64, user: bool) -> Option<usize> {
+    pub fn get(
+        &self,
+        linear: u64,
+        user: bool,
+        generations: &Generations,
+    ) -> Option<(usize, Reach)> {
         let entry = &self.entries[(linear >> 12) as usize % FETCH_ENTRIES];
         let tag = linear & !0xfff | u64::from(user);
-        (entry.tag == tag && entry.epoch == self.epoch)
-            .then_some(entry.page | (linear & 0xfff) as usize)
+        (entry.tag == tag && entry.generation == generations.of(entry.reach))
+            .then_some((entry.page | (linear & 0xfff) as usize, entry.reach))
     }
 
     /// Enters a page.
-    pub fn put(&mut self, linear: u64, user: bool, offset: usize) {
+    pub fn put(
+        &mut self,
+        linear: u64,
+        user: bool,
+        offset: usize,
+        reach: Reach,
+        generations: &Generations,
+    ) {
         self.entries[(linear >> 12) as usize % FETCH_ENTRIES] = FetchEntry {
             tag: linear & !0xfff | u64::from(user),
-            epoch: self.epoch,
+            generation: generations.of(reach),
             page: offset & !0xfff,
+            reach,
         };
     }
 }

@@ -14,7 +14,7 @@ use trivium_cpu::walk::{MemoryView, Paging};
 use trivium_cpu::{Exception, Kick};
 use trivium_memory::{GuestMemory, RamView};
 
-use crate::block::Block;
+use crate::block::{Block, Generations, Reach};
 use crate::flags::Flags;
 use crate::mem::Mmio;
 use crate::op::{Stop, StopReason};
@@ -155,8 +155,8 @@ pub struct Cpu {
     pub ram: RamView,
     /// The translations in use.
     pub tlb: Box<Tlb>,
-    /// Links made under another generation are void.
-    pub generation: u32,
+    /// Which ways between blocks still hold.
+    pub generations: Generations,
     /// What code is decoded for now.
     pub mode: Mode,
     /// Vector registers.
@@ -270,7 +270,7 @@ impl Cpu {
             quantum: 0,
             ram: memory.ram().clone(),
             tlb: Tlb::new(),
-            generation: 1,
+            generations: Generations::default(),
             mode: Mode::default(),
             vector: state.vector,
             rip: 0,
@@ -491,8 +491,7 @@ impl Cpu {
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush(keep_global);
         }
-        self.fetch.flush();
-        self.void_links();
+        self.generations.void(if keep_global { Reach::Any } else { Reach::Global });
     }
 
     /// Drops the translations of one page, in every space.
@@ -501,13 +500,12 @@ impl Cpu {
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush_page(linear);
         }
-        self.fetch.flush();
-        self.void_links();
+        self.generations.void(if is_high(linear) { Reach::Global } else { Reach::Any });
     }
 
-    /// No block may go on to another without a look at where that one is.
-    pub fn void_links(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
+    /// What may change the translation of a code address, if its page is global or not.
+    pub(crate) fn reach(linear: u64, global: bool) -> Reach {
+        if global && is_high(linear) { Reach::Global } else { Reach::Any }
     }
 
     /// The whole architectural state.
@@ -564,6 +562,12 @@ impl Cpu {
     pub fn gdtr(&self) -> TableRegister {
         self.segments.gdtr
     }
+}
+
+/// Whether an address is in the half of the address space where kernels have their global pages.
+/// Dropping the translation of a page in the other half leaves ways between those as they are.
+fn is_high(linear: u64) -> bool {
+    linear >> 63 != 0 || linear >> 31 == 1
 }
 
 /// The low `bits` bits.

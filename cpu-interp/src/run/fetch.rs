@@ -6,7 +6,7 @@ use trivium_cpu::{Exception, bits::cr4};
 use trivium_memory::Backing;
 
 use super::Interpreter;
-use crate::block::Key;
+use crate::block::{Key, Reach};
 use crate::cpu::{Mode, Space};
 use crate::decode::{self, MAX_LEN, Source};
 use crate::op::Stop;
@@ -19,27 +19,35 @@ impl Interpreter {
     /// # Errors
     /// The instruction cannot be fetched: `Cpu::exception` says why.
     pub(super) fn current_block(&mut self, single: bool) -> Result<u32, Stop> {
-        let rip = self.cpu.rip;
-        if !single && let Some(index) = self.cache.jump(&self.cpu, rip) {
-            return Ok(index);
+        match self.cache.jump(&self.cpu, self.cpu.rip) {
+            Some(index) if !single => Ok(index),
+            _ => self.find_block(single).map(|(index, _)| index),
         }
+    }
+
+    /// The block at RIP, and what may change the way to it.
+    pub(super) fn find_block(&mut self, single: bool) -> Result<(u32, Reach), Stop> {
+        let rip = self.cpu.rip;
         let linear = self.code_linear(rip)?;
-        let offset = self.fetch_place(linear)?;
+        let (offset, reach) = self.fetch_place(linear)?;
         let mode = Mode(self.cpu.mode.0 | if single { Mode::SINGLE } else { 0 });
         let key = Key { offset, rip, mode };
         let index = match self.cache.find(&key) {
             Some(index) if self.second_page_is_same(index)? => index,
             Some(index) => {
                 self.cache.drop_block(index);
-                self.cpu.void_links();
+                self.cpu.generations.void(Reach::Page);
                 self.make(key, linear)?
             }
             None => self.make(key, linear)?,
         };
+        // A block that ends on another page depends on that one's translation too.
+        let whole = self.cache.block(index).is_some_and(|b| b.second_page.is_none());
+        let reach = if whole { reach } else { Reach::Any };
         if !single {
-            self.cache.remember(&self.cpu, rip, index);
+            self.cache.remember(&self.cpu, rip, index, reach);
         }
-        Ok(index)
+        Ok((index, reach))
     }
 
     /// The linear address of a RIP, with the checks that fetching makes.
@@ -57,12 +65,12 @@ impl Interpreter {
         Err(cpu.raise(Exception::gp(0)))
     }
 
-    /// The arena offset of code.
-    fn fetch_place(&mut self, linear: u64) -> Result<usize, Stop> {
+    /// The arena offset of code, and what may change that.
+    fn fetch_place(&mut self, linear: u64) -> Result<(usize, Reach), Stop> {
         let cpu = &mut self.cpu;
         let user = cpu.cpl() == 3;
-        if let Some(offset) = cpu.fetch.get(linear, user) {
-            return Ok(offset);
+        if let Some(found) = cpu.fetch.get(linear, user, &cpu.generations) {
+            return Ok(found);
         }
         let access = walk::Access { write: false, fetch: true, user, ac: false };
         let found = match walk::walk_in(&cpu.paging, &cpu.memory, &cpu.view, linear, access) {
@@ -71,8 +79,9 @@ impl Interpreter {
         };
         match cpu.view.lookup(found.gpa) {
             Backing::Ram(offset) | Backing::Rom(offset) => {
-                cpu.fetch.put(linear, user, offset);
-                Ok(offset)
+                let reach = crate::cpu::Cpu::reach(linear, found.global);
+                cpu.fetch.put(linear, user, offset, reach, &cpu.generations);
+                Ok((offset, reach))
             }
             // Open bus reads as FFh FFh, which is no instruction; code in device registers is not
             // a thing that a PC's chips answer to.
@@ -85,7 +94,7 @@ impl Interpreter {
         let second = self.cache.block(index).and_then(|b| b.second_page);
         match second {
             None => Ok(true),
-            Some((page, linear)) => Ok(self.fetch_place(linear)? >> 12 == page),
+            Some((page, linear)) => Ok(self.fetch_place(linear)?.0 >> 12 == page),
         }
     }
 
@@ -104,7 +113,7 @@ impl Interpreter {
             for page in self.cache.clear() {
                 self.cpu.memory.code().clear(page);
             }
-            self.cpu.void_links();
+            self.cpu.generations.void(Reach::Page);
         }
         let page = key.offset - start;
         for &(from, len) in &decoded.spans {
@@ -138,7 +147,7 @@ impl Interpreter {
         let in_first = PAGE - start;
         let next = (linear & !0xfff).wrapping_add(PAGE as u64);
         let next = if self.cpu.mode.has(Mode::LONG) { next } else { next & 0xffff_ffff };
-        let second = self.fetch_place(next)?;
+        let (second, _) = self.fetch_place(next)?;
         let mut bytes = [0; 2 * MAX_LEN];
         bytes[..in_first].copy_from_slice(&first[start..]);
         let end = in_first + MAX_LEN;
@@ -170,6 +179,6 @@ impl Interpreter {
             self.cache.drop_page(page);
             self.cpu.memory.code().clear(page);
         }
-        self.cpu.void_links();
+        self.cpu.generations.void(Reach::Page);
     }
 }

@@ -51,10 +51,12 @@ impl Session<'_> {
     }
 }
 
-/// Where a run of operations came back.
+/// A place in a block.
 struct Position {
     block: u32,
     op: usize,
+    /// How many of the block's instructions have been accounted for.
+    done: u16,
 }
 
 impl Interpreter {
@@ -94,7 +96,7 @@ impl Interpreter {
                 self.step(trap, shadow, session);
             } else {
                 match self.current_block(false) {
-                    Ok(block) => self.run_from(block, 0, session),
+                    Ok(block) => self.run_block(block, session),
                     Err(Stop) => self.raise(session),
                 }
             }
@@ -118,33 +120,28 @@ impl Interpreter {
     /// Runs the block of a single instruction, and no further.
     fn run_once(&mut self, block: u32, session: &mut Session<'_>) {
         let left = std::mem::replace(&mut session.left, 1);
-        self.run_from(block, 0, session);
+        self.run_block(block, session);
         let used = 1 - session.left.min(1);
         session.left = left - used;
     }
 
-    /// Runs from an operation of a block until something else is to be done.
-    fn run_from(&mut self, index: u32, from: usize, session: &mut Session<'_>) {
-        let (mut index, mut from) = (index, from);
-        while let Some(position) = self.run_slice(index, from, session) {
+    /// Runs a block and those after it until something else is to be done.
+    fn run_block(&mut self, index: u32, session: &mut Session<'_>) {
+        let mut start = Position { block: index, op: 0, done: 0 };
+        while let Some(position) = self.run_slice(&start, session) {
             match self.serve(&position, session) {
-                Served::Resume => (index, from) = (position.block, position.op),
+                Served::Resume => start = position,
                 Served::Other => return,
             }
         }
     }
 
     /// Runs operations. Gives where they came back if the operation there is to be served.
-    fn run_slice(
-        &mut self,
-        index: u32,
-        from: usize,
-        session: &mut Session<'_>,
-    ) -> Option<Position> {
+    fn run_slice(&mut self, start: &Position, session: &mut Session<'_>) -> Option<Position> {
         let Self { cpu, cache } = self;
-        let block = cache.block(index)?;
-        let ops = block.ops.get(from..)?;
-        let base = ops.first()?.before;
+        let block = cache.block(start.block)?;
+        let ops = block.ops.get(start.op..)?;
+        let base = start.done;
         let wanted = u64::from(block.count - base);
         let slice = session.left.min(QUANTUM);
         let (given, retires) = if wanted <= session.left {
@@ -157,9 +154,10 @@ impl Interpreter {
             (ops.get(..fits)?, retires)
         };
         let Some((op, rest)) = given.split_first() else {
-            // Not even the first, which is fused of two.
-            cpu.rip = block.rip.wrapping_add(ops.first()?.off as u64) & cpu.ip_mask;
-            self.run_fused_alone(session);
+            // Not even the first: it is fused of two, or there are some that do nothing before it.
+            let off = if start.op == 0 && base == 0 { 0 } else { ops.first()?.off };
+            cpu.rip = block.rip.wrapping_add(off as u64) & cpu.ip_mask;
+            self.run_one_alone(session);
             return None;
         };
         cpu.quantum = slice as i64 - retires as i64;
@@ -167,12 +165,12 @@ impl Interpreter {
         cpu.leave = false;
         (op.run)(cpu, op, rest, block, cache);
         let retired = (slice as i64 - cpu.quantum) as u64;
-        let (end, whole) = (from + given.len(), given.len() == ops.len());
-        self.came_back(index, end, whole, retired, session)
+        let (end, whole) = (start.op + given.len(), given.len() == ops.len());
+        self.came_back(start.block, end, whole, retired, session)
     }
 
-    /// The first half of a fused operation, which is all that the budget has room for.
-    fn run_fused_alone(&mut self, session: &mut Session<'_>) {
+    /// Runs the instruction at RIP, which is all that the budget has room for.
+    fn run_one_alone(&mut self, session: &mut Session<'_>) {
         match self.current_block(true) {
             Ok(block) => self.run_once(block, session),
             Err(Stop) => self.raise(session),
@@ -208,7 +206,9 @@ impl Interpreter {
             }
             StopReason::Cut => {
                 session.retire(retired);
-                cpu.rip = cpu.rip_after(block, op_index);
+                // What does nothing has no operation, but was counted: go on after it.
+                let next = block.ops.get(end).map_or(op.off, |next| next.off);
+                cpu.rip = block.rip.wrapping_add(next as u64) & cpu.ip_mask;
             }
             StopReason::Done => {
                 session.retire(retired - not_done + 1);
@@ -222,7 +222,7 @@ impl Interpreter {
             | StopReason::MmioRead => {
                 session.retire(retired - not_done);
                 cpu.rip = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask;
-                return Some(Position { block: block.index, op: op_index });
+                return Some(Position { block: block.index, op: op_index, done: op.before });
             }
         }
         None
@@ -231,16 +231,16 @@ impl Interpreter {
     /// Looks the next block up and links the last one to it.
     fn link_next(&mut self) {
         let (from, slot) = (self.cpu.stop_block, self.cpu.stop_link);
-        let generation = self.cpu.generation;
         let single = self.cache.block(from).is_some_and(|b| b.mode.has(crate::cpu::Mode::SINGLE));
         if slot == NO_LINK || single {
             return;
         }
+        let before = self.cache.drops();
         // An exception is raised when the loop gets there, with everything accounted for.
-        if let Ok(to) = self.current_block(false)
-            && generation == self.cpu.generation
+        if let Ok((to, reach)) = self.find_block(false)
+            && before == self.cache.drops()
         {
-            self.cache.link(&self.cpu, from, slot, to);
+            self.cache.link(&self.cpu, from, slot, to, reach);
         }
     }
 
