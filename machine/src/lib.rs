@@ -17,6 +17,8 @@ mod layout;
 mod machine;
 mod router;
 mod run;
+#[cfg(test)]
+mod run_tests;
 mod serial;
 mod state;
 pub mod testing;

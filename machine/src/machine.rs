@@ -32,18 +32,20 @@ pub struct Machine {
     pub(crate) messages: Receiver<Message>,
 }
 
+/// What a processor is made with.
+pub(crate) struct VcpuParts<'a> {
+    pub(crate) memory: &'a Arc<GuestMemory>,
+    pub(crate) model: &'a Arc<CpuModel>,
+    pub(crate) topology: Topology,
+    /// Arena offset of a page of its own.
+    pub(crate) scratch: usize,
+}
+
 /// A processor of the kind that is asked for.
-fn new_vcpu(
-    accel: Accel,
-    memory: &Arc<GuestMemory>,
-    model: &Arc<CpuModel>,
-    topology: Topology,
-    scratch: usize,
-) -> Box<dyn Vcpu> {
+fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Box<dyn Vcpu> {
+    let (memory, model) = (parts.memory.clone(), parts.model.clone());
     match accel {
-        Accel::Interp => {
-            Box::new(Interpreter::new(memory.clone(), model.clone(), topology, scratch))
-        }
+        Accel::Interp => Box::new(Interpreter::new(memory, model, parts.topology, parts.scratch)),
     }
 }
 
@@ -66,6 +68,15 @@ impl Machine {
     /// The configuration is not one of a machine, its kernel cannot be loaded, or the host refuses
     /// the memory.
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
+        let accel = config.accel;
+        Self::with_vcpus(config, |parts| new_vcpu(accel, parts))
+    }
+
+    /// [`Self::new`] with processors from elsewhere.
+    pub(crate) fn with_vcpus(
+        config: MachineConfig,
+        new_vcpu: impl Fn(&VcpuParts<'_>) -> Box<dyn Vcpu>,
+    ) -> Result<Self, MachineError> {
         config.check()?;
         let firmware = config.firmware.as_deref();
         let layout = ArenaLayout::new(config.memory_size, firmware.map_or(0, <[u8]>::len));
@@ -77,7 +88,7 @@ impl Machine {
                 Topology { apic_id: cpu, cpus: config.cpus, tsc_hz: TSC_HZ, apic_hz: APIC_HZ };
             // The arena was made with a page for each.
             let scratch = memory.scratch(cpu, config.cpus).unwrap_or(0);
-            vcpus.push(new_vcpu(config.accel, &memory, &model, topology, scratch));
+            vcpus.push(new_vcpu(&VcpuParts { memory: &memory, model: &model, topology, scratch }));
         }
 
         let processors = vcpus.iter().map(|vcpu| Processor::new(vcpu.kicker())).collect();

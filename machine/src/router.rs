@@ -198,3 +198,99 @@ impl IrqRouter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trivium_chipset::{MsiMessage, MsiSink};
+
+    struct Nowhere;
+    impl MsiSink for Nowhere {
+        fn deliver(&self, _: MsiMessage) {}
+    }
+
+    fn router() -> Arc<IrqRouter> {
+        let pic = Arc::new(Mutex::new(Pic::new(IrqLine::unconnected())));
+        let ioapic = Arc::new(Mutex::new(IoApic::new(Arc::new(Nowhere))));
+        Arc::new(IrqRouter::new(pic, ioapic, Arc::default()))
+    }
+
+    /// The levels of the 8259As' and of the I/O APIC's inputs.
+    fn levels(router: &IrqRouter) -> (u16, u32) {
+        let state = lock(&router.state);
+        (state.pic, state.ioapic)
+    }
+
+    #[test]
+    fn isa_interrupts_go_to_both_controllers_and_the_timer_to_pin_2() {
+        let router = router();
+        router.line(4, source::COM1).set(true);
+        assert_eq!(levels(&router), (1 << 4, 1 << 4));
+        router.line(input::PIT, source::ONLY).set(true);
+        assert_eq!(levels(&router), (1 << 4 | 1, 1 << 4 | 1 << 2));
+        router.line(2, source::ONLY).set(true);
+        assert_eq!(levels(&router), (1 << 4 | 1, 1 << 4 | 1 << 2), "IRQ 2 is the cascade");
+    }
+
+    #[test]
+    fn a_shared_line_is_high_while_any_source_drives_it() {
+        let router = router();
+        let (com1, com3) = (router.line(4, source::COM1), router.line(4, source::COM1 + 2));
+        com1.set(true);
+        com3.set(true);
+        com1.set(false);
+        assert_eq!(levels(&router), (1 << 4, 1 << 4));
+        com3.set(false);
+        assert_eq!(levels(&router), (0, 0));
+    }
+
+    #[test]
+    fn pirqs_go_to_pins_16_to_19_and_to_the_isa_interrupt_that_the_piix3_says() {
+        let router = router();
+        let (a, b) = (router.line(input::PIRQA, 0), router.line(input::PIRQA + 1, 0));
+        a.set(true);
+        assert_eq!(levels(&router), (0, 1 << 16));
+        router.pirq_routed(0, Some(10));
+        router.pirq_routed(1, Some(10));
+        assert_eq!(levels(&router), (1 << 10, 1 << 16));
+        b.set(true);
+        a.set(false);
+        assert_eq!(levels(&router), (1 << 10, 1 << 17));
+        router.pirq_routed(1, None);
+        assert_eq!(levels(&router), (0, 1 << 17));
+    }
+
+    #[test]
+    fn legacy_replacement_puts_the_hpet_in_the_place_of_timer_and_clock() {
+        let router = router();
+        let line = |input| router.line(input, source::HPET);
+        line(input::HPET_LEGACY_SELECT).set(true);
+        router.line(input::PIT, source::ONLY).set(true);
+        router.line(input::RTC, source::ONLY).set(true);
+        assert_eq!(levels(&router), (0, 0));
+        line(input::HPET_LEGACY[0]).set(true);
+        assert_eq!(levels(&router), (1, 1 << 2));
+        line(input::HPET_LEGACY[1]).set(true);
+        assert_eq!(levels(&router), (1 << 8 | 1, 1 << 8 | 1 << 2));
+        line(input::HPET_LEGACY[0]).set(false);
+        line(input::HPET_LEGACY_SELECT).set(false);
+        assert_eq!(levels(&router), (1 << 8 | 1, 1 << 8 | 1 << 2), "the PIT's and the RTC's own");
+    }
+
+    #[test]
+    fn levels_survive_in_the_routers_state() {
+        let router = router();
+        router.line(4, source::COM1).set(true);
+        router.line(4, source::COM1 + 2).set(true);
+        router.pirq_routed(3, Some(11));
+        let other = self::router();
+        other.restore_shared(&router.save()).unwrap();
+        assert_eq!(levels(&other), levels(&router));
+        other.line(4, source::COM1).set(false);
+        assert_eq!(levels(&other), (1 << 4, 1 << 4), "COM3 still drives it");
+        assert_eq!(
+            other.restore_shared(&Section { version: 9, data: Vec::new() }),
+            Err(StateError::Version { found: 9, known: 1 })
+        );
+    }
+}

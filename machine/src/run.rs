@@ -272,6 +272,7 @@ impl Session<'_> {
             self.trace_exit(vcpu, cpu, exit)?;
             match exit {
                 Exit::Budget | Exit::Kicked => {}
+                Exit::Halted | Exit::WaitForSipi if control.is_requested() => {}
                 Exit::Halted | Exit::WaitForSipi => self.idle(cpu, sleep),
                 Exit::Shutdown => control.request(Request::Shutdown(cpu)),
             }

@@ -6,6 +6,8 @@ mod fpu;
 mod pc;
 mod ports;
 mod setup;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use cpu_bus::VcpuBus;
 pub(crate) use pc::{BoardParts, PcBoard, SharedConsole};

@@ -1,0 +1,313 @@
+//! The board without a processor: what answers where, and how interrupts travel.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use trivium_chipset::{AccessWidth, VmTime};
+use trivium_cpu::{CpuBus, MsrFault, ResetKind};
+use trivium_devices::apic::LapicConfig;
+use trivium_memory::{Backing, GuestPhysAddr};
+
+use super::VcpuBus;
+use super::pc::{BoardParts, PcBoard};
+use crate::config::{ClockMode, ConfigError};
+use crate::control::Request;
+use crate::control::tests::{CountingKick, control};
+use crate::layout::ArenaLayout;
+use crate::time::{APIC_HZ, MachineClock, TSC_HZ};
+
+struct Bench {
+    parts: BoardParts,
+    board: PcBoard,
+    kick: Arc<CountingKick>,
+}
+
+fn parts() -> (BoardParts, Arc<CountingKick>) {
+    let (control, kick) = control(true);
+    let layout = ArenaLayout::new(4 << 20, 64 << 10);
+    let apic = LapicConfig {
+        id: 0,
+        bootstrap: true,
+        timer_hz: APIC_HZ,
+        tsc_hz: TSC_HZ,
+        physical_bits: 40,
+        x2apic: true,
+        tsc_deadline: true,
+    };
+    let parts = BoardParts {
+        memory: Arc::new(layout.allocate(Some(&[0x90; 64 << 10]), 1).unwrap()),
+        layout,
+        clock: Arc::new(MachineClock::new(ClockMode::Icount { sleep: false })),
+        control,
+        trace: Arc::default(),
+        rtc_base: 0,
+        apics: vec![apic],
+        serial: [const { None }; 4],
+        serial_input: Arc::default(),
+        debug_console: None,
+        debug_exit_port: Some(0x501),
+    };
+    (parts, kick)
+}
+
+fn bench() -> Bench {
+    let (parts, kick) = parts();
+    let board = PcBoard::new(&parts).unwrap();
+    Bench { parts, board, kick }
+}
+
+impl Bench {
+    fn bus(&self) -> VcpuBus<'_> {
+        VcpuBus { board: &self.board, cpu: 0 }
+    }
+
+    fn outb(&self, port: u16, value: u8) {
+        self.bus().pio_write(port, 1, value.into());
+    }
+
+    fn config(&self, device: u32, function: u32, offset: u32) {
+        self.bus().pio_write(0xcf8, 4, 1 << 31 | device << 11 | function << 8 | offset);
+    }
+
+    /// The 8259As with vectors from 20h on and nothing masked.
+    fn set_up_pic(&self) {
+        for (port, value) in
+            [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0xa0, 0x11), (0xa1, 0x28)]
+        {
+            self.outb(port, value);
+        }
+        for (port, value) in [(0xa1, 2), (0xa1, 1), (0x21, 0), (0xa1, 0)] {
+            self.outb(port, value);
+        }
+    }
+}
+
+#[test]
+fn nobody_drives_the_bus_to_all_ones() {
+    let bench = bench();
+    assert_eq!(bench.bus().pio_read(0x1234, 1), 0xff);
+    assert_eq!(bench.bus().pio_read(0x1234, 2), 0xffff);
+    assert_eq!(bench.bus().pio_read(0xffff, 4), 0xffff_ffff);
+    let mut data = [0; 8];
+    bench.bus().mmio_read(0xa_0000, &mut data);
+    assert_eq!(data, [0xff; 8]);
+    bench.bus().mmio_write(0xd000_0000, &data);
+}
+
+#[test]
+fn wide_accesses_to_byte_ports_are_split() {
+    let bench = bench();
+    // CMOS byte 50h := ABh, by one OUT of a word to address and data port.
+    bench.bus().pio_write(0x70, 2, 0xab50);
+    assert_eq!(bench.bus().pio_read(0x71, 1), 0xab);
+    // 71h is the RTC's, 72h nobody's.
+    assert_eq!(bench.bus().pio_read(0x71, 2), 0xffab);
+}
+
+#[test]
+fn pci_functions_are_found_and_the_reset_port_lies_among_the_bus_ports() {
+    let bench = bench();
+    for (device, function, id) in [(0, 0, 0x1237_8086), (1, 0, 0x7000_8086), (1, 3, 0x7113_8086)] {
+        bench.config(device, function, 0);
+        assert_eq!(bench.bus().pio_read(0xcfc, 4), id);
+    }
+    assert_eq!(bench.board.control.take_request(), None);
+    bench.outb(0xcf9, 2);
+    bench.outb(0xcf9, 6);
+    assert_eq!(bench.board.control.take_request(), Some(Request::Reset));
+}
+
+#[test]
+fn power_management_answers_where_firmware_puts_it_and_switches_off() {
+    let bench = bench();
+    assert_eq!(bench.bus().pio_read(0x604, 2), 0xffff);
+    bench.board.set_up();
+    assert_eq!(bench.bus().pio_read(0x604, 2), 0);
+    bench.parts.clock.retire(1_000_000_000);
+    assert_eq!(bench.bus().pio_read(0x608, 4), 3_579_545, "the PM timer after a second");
+    bench.bus().pio_write(0x604, 2, 1 << 13);
+    assert_eq!(bench.board.control.take_request(), Some(Request::PowerOff));
+}
+
+#[test]
+fn debug_exit_ends_the_run_and_its_ports_must_be_free() {
+    let bench = bench();
+    bench.bus().pio_write(0x501, 1, 0x10);
+    assert_eq!(bench.board.control.take_request(), Some(Request::Exit(0x21)));
+    let (mut parts, _) = parts();
+    parts.debug_exit_port = Some(0x60);
+    let taken = PcBoard::new(&parts).err();
+    assert_eq!(taken, Some(ConfigError::PortsTaken { port: 0x60, last: 0x63, owner: "i8042" }));
+    parts.debug_exit_port = Some(0xfffe);
+    assert!(PcBoard::new(&parts).is_err());
+}
+
+#[test]
+fn a_timers_tick_goes_through_8259a_and_lint0_to_the_processor() {
+    let bench = bench();
+    let bus = bench.bus();
+    bench.set_up_pic();
+    bus.mmio_write(0xfee0_00f0, &0x1ff_u32.to_le_bytes());
+    bus.mmio_write(0xfee0_0350, &0x700_u32.to_le_bytes());
+    // Counter 0, mode 2, 1193 pulses: a millisecond.
+    for (port, value) in [(0x43, 0x34), (0x40, 0xa9), (0x40, 0x04)] {
+        bench.outb(port, value);
+    }
+    // Mode 2 sets OUT when it is chosen, which is an edge.
+    assert_eq!(bus.acknowledge_interrupt(), Some(0x20));
+    bench.outb(0x20, 0x20);
+    let due = bench.board.timers.refresh().unwrap();
+    let millisecond = VmTime::from_nanos(1_000_000);
+    assert!(due > VmTime::ZERO && due < VmTime::from_nanos(1_010_000), "{due}");
+    bench.parts.clock.set(millisecond);
+    assert!(!bus.interrupt_pending());
+    bench.parts.clock.set(due);
+    let attends = bench.kick.attends.load(Ordering::Relaxed);
+    bench.board.fire_due(due);
+    assert!(bus.interrupt_pending());
+    assert!(bench.kick.attends.load(Ordering::Relaxed) > attends);
+    assert_eq!(bus.acknowledge_interrupt(), Some(0x20));
+    assert!(!bus.interrupt_pending());
+    assert!(bench.board.timers.refresh().unwrap() > due);
+}
+
+/// Writes an entry of the I/O APIC's redirection table.
+fn redirect(bus: &VcpuBus<'_>, pin: u32, low: u32) {
+    bus.mmio_write(0xfec0_0000, &(0x10 + pin * 2).to_le_bytes());
+    bus.mmio_write(0xfec0_0010, &low.to_le_bytes());
+}
+
+#[test]
+fn a_level_comes_again_after_its_end_while_it_lasts() {
+    let bench = bench();
+    let bus = bench.bus();
+    assert_eq!(bus.msr_write(0x1b, 0xfee0_0d00), Some(Ok(())), "x2APIC mode");
+    assert_eq!(bus.msr_write(0x80f, 0x1ff), Some(Ok(())));
+    redirect(&bus, 16, 0x8041);
+    let line = bench.board.router.line(16, 0);
+    line.set(true);
+    assert_eq!(bus.acknowledge_interrupt(), Some(0x41));
+    assert!(!bus.interrupt_pending());
+    assert_eq!(bus.msr_write(0x80b, 0), Some(Ok(())));
+    assert!(bus.interrupt_pending());
+    line.set(false);
+    assert_eq!(bus.acknowledge_interrupt(), Some(0x41));
+    bus.msr_write(0x80b, 0);
+    assert!(!bus.interrupt_pending());
+    assert_eq!(bus.acknowledge_interrupt(), None);
+}
+
+#[test]
+fn an_edge_at_an_edge_triggered_pin_is_one_interrupt_and_tpr_holds_it_back() {
+    let bench = bench();
+    let bus = bench.bus();
+    bus.mmio_write(0xfee0_00f0, &0x1ff_u32.to_le_bytes());
+    redirect(&bus, 20, 0x0041);
+    bus.set_cr8(4);
+    bench.board.router.line(20, 0).edge();
+    assert!(!bus.interrupt_pending());
+    assert_eq!(bus.cr8(), 4);
+    bus.set_cr8(3);
+    assert_eq!(bus.acknowledge_interrupt(), Some(0x41));
+    let mut isr = [0; 4];
+    bus.mmio_read(0xfee0_0120, &mut isr);
+    assert_eq!(u32::from_le_bytes(isr), 1 << 1);
+}
+
+#[test]
+fn the_apic_timer_has_its_deadline_in_the_table() {
+    let bench = bench();
+    let bus = bench.bus();
+    bus.msr_write(0x1b, 0xfee0_0d00);
+    for (msr, value) in [(0x80f, 0x1ff), (0x832, 0x30), (0x83e, 0xb), (0x838, 5000)] {
+        assert_eq!(bus.msr_write(msr, value), Some(Ok(())), "{msr:x}");
+    }
+    let due = VmTime::from_nanos(5000);
+    assert_eq!(bench.board.timers.refresh(), Some(due));
+    bench.parts.clock.set(due);
+    bench.board.fire_due(due);
+    assert_eq!(bus.acknowledge_interrupt(), Some(0x30));
+    assert_eq!(bench.board.timers.refresh(), None);
+    // TSC deadline.
+    bus.msr_write(0x832, 2 << 17 | 0x31);
+    bus.msr_write(0x6e0, 7000);
+    assert_eq!(bench.board.timers.refresh(), Some(VmTime::from_nanos(7000)));
+}
+
+#[test]
+fn msrs_of_others_are_not_the_platforms() {
+    let bench = bench();
+    assert_eq!(bench.bus().msr_read(0x10), None);
+    assert_eq!(bench.bus().msr_write(0xc000_0080, 0), None);
+    assert_eq!(bench.bus().msr_read(0x802), Some(Err(MsrFault)), "xAPIC mode");
+    assert_eq!(bench.bus().msr_read(0x1b), Some(Ok(0xfee0_0900)));
+}
+
+#[test]
+fn init_and_startup_messages_reach_the_processor_in_this_order() {
+    let bench = bench();
+    let bus = bench.bus();
+    // INIT, then start-up with page 9Ah, to itself by its ID.
+    for icr in [0x0000_4500_u32, 0x0000_469a] {
+        bus.mmio_write(0xfee0_0300, &icr.to_le_bytes());
+    }
+    assert_eq!(bus.take_reset(), Some(ResetKind::Init));
+    assert_eq!(bus.take_reset(), Some(ResetKind::Sipi(0x9a)));
+    assert_eq!(bus.take_reset(), None);
+    // NMI.
+    bus.mmio_write(0xfee0_0300, &0x0000_4400_u32.to_le_bytes());
+    assert!(bus.take_nmi() && !bus.take_nmi());
+}
+
+#[test]
+fn ferr_is_irq_13() {
+    let bench = bench();
+    let bus = bench.bus();
+    bench.set_up_pic();
+    bus.mmio_write(0xfee0_00f0, &0x1ff_u32.to_le_bytes());
+    bus.mmio_write(0xfee0_0350, &0x700_u32.to_le_bytes());
+    bus.set_ferr(true);
+    assert_eq!(bus.acknowledge_interrupt(), Some(0x2d));
+    bench.outb(0xf0, 0);
+}
+
+#[test]
+fn port_92h_and_the_8042_open_the_a20_gate() {
+    let bench = bench();
+    let memory = &bench.parts.memory;
+    assert!(memory.a20());
+    bench.outb(0x92, 2);
+    // The 8042's output port: A20 off, no reset.
+    bench.outb(0x64, 0xd1);
+    bench.outb(0x60, 0xdd);
+    assert!(memory.a20(), "port 92h still wants it");
+    bench.outb(0x92, 0);
+    assert!(!memory.a20());
+    bench.board.reset();
+    assert!(memory.a20());
+}
+
+#[test]
+fn the_host_bridge_turns_the_bios_area_into_ram() {
+    let bench = bench();
+    let lookup = || bench.parts.memory.lookup(GuestPhysAddr(0xf_0000));
+    assert_eq!(lookup(), Backing::Rom(4 << 20));
+    bench.config(0, 0, 0x58);
+    bench.bus().pio_write(0xcfd, 1, 0x30);
+    assert_eq!(lookup(), Backing::Ram(0xf_0000));
+    bench.board.reset();
+    assert_eq!(lookup(), Backing::Rom(4 << 20));
+}
+
+#[test]
+fn reset_silences_timers_and_lines() {
+    let bench = bench();
+    bench.set_up_pic();
+    bench.outb(0x43, 0x34);
+    bench.outb(0x40, 0);
+    bench.outb(0x40, 0);
+    assert!(bench.board.timers.refresh().is_some());
+    bench.board.reset();
+    assert_eq!(bench.board.timers.refresh(), None);
+    assert_eq!(bench.board.pio_read(0x21, AccessWidth::Byte), 0);
+}
