@@ -196,6 +196,15 @@ impl RamView {
         }
     }
 
+    /// Copies bytes within the arena, which may overlap; what lies outside it is left out.
+    pub fn copy_within(&self, from: usize, to: usize, len: usize) {
+        let len = self.arena.len.saturating_sub(from.max(to)).min(len);
+        if len > 0 {
+            // SAFETY: both ranges were cut to what the arena holds after `from` and `to`.
+            unsafe { std::ptr::copy(self.base.add(from), self.base.add(to), len) }
+        }
+    }
+
     /// Sets bytes of the arena; what lies outside it is left out.
     pub fn fill(&self, offset: usize, len: usize, value: u8) {
         let inside = self.arena.len.saturating_sub(offset).min(len);
@@ -235,6 +244,21 @@ mod tests {
         ram.write_slice(8190, &[1, 2, 3]);
         assert_eq!(ram.load::<u8>(8191 - 15), 0);
         ram.fill(9000, 10, 1);
+    }
+
+    #[test]
+    fn copies_within_the_arena_may_overlap_and_end_with_it() {
+        let ram = view();
+        ram.write_slice(0, &[1, 2, 3, 4]);
+        ram.copy_within(0, 2, 4);
+        let mut buf = [0; 6];
+        ram.read_slice(0, &mut buf);
+        assert_eq!(buf, [1, 2, 1, 2, 3, 4]);
+        ram.copy_within(0, 8190, 100);
+        ram.read_slice(8190, &mut buf[..2]);
+        assert_eq!(buf[..2], [1, 2]);
+        ram.copy_within(9000, 0, 1);
+        ram.copy_within(0, usize::MAX, 1);
     }
 
     #[test]

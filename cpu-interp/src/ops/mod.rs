@@ -2,6 +2,8 @@
 //! knows one takes it.
 
 pub mod alu;
+pub mod atomic;
+pub mod bcd;
 pub mod bits;
 pub mod branch;
 pub mod control;
@@ -10,11 +12,14 @@ pub mod mmx;
 pub mod mov;
 pub mod muldiv;
 pub mod shift;
+pub mod sse_4;
 pub mod sse_float;
 pub mod sse_form;
 pub mod sse_int;
 pub mod sse_moves;
+pub mod sse_strings;
 pub mod stack;
+pub mod string;
 
 use iced_x86::Instruction;
 
@@ -31,12 +36,17 @@ const GROUPS: &[Select] = &[
     shift::select,
     bits::select,
     muldiv::select,
+    string::select,
+    atomic::select,
     sse_moves::select,
     sse_int::select,
     crate::system::select,
     sse_float::select,
+    sse_4::select,
+    sse_strings::select,
     mmx::select,
     fxsave::select,
+    bcd::select,
 ];
 
 /// The operation of an instruction, if it is implemented.

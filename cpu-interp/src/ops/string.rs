@@ -1,0 +1,279 @@
+//! MOVS, STOS, LODS, SCAS, CMPS, with and without REP.
+//!
+//! Elements go one at a time, each complete before the next, so that a fault leaves the registers
+//! showing how far it got (Intel SDM vol. 2, REP). Forward REP MOVS and REP STOS between plain RAM
+//! go page by page. After so many elements the instruction is begun again, and interrupts are
+//! looked at.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+use trivium_cpu::bits::rflags;
+
+use crate::cpu::Cpu;
+use crate::decode::{Context, Selection};
+use crate::flags::Kind;
+use crate::mem::address_mask;
+use crate::op::{Op, Stop, StopReason};
+use crate::tlb::Tlb;
+
+const RAX: u8 = 0;
+const RCX: u8 = 1;
+const RSI: u8 = 6;
+const RDI: u8 = 7;
+const ES: u8 = trivium_cpu::state::ES as u8;
+
+/// Elements between two looks at interrupts.
+const ELEMENTS: u32 = 4096;
+
+/// For [`Op::aux`]: what one element does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum What {
+    Movs,
+    Stos,
+    Lods,
+    Scas,
+    Cmps,
+}
+
+impl What {
+    fn of(op: &Op) -> Self {
+        match op.aux {
+            0 => Self::Movs,
+            1 => Self::Stos,
+            2 => Self::Lods,
+            3 => Self::Scas,
+            _ => Self::Cmps,
+        }
+    }
+
+    fn reads_source(self) -> bool {
+        matches!(self, Self::Movs | Self::Lods | Self::Cmps)
+    }
+
+    fn has_destination(self) -> bool {
+        self != Self::Lods
+    }
+
+    fn compares(self) -> bool {
+        matches!(self, Self::Scas | Self::Cmps)
+    }
+}
+
+impl Cpu {
+    /// How far an index register moves an element on: the size, or less than nothing if DF is set.
+    pub(crate) fn string_step(&self, size: u8) -> u64 {
+        let size = u64::from(size);
+        if self.system_flags & rflags::DF != 0 { size.wrapping_neg() } else { size }
+    }
+}
+
+/// One element: everything that can fault comes first.
+fn element(cpu: &mut Cpu, op: &Op, what: What) -> Result<(), Stop> {
+    let mask = address_mask(op.asize);
+    let (si, di) = (cpu.regs[usize::from(RSI)] & mask, cpu.regs[usize::from(RDI)] & mask);
+    match what {
+        What::Movs => {
+            let value = cpu.load_sized(op.seg, si, op.size)?;
+            cpu.store_sized(ES, di, op.size, value)?;
+        }
+        What::Stos => {
+            let value = cpu.reg(RAX, 0, op.size);
+            cpu.store_sized(ES, di, op.size, value)?;
+        }
+        What::Lods => {
+            let value = cpu.load_sized(op.seg, si, op.size)?;
+            cpu.set_reg(RAX, 0, op.size, value);
+        }
+        What::Scas => {
+            let b = cpu.load_sized(ES, di, op.size)?;
+            let a = cpu.reg(RAX, 0, op.size);
+            compare(cpu, a, b, op.size);
+        }
+        What::Cmps => {
+            let a = cpu.load_sized(op.seg, si, op.size)?;
+            let b = cpu.load_sized(ES, di, op.size)?;
+            compare(cpu, a, b, op.size);
+        }
+    }
+    advance(cpu, op, what, 1);
+    Ok(())
+}
+
+fn compare(cpu: &mut Cpu, a: u64, b: u64, size: u8) {
+    let result = a.wrapping_sub(b) & address_mask(size);
+    cpu.flags.set(Kind::Sub, size * 8 - 1, a, b, result);
+}
+
+/// Moves the index registers on by `count` elements.
+fn advance(cpu: &mut Cpu, op: &Op, what: What, count: u64) {
+    let step = cpu.string_step(op.size).wrapping_mul(count);
+    for (used, reg) in [(what.reads_source(), RSI), (what.has_destination(), RDI)] {
+        if used {
+            let index = cpu.reg(reg, 0, op.asize).wrapping_add(step) & address_mask(op.asize);
+            cpu.set_reg(reg, 0, op.asize, index);
+        }
+    }
+}
+
+fn once(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    element(cpu, op, What::of(op))
+}
+
+fn repeated(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    let what = What::of(op);
+    let mut done = 0;
+    loop {
+        let left = cpu.reg(RCX, 0, op.asize);
+        if left == 0 {
+            return Ok(());
+        }
+        if done >= ELEMENTS || cpu.leave {
+            return again(cpu);
+        }
+        let moved = run_of_elements(cpu, op, what, left);
+        let count = match moved {
+            0 => {
+                element(cpu, op, what)?;
+                1
+            }
+            count => count,
+        };
+        done = done.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        cpu.set_reg(RCX, 0, op.asize, left - count);
+        if what.compares() && cpu.flags.zf() != (op.prefixes & Op::REP != 0) {
+            return Ok(());
+        }
+    }
+}
+
+/// The instruction is to be begun again, after a look at what others want.
+fn again(cpu: &mut Cpu) -> Result<(), Stop> {
+    cpu.stop = StopReason::Again;
+    Err(Stop)
+}
+
+/// Does as many elements at once as lie in plain RAM within a page, forward; gives how many.
+fn run_of_elements(cpu: &mut Cpu, op: &Op, what: What, left: u64) -> u64 {
+    if cpu.system_flags & rflags::DF != 0 {
+        return 0;
+    }
+    let size = u64::from(op.size);
+    match what {
+        What::Stos => {
+            let Some((to, room)) = plain(cpu, ES, RDI, op, true) else { return 0 };
+            let count = left.min(room / size);
+            fill(cpu, to, count, op.size);
+            advance(cpu, op, what, count);
+            count
+        }
+        What::Movs => {
+            let Some((to, to_room)) = plain(cpu, ES, RDI, op, true) else { return 0 };
+            let Some((from, from_room)) = plain(cpu, op.seg, RSI, op, false) else { return 0 };
+            let mut count = left.min(to_room.min(from_room) / size);
+            if to > from && ((to - from) as u64) < count * size {
+                // Elements to come are read after they were written: no more at once than lie
+                // between the two, which then repeat.
+                count = (to - from) as u64 / size;
+            }
+            cpu.ram.copy_within(from, to, (count * size) as usize);
+            advance(cpu, op, what, count);
+            count
+        }
+        _ => 0,
+    }
+}
+
+/// Where an index register points in the arena, and how many bytes from there the access may go:
+/// to the end of the page, the segment and the address size. Only what the TLB has.
+fn plain(cpu: &mut Cpu, seg: u8, reg: u8, op: &Op, write: bool) -> Option<(usize, u64)> {
+    let offset = cpu.reg(reg, 0, op.asize);
+    let size = u64::from(op.size);
+    let linear = match fast_linear(cpu, seg, offset, op.asize) {
+        Some(linear) => linear,
+        None => return None,
+    };
+    let room = 4096 - (linear & 0xfff);
+    let room = room.min((address_mask(op.asize) - offset).saturating_add(1));
+    if room < size {
+        return None;
+    }
+    let entries = if write { &cpu.tlb.write } else { &cpu.tlb.read };
+    let entry = entries[Tlb::index(linear)];
+    let tagged = entry.tag == linear & !0xfff;
+    tagged.then(|| (linear.wrapping_add(entry.addend) as usize, room))
+}
+
+/// The linear address of an offset where segmentation has nothing to check: 64-bit code and flat
+/// segments.
+fn fast_linear(cpu: &Cpu, seg: u8, offset: u64, asize: u8) -> Option<u64> {
+    use crate::cpu::{Mode, SEG_BASE};
+    if cpu.mode.has(Mode::LONG) {
+        return Some(offset.wrapping_add(cpu.regs[usize::from(SEG_BASE + seg)]));
+    }
+    (cpu.mode.has(Mode::FLAT) && seg < 4 && asize == 4).then_some(offset)
+}
+
+/// Stores `count` elements of RAX at an arena offset.
+fn fill(cpu: &mut Cpu, to: usize, count: u64, size: u8) {
+    let value = cpu.reg(RAX, 0, size);
+    let pattern = match size {
+        1 => value.wrapping_mul(0x0101_0101_0101_0101),
+        2 => value.wrapping_mul(0x0001_0001_0001_0001),
+        4 => value | value << 32,
+        _ => value,
+    };
+    let bytes = (count * u64::from(size)) as usize;
+    let low = pattern as u8;
+    if pattern == u64::from(low).wrapping_mul(0x0101_0101_0101_0101) {
+        cpu.ram.fill(to, bytes, low);
+        return;
+    }
+    for at in (0..bytes / 8).map(|n| to + 8 * n) {
+        cpu.ram.store(at, pattern);
+    }
+    for at in (bytes & !7..bytes).step_by(usize::from(size)) {
+        cpu.ram.write_slice(to + at, &pattern.to_le_bytes()[..usize::from(size)]);
+    }
+}
+
+/// The address size that a string operand says, in bytes.
+fn address_size(i: &Instruction) -> u8 {
+    use OpKind::*;
+    for n in 0..i.op_count() {
+        match i.op_kind(n) {
+            MemorySegSI | MemorySegDI | MemoryESDI => return 2,
+            MemorySegESI | MemorySegEDI | MemoryESEDI => return 4,
+            MemorySegRSI | MemorySegRDI | MemoryESRDI => return 8,
+            _ => {}
+        }
+    }
+    0
+}
+
+fn what(i: &Instruction) -> Option<What> {
+    use Mnemonic as M;
+    Some(match i.mnemonic() {
+        M::Movsb | M::Movsw | M::Movsd | M::Movsq => What::Movs,
+        M::Stosb | M::Stosw | M::Stosd | M::Stosq => What::Stos,
+        M::Lodsb | M::Lodsw | M::Lodsd | M::Lodsq => What::Lods,
+        M::Scasb | M::Scasw | M::Scasd | M::Scasq => What::Scas,
+        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => What::Cmps,
+        _ => return None,
+    })
+}
+
+/// Chooses handlers for the instructions of this group.
+#[must_use]
+pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
+    let what = what(i)?;
+    // MOVSD and CMPSD are also the names of SSE2 instructions.
+    if !i.is_string_instruction() {
+        return None;
+    }
+    let mut op = context.op(i);
+    op.aux = what as u8;
+    op.asize = address_size(i);
+    op.size = i.memory_size().size() as u8;
+    let repeats = op.prefixes & (Op::REP | Op::REPNE) != 0;
+    Some(Selection::general(op, if repeats { repeated } else { once }))
+}
