@@ -59,6 +59,9 @@ impl VmTime {
 
 /// `a * b / c` without overflow, saturated to 64 bits.
 fn mul_div(a: u64, b: u64, c: u64) -> u64 {
+    if b == c {
+        return a; // Clocks of 1 GHz: no division.
+    }
     u64::try_from(u128::from(a) * u128::from(b) / u128::from(c)).unwrap_or(u64::MAX)
 }
 

@@ -146,9 +146,14 @@ impl Control {
         }
     }
 
-    /// The run is to end; of several reasons the first counts.
+    /// The run is to end; of several reasons the first counts, but for the user's.
     pub(crate) fn request(&self, request: Request) {
-        lock(&self.request).get_or_insert(request);
+        {
+            let mut first = lock(&self.request);
+            if first.is_none() || request == Request::Stop {
+                *first = Some(request);
+            }
+        }
         self.requested.store(true, Ordering::Release);
         for processor in &self.processors {
             processor.kick();
@@ -264,6 +269,9 @@ pub(crate) mod tests {
         assert_eq!(control.take_request(), Some(Request::PowerOff));
         assert!(!control.is_requested());
         assert_eq!(control.take_request(), None);
+        control.request(Request::Reset);
+        control.request(Request::Stop);
+        assert_eq!(control.take_request(), Some(Request::Stop), "what the user says is not lost");
     }
 
     #[test]

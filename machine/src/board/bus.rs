@@ -71,6 +71,17 @@ impl PcBoard {
         self.ports.device(port).or_else(|| self.pm_window.slot_of(port))
     }
 
+    /// The device that answers an access. None but one of the later ports' may: the access is then
+    /// split.
+    fn pio_slot(&self, port: u16, width: AccessWidth) -> BusResult<usize> {
+        let Some(slot) = self.port_slot(port) else {
+            let mut rest = (1..width.bytes()).map(|byte| port.wrapping_add(byte));
+            let split = rest.any(|port| self.port_slot(port).is_some());
+            return Err(if split { BusError::Width } else { BusError::NoRegister });
+        };
+        Ok(slot)
+    }
+
     /// Reads ports as a bus cycle of this width does.
     pub(crate) fn pio_read(&self, port: u16, width: AccessWidth) -> u32 {
         let value = match self.try_pio_read(port, width) {
@@ -93,7 +104,7 @@ impl PcBoard {
     }
 
     fn try_pio_read(&self, port: u16, width: AccessWidth) -> BusResult<u32> {
-        let slot = self.port_slot(port).ok_or(BusError::NoRegister)?;
+        let slot = self.pio_slot(port, width)?;
         let read = |device: &mut dyn Device| match device.pio() {
             Some(ports) => ports.read(port, width),
             None => Err(BusError::NoRegister),
@@ -119,7 +130,7 @@ impl PcBoard {
     }
 
     fn try_pio_write(&self, port: u16, width: AccessWidth, value: u32) -> BusResult<()> {
-        let slot = self.port_slot(port).ok_or(BusError::NoRegister)?;
+        let slot = self.pio_slot(port, width)?;
         let write = |device: &mut dyn Device| match device.pio() {
             Some(ports) => ports.write(port, width, value),
             None => Err(BusError::NoRegister),

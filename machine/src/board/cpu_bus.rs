@@ -179,6 +179,10 @@ impl CpuBus for VcpuBus<'_> {
 
     fn acknowledge_interrupt(&self) -> Option<u8> {
         let vector = self.acknowledge();
+        if self.interrupt_pending() {
+            // Another waits that may interrupt this one's handler.
+            self.board.control.attend(self.cpu);
+        }
         if self.board.trace.wants(TraceCategories::INT) {
             let now = self.board.clock.now();
             self.trace(format_args!("int: {now} cpu {} takes {vector:02x?}", self.cpu));

@@ -102,6 +102,9 @@ fn wide_accesses_to_byte_ports_are_split() {
     assert_eq!(bench.bus().pio_read(0x71, 1), 0xab);
     // 71h is the RTC's, 72h nobody's.
     assert_eq!(bench.bus().pio_read(0x71, 2), 0xffab);
+    // 6Eh and 6Fh are nobody's, 70h cannot be read.
+    assert_eq!(bench.bus().pio_read(0x6e, 4), 0xabff_ffff);
+    assert_eq!(bench.bus().pio_read(0x91, 2), 0x00ff, "92h is port 92h");
 }
 
 #[test]
