@@ -104,11 +104,13 @@ fn with_immediate(i: &Instruction, context: &Context) -> Option<Selection> {
     Some(select(i, context))
 }
 
-/// Conversions. CVTPI2PD from memory has nothing to do with MMX. Intel SDM vol. 2A, CVTPI2PD.
+/// Conversions. From memory they have nothing to do with MMX; for CVTPI2PS that is what AMD's
+/// processors do, while Intel's manual says it of CVTPI2PD alone.
 fn conversions(i: &Instruction, context: &Context) -> Option<Selection> {
     use Mnemonic as M;
     let from_memory = i.op_kind(1) == OpKind::Memory;
     let select = match i.mnemonic() {
+        M::Cvtpi2ps if from_memory => plain::<Double, Xmm, Xmm, Float<fp::CvtPi2Ps>>,
         M::Cvtpi2ps => plain::<Double, Xmm, Mm, Float<fp::CvtPi2Ps>>,
         M::Cvtps2pi => plain::<Double, Mm, Xmm, Float<fp::CvtPs2Pi>>,
         M::Cvttps2pi => plain::<Double, Mm, Xmm, Float<fp::CvttPs2Pi>>,

@@ -11,6 +11,7 @@ pub mod fxsave;
 pub mod mmx;
 pub mod mov;
 pub mod muldiv;
+pub mod random;
 pub mod shift;
 pub mod sse_4;
 pub mod sse_float;
@@ -18,6 +19,8 @@ pub mod sse_form;
 pub mod sse_int;
 pub mod sse_moves;
 pub mod sse_strings;
+#[cfg(test)]
+mod sse_tests;
 pub mod stack;
 pub mod string;
 
@@ -47,6 +50,7 @@ const GROUPS: &[Select] = &[
     mmx::select,
     fxsave::select,
     bcd::select,
+    random::select,
 ];
 
 /// The operation of an instruction, if it is implemented.

@@ -326,11 +326,12 @@ fn whole<P: Part, D: Place, S: Place, C: Compute>(cpu: &mut Cpu, op: &Op) -> Res
     ready::<D, S>(cpu)?;
     let src = if op.has_mem() { load::<P>(cpu, op)? } else { S::get(cpu, op.src) };
     let result = C::full(Mxcsr(cpu.vector.mxcsr), op, D::get(cpu, op.dst), src);
-    if C::FLOAT {
-        raise_float(cpu, result.flags)?;
-    }
+    // Even if #XM follows: the x87 unit has been turned over by then.
     if D::MMX || S::MMX {
         enter_mmx(cpu);
+    }
+    if C::FLOAT {
+        raise_float(cpu, result.flags)?;
     }
     D::put(cpu, op.dst, result.value);
     Ok(())
