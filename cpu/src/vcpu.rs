@@ -135,6 +135,10 @@ pub trait CpuBus: Sync {
     /// The time-stamp counter of virtual time, without the guest's offset.
     fn tsc(&self) -> u64;
 
+    /// A random number, for RDRAND and RDSEED: the host's entropy, or under deterministic clocks
+    /// one that a second run gets too.
+    fn random(&self) -> u64;
+
     /// Whether an external interrupt waits that priority and masking let through.
     fn interrupt_pending(&self) -> bool;
 

@@ -66,12 +66,36 @@ impl MachineClock {
         }
     }
 
+    /// A random number: the host's, or under icount one that depends on the moment alone, so that a
+    /// second run gets it too.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        match self {
+            Self::Real(_) => {
+                let mut bytes = [0; 8];
+                // Eight bytes come whole, once the host has booted (getrandom(2)).
+                let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+                u64::from_le_bytes(bytes)
+            }
+            Self::Icount(clock) => scramble(clock.now().as_nanos()),
+        }
+    }
+
     /// The time-stamp counter of virtual time.
     #[inline]
     #[must_use]
     pub fn tsc(&self) -> u64 {
         self.now().as_nanos()
     }
+}
+
+/// A number in which every bit of `n` shows everywhere: the output function of SplitMix64 (Steele,
+/// Lea and Flood, 2014).
+fn scramble(n: u64) -> u64 {
+    let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
 impl Clock for MachineClock {

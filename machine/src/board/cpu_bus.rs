@@ -101,6 +101,10 @@ impl VcpuBus<'_> {
 }
 
 impl CpuBus for VcpuBus<'_> {
+    fn random(&self) -> u64 {
+        self.board.clock.random()
+    }
+
     #[inline]
     fn retire(&self, instructions: u64) {
         self.board.clock.retire(instructions);
