@@ -1,5 +1,5 @@
 //! Boots a kernel or a ROM with COM1 on standard output, for work on the machine itself:
-//! `boot [--kernel K --initrd I --append LINE | --bios ROM | --demo] [--memory MIB] [--cpu MODEL]
+//! `boot [--kernel K --initrd I --append LINE | --bios ROM | --rom NAME | --demo] [--memory MIB] [--cpu MODEL]
 //! [--icount] [--seconds N] [--trace FILE] [--hash]`.
 
 use std::io::Write;
@@ -19,6 +19,14 @@ impl SerialBackend for Stdout {
         let _ = out.write_all(&[byte]);
         let _ = out.flush();
     }
+}
+
+/// An image of our own, by its name.
+fn rom(name: &str) -> Result<Vec<u8>, String> {
+    let loops = trivium_test_roms::LOOPS.iter().copied();
+    let micro = trivium_test_roms::MICRO.iter().map(|&(name, image, _)| (name, image));
+    let mut roms = loops.chain(micro);
+    roms.find(|rom| rom.0 == name).map(|rom| rom.1.to_vec()).ok_or(format!("no ROM {name}"))
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     "--kernel" => kernel.image = std::fs::read(value)?,
                     "--initrd" => kernel.initrd = Some(std::fs::read(value)?),
                     "--append" => kernel.command_line = value,
+                    "--rom" => config.firmware = Some(rom(&value)?),
                     "--bios" => config.firmware = Some(std::fs::read(value)?),
                     "--memory" => config.memory_size = value.parse::<u64>()? << 20,
                     "--cpu" => config.model = CpuModel::parse(&value)?,
