@@ -51,22 +51,22 @@ fn xadd_mem<A: Addressing, T: Int>(
 
 /// What CMPXCHG does to flags and RAX once it has found `a` at its destination.
 #[inline(always)]
-fn compared<T: Int>(cpu: &mut Cpu, a: u64) -> bool {
+fn compared<T: Int>(cpu: &mut Cpu, a: u64) {
     let expected = T::get(cpu, RAX, 0);
     let result = expected.wrapping_sub(a) & T::MASK;
     cpu.flags.set(Kind::Sub, T::SIGN, expected, a, result);
     if result != 0 {
         T::set(cpu, RAX, 0, a);
     }
-    result == 0
 }
 
 fn cmpxchg_reg<T: Int>(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
     let a = T::get(cpu, op.dst, op.dst_shift);
     let new = T::get(cpu, op.src, op.src_shift);
-    if compared::<T>(cpu, a) {
-        T::set(cpu, op.dst, op.dst_shift, new);
-    }
+    // The destination is written in any case, which zero-extends 32 bits. Intel SDM vol. 2, CMPXCHG.
+    let equal = T::get(cpu, RAX, 0) == a;
+    compared::<T>(cpu, a);
+    T::set(cpu, op.dst, op.dst_shift, if equal { new } else { a });
     next!(cpu, rest, block, links)
 }
 

@@ -1,16 +1,14 @@
-//! DAA, DAS, AAA, AAS, AAM, AAD, XLAT, SALC, and ADCX, ADOX.
+//! DAA, DAS, AAA, AAS, AAM, AAD.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
-use trivium_cpu::bits::rflags::{AF, CF, OF};
+use iced_x86::{Instruction, Mnemonic};
+use trivium_cpu::bits::rflags::{AF, CF};
 use trivium_cpu::{Exception, Vector};
 
-use crate::cpu::{Cpu, mask_of};
+use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
-use crate::mem::address_mask;
 use crate::op::{Op, Stop};
 
 const RAX: u8 = 0;
-const RBX: u8 = 3;
 
 fn al(cpu: &Cpu) -> u64 {
     cpu.reg(RAX, 0, 1)
@@ -74,56 +72,18 @@ fn aad(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
-fn xlat(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    let offset = cpu.regs[usize::from(RBX)].wrapping_add(al(cpu)) & address_mask(op.asize);
-    let value = cpu.load_sized(op.seg, offset, 1)?;
-    cpu.set_reg(RAX, 0, 1, value);
-    Ok(())
-}
-
-fn salc(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
-    let value = if cpu.flags.cf() { 0xff } else { 0 };
-    cpu.set_reg(RAX, 0, 1, value);
-    Ok(())
-}
-
-/// ADCX and ADOX: an addition with CF or OF as its only carry.
-fn add_with<const FLAG: u64>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    let b = match op.has_mem() {
-        true => cpu.load_sized(op.seg, cpu.offset(op), op.size)?,
-        false => cpu.reg(op.src, 0, op.size),
-    };
-    let carry = u128::from(cpu.flags.get() & FLAG != 0);
-    let sum = u128::from(cpu.reg(op.dst, 0, op.size)) + u128::from(b) + carry;
-    let bits = u32::from(op.size) * 8;
-    cpu.set_reg(op.dst, 0, op.size, sum as u64 & mask_of(bits));
-    cpu.flags.set_some(FLAG, if sum >> bits != 0 { FLAG } else { 0 });
-    Ok(())
-}
-
 /// Chooses handlers for the instructions of this group.
 #[must_use]
 pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     use Mnemonic as M;
-    let op = context.op(i);
-    Some(match i.mnemonic() {
-        M::Daa => Selection::general(op, decimal::<false>),
-        M::Das => Selection::general(op, decimal::<true>),
-        M::Aaa => Selection::general(op, ascii::<false>),
-        M::Aas => Selection::general(op, ascii::<true>),
-        M::Aam => Selection::general(op, aam),
-        M::Aad => Selection::general(op, aad),
-        M::Salc => Selection::general(op, salc),
-        M::Adcx => Selection::general(op, add_with::<CF>),
-        M::Adox => Selection::general(op, add_with::<OF>),
-        M::Xlatb => {
-            let mut op = op;
-            op.asize = match i.op0_kind() {
-                OpKind::Memory => i.memory_base().size() as u8,
-                _ => op.asize,
-            };
-            Selection::general(op, xlat)
-        }
+    let function = match i.mnemonic() {
+        M::Daa => decimal::<false>,
+        M::Das => decimal::<true>,
+        M::Aaa => ascii::<false>,
+        M::Aas => ascii::<true>,
+        M::Aam => aam,
+        M::Aad => aad,
         _ => return None,
-    })
+    };
+    Some(Selection::general(context.op(i), function))
 }

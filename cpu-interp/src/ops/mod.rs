@@ -8,6 +8,7 @@ pub mod bits;
 pub mod branch;
 pub mod control;
 pub mod fxsave;
+pub mod misc;
 pub mod mmx;
 pub mod mov;
 pub mod muldiv;
@@ -23,6 +24,7 @@ pub mod sse_strings;
 mod sse_tests;
 pub mod stack;
 pub mod string;
+pub mod x87;
 
 use iced_x86::Instruction;
 
@@ -49,7 +51,9 @@ const GROUPS: &[Select] = &[
     sse_strings::select,
     mmx::select,
     fxsave::select,
+    x87::select,
     bcd::select,
+    misc::select,
     random::select,
 ];
 

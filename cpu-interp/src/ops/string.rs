@@ -1,14 +1,14 @@
 //! MOVS, STOS, LODS, SCAS, CMPS, with and without REP.
 //!
 //! Elements go one at a time, each complete before the next, so that a fault leaves the registers
-//! showing how far it got (Intel SDM vol. 2, REP). Forward REP MOVS and REP STOS between plain RAM
-//! go page by page. After so many elements the instruction is begun again, and interrupts are
-//! looked at.
+//! showing how far it got (Intel SDM vol. 2, REP). Forward ones in plain RAM go page by page. After
+//! so many elements the instruction is begun again, and interrupts are looked at.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use trivium_cpu::bits::rflags;
+use trivium_cpu::state::SegmentAttributes;
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Mode, SEG_BASE};
 use crate::decode::{Context, Selection};
 use crate::flags::Kind;
 use crate::mem::address_mask;
@@ -22,7 +22,7 @@ const RDI: u8 = 7;
 const ES: u8 = trivium_cpu::state::ES as u8;
 
 /// Elements between two looks at interrupts.
-const ELEMENTS: u32 = 4096;
+const ELEMENTS: u64 = 4096;
 
 /// For [`Op::aux`]: what one element does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,24 +121,35 @@ fn once(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 
 fn repeated(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let what = What::of(op);
+    let flags = cpu.flags;
+    let result = repeat(cpu, op, what);
+    if result.is_err() && cpu.stop == StopReason::Exception && what.compares() {
+        // A fault in the middle shows the flags as they were before. Intel SDM vol. 2, REP.
+        cpu.flags = flags;
+    }
+    result
+}
+
+fn repeat(cpu: &mut Cpu, op: &Op, what: What) -> Result<(), Stop> {
+    let stepping = cpu.system_flags & rflags::TF != 0;
     let mut done = 0;
     loop {
         let left = cpu.reg(RCX, 0, op.asize);
         if left == 0 {
             return Ok(());
         }
+        if stepping && done > 0 {
+            return stepped(cpu);
+        }
         if done >= ELEMENTS || cpu.leave {
             return again(cpu);
         }
-        let moved = run_of_elements(cpu, op, what, left);
-        let count = match moved {
-            0 => {
-                element(cpu, op, what)?;
-                1
-            }
-            count => count,
+        let count = match iterations(cpu, op, what, if stepping { 1 } else { left }) {
+            // What devices gave is counted from where the instruction was begun.
+            Err(Stop) if done > 0 && cpu.stop == StopReason::MmioRead => return again(cpu),
+            result => result?,
         };
-        done = done.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        done += count;
         cpu.set_reg(RCX, 0, op.asize, left - count);
         if what.compares() && cpu.flags.zf() != (op.prefixes & Op::REP != 0) {
             return Ok(());
@@ -152,23 +163,39 @@ fn again(cpu: &mut Cpu) -> Result<(), Stop> {
     Err(Stop)
 }
 
-/// Does as many elements at once as lie in plain RAM within a page, forward; gives how many.
-fn run_of_elements(cpu: &mut Cpu, op: &Op, what: What, left: u64) -> u64 {
-    if cpu.system_flags & rflags::DF != 0 {
-        return 0;
+/// With RFLAGS.TF, each iteration is followed by #DB, like an instruction of its own.
+fn stepped(cpu: &mut Cpu) -> Result<(), Stop> {
+    cpu.next_rip = cpu.rip;
+    cpu.stop = StopReason::Done;
+    Err(Stop)
+}
+
+/// Does at least one and at most `left` iterations; gives how many.
+fn iterations(cpu: &mut Cpu, op: &Op, what: What, left: u64) -> Result<u64, Stop> {
+    let forward = cpu.system_flags & rflags::DF == 0;
+    let count = if forward { in_pages(cpu, op, what, left).unwrap_or(0) } else { 0 };
+    if count > 0 {
+        advance(cpu, op, what, count);
+        return Ok(count);
     }
+    element(cpu, op, what)?;
+    Ok(1)
+}
+
+/// Does as many elements at once as lie in plain RAM within a page, forward, and gives how many;
+/// the registers are still to follow.
+fn in_pages(cpu: &mut Cpu, op: &Op, what: What, left: u64) -> Option<u64> {
     let size = u64::from(op.size);
-    match what {
+    Some(match what {
         What::Stos => {
-            let Some((to, room)) = plain(cpu, ES, RDI, op, true) else { return 0 };
+            let (to, room) = plain(cpu, ES, RDI, op, true)?;
             let count = left.min(room / size);
             fill(cpu, to, count, op.size);
-            advance(cpu, op, what, count);
             count
         }
         What::Movs => {
-            let Some((to, to_room)) = plain(cpu, ES, RDI, op, true) else { return 0 };
-            let Some((from, from_room)) = plain(cpu, op.seg, RSI, op, false) else { return 0 };
+            let (to, to_room) = plain(cpu, ES, RDI, op, true)?;
+            let (from, from_room) = plain(cpu, op.seg, RSI, op, false)?;
             let mut count = left.min(to_room.min(from_room) / size);
             if to > from && ((to - from) as u64) < count * size {
                 // Elements to come are read after they were written: no more at once than lie
@@ -176,41 +203,79 @@ fn run_of_elements(cpu: &mut Cpu, op: &Op, what: What, left: u64) -> u64 {
                 count = (to - from) as u64 / size;
             }
             cpu.ram.copy_within(from, to, (count * size) as usize);
-            advance(cpu, op, what, count);
             count
         }
-        _ => 0,
+        What::Scas => {
+            let (at, room) = plain(cpu, ES, RDI, op, false)?;
+            let a = cpu.reg(RAX, 0, op.size);
+            scan(cpu, op, left.min(room / size), |cpu, by| (a, ram_sized(cpu, at + by, op.size)))
+        }
+        What::Cmps => {
+            let (from, from_room) = plain(cpu, op.seg, RSI, op, false)?;
+            let (to, to_room) = plain(cpu, ES, RDI, op, false)?;
+            scan(cpu, op, left.min(to_room.min(from_room) / size), |cpu, by| {
+                (ram_sized(cpu, from + by, op.size), ram_sized(cpu, to + by, op.size))
+            })
+        }
+        What::Lods => return None,
+    })
+}
+
+/// Compares the pairs that `pair` gives for offsets, at most `count`, up to the one that ends the
+/// instruction; gives how many that was. The flags are of the last one.
+fn scan(cpu: &mut Cpu, op: &Op, count: u64, pair: impl Fn(&Cpu, usize) -> (u64, u64)) -> u64 {
+    let until_equal = op.prefixes & Op::REP == 0;
+    for n in 0..count {
+        let (a, b) = pair(cpu, n as usize * usize::from(op.size));
+        if (a == b) == until_equal || n + 1 == count {
+            compare(cpu, a, b, op.size);
+            return n + 1;
+        }
+    }
+    0
+}
+
+fn ram_sized(cpu: &Cpu, offset: usize, size: u8) -> u64 {
+    match size {
+        1 => cpu.ram.load::<u8>(offset).into(),
+        2 => cpu.ram.load::<u16>(offset).into(),
+        4 => cpu.ram.load::<u32>(offset).into(),
+        _ => cpu.ram.load(offset),
     }
 }
 
 /// Where an index register points in the arena, and how many bytes from there the access may go:
-/// to the end of the page, the segment and the address size. Only what the TLB has.
+/// to the end of the page, the segment and the address size. Only what the TLB has, and nothing if
+/// it has no room for an element.
 fn plain(cpu: &mut Cpu, seg: u8, reg: u8, op: &Op, write: bool) -> Option<(usize, u64)> {
     let offset = cpu.reg(reg, 0, op.asize);
     let size = u64::from(op.size);
-    let linear = match fast_linear(cpu, seg, offset, op.asize) {
-        Some(linear) => linear,
-        None => return None,
-    };
-    let room = 4096 - (linear & 0xfff);
-    let room = room.min((address_mask(op.asize) - offset).saturating_add(1));
-    if room < size {
-        return None;
-    }
+    let (linear, in_segment) = in_segment(cpu, seg, offset, size, write)?;
+    let in_page = 4096 - (linear & 0xfff);
+    let in_size = (address_mask(op.asize) - offset).saturating_add(1);
+    let room = in_page.min(in_size).min(in_segment);
     let entries = if write { &cpu.tlb.write } else { &cpu.tlb.read };
     let entry = entries[Tlb::index(linear)];
-    let tagged = entry.tag == linear & !0xfff;
-    tagged.then(|| (linear.wrapping_add(entry.addend) as usize, room))
+    let found = entry.tag == linear & !0xfff && room >= size;
+    found.then(|| (linear.wrapping_add(entry.addend) as usize, room))
 }
 
-/// The linear address of an offset where segmentation has nothing to check: 64-bit code and flat
-/// segments.
-fn fast_linear(cpu: &Cpu, seg: u8, offset: u64, asize: u8) -> Option<u64> {
-    use crate::cpu::{Mode, SEG_BASE};
+/// The linear address of an offset, and how many bytes its segment has from there. Canonical form
+/// is left to the TLB, which has no other addresses.
+fn in_segment(cpu: &mut Cpu, seg: u8, offset: u64, size: u64, write: bool) -> Option<(u64, u64)> {
     if cpu.mode.has(Mode::LONG) {
-        return Some(offset.wrapping_add(cpu.regs[usize::from(SEG_BASE + seg)]));
+        return Some((offset.wrapping_add(cpu.regs[usize::from(SEG_BASE + seg)]), u64::MAX));
     }
-    (cpu.mode.has(Mode::FLAT) && seg < 4 && asize == 4).then_some(offset)
+    if cpu.mode.has(Mode::FLAT) && seg < 4 {
+        return Some((offset, u64::MAX));
+    }
+    let segment = cpu.segments.regs[usize::from(seg % 6)];
+    if segment.attributes.has(SegmentAttributes::EXPAND_DOWN) {
+        return None;
+    }
+    // An exception here is met again when the element is done alone.
+    let linear = cpu.linear(seg, offset, size, write).ok()?;
+    Some((linear, u64::from(segment.limit).saturating_sub(offset) + 1))
 }
 
 /// Stores `count` elements of RAX at an arena offset.
