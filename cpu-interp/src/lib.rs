@@ -15,6 +15,8 @@ pub mod op;
 pub mod ops;
 pub mod run;
 pub mod system;
+#[cfg(test)]
+mod testing;
 pub mod tlb;
 
 pub use cpu::{Cpu, Topology};

@@ -235,3 +235,186 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, STACK, TestMachine, flat, sel};
+    use trivium_cpu::Vector;
+    use trivium_cpu::model::CpuModel;
+
+    const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    const SYSRETQ: [u8; 3] = [0x48, 0x0f, 0x07];
+    const SYSRETL: [u8; 2] = [0x0f, 0x07];
+    const SYSENTER: [u8; 2] = [0x0f, 0x34];
+
+    fn intel() -> CpuModel {
+        CpuModel { vendor: Vendor::Intel, ..TestMachine::model() }
+    }
+
+    fn with_star(mut m: TestMachine) -> TestMachine {
+        m.set(|s| {
+            s.msrs.star = 0x0018_0008_0000_2000;
+            s.msrs.lstar = 0xffff_8000_0000_1000;
+            s.msrs.cstar = 0xffff_8000_0000_2000;
+            s.msrs.sfmask = rflags::IF | rflags::TF | rflags::DF | rflags::CF;
+            s.general.regs[RCX] = 0x4000;
+            s.general.regs[R11] = 0x3f_7fd7;
+        });
+        m
+    }
+
+    #[test]
+    fn syscall_saves_rip_and_flags_and_enters_flat_segments() {
+        let mut m = with_star(TestMachine::long(&SYSCALL).at_cpl3());
+        m.set(|s| s.general.rflags = 0x24_0603);
+        m.run(1);
+        let state = m.state();
+        assert_eq!(state.general.rip, 0xffff_8000_0000_1000);
+        assert_eq!((state.general.regs[RCX], state.general.regs[R11]), (CODE + 2, 0x24_0603));
+        assert_eq!((state.general.rflags, state.segments.cpl), (0x24_0002, 0));
+        assert_eq!(state.segments.regs[CS], flat(8, flat::CODE64));
+        assert_eq!(state.segments.regs[SS], flat(16, flat::DATA));
+        assert_eq!(state.general.regs[4], STACK);
+    }
+
+    #[test]
+    fn syscall_needs_sce() {
+        let mut m = TestMachine::long(&SYSCALL);
+        m.set(|s| s.control.efer &= !efer::SCE);
+        m.raises(Vector::UD, None);
+    }
+
+    #[test]
+    fn sysret_goes_back_to_64_bit_code() {
+        let mut m = with_star(TestMachine::long_with(intel(), &SYSRETQ));
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.segments.cpl), (0x4000, 3));
+        assert_eq!(state.segments.regs[CS], flat(0x2b, flat::CODE64 | 0x60));
+        assert_eq!(state.segments.regs[SS], flat(0x23, flat::DATA | 0x60));
+        // RF and VM are not taken from R11.
+        assert_eq!(state.general.rflags, 0x3c_7fd7);
+    }
+
+    #[test]
+    fn sysret_to_compatibility_mode_cuts_the_address() {
+        let mut m = with_star(TestMachine::long_with(intel(), &SYSRETL));
+        m.set(|s| s.general.regs[RCX] = 0x1_0000_4000);
+        m.run(1);
+        let state = m.state();
+        assert_eq!(state.general.rip, 0x4000);
+        assert_eq!(state.segments.regs[CS], flat(0x1b, flat::CODE32 | 0x60));
+    }
+
+    #[test]
+    fn sysret_to_a_bad_address_faults_before_on_intel_and_after_on_amd() {
+        let mut m = with_star(TestMachine::long_with(intel(), &SYSRETQ));
+        m.set(|s| s.general.regs[RCX] = 0x8000_0000_0000);
+        m.raises(Vector::GP, Some(0));
+        let mut m = with_star(TestMachine::long(&SYSRETQ));
+        m.set(|s| s.general.regs[RCX] = 0x8000_0000_0000);
+        assert_eq!(m.run_to_exception(), (Vector::GP as u8, 0));
+        let sp = m.reg(4);
+        assert_eq!(m.get_u64(sp + 16), 0x2b, "the fault is at CPL 3");
+    }
+
+    #[test]
+    fn amd_sysret_leaves_the_attributes_of_ss() {
+        let mut m = with_star(TestMachine::long(&SYSRETQ));
+        m.set(|s| {
+            s.segments.regs[SS] =
+                super::super::stack::null_segment(super::super::descriptor::Selector(0), 0)
+        });
+        m.run(1);
+        let ss = m.state().segments.regs[SS];
+        assert_eq!((ss.selector, ss.attributes.0), (0x23, 0x60));
+    }
+
+    #[test]
+    fn sysret_is_for_cpl0() {
+        with_star(TestMachine::long(&SYSRETQ).at_cpl3()).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn compatibility_code_calls_on_amd_through_cstar() {
+        let compatible = |m: TestMachine| {
+            let mut m = with_star(m.at_cpl3());
+            m.set(|s| s.segments.regs[CS] = flat(sel::USER_CODE32, 0xc0fb));
+            m
+        };
+        let mut m = compatible(TestMachine::long(&SYSCALL));
+        m.run(1);
+        assert_eq!(m.state().general.rip, 0xffff_8000_0000_2000);
+        compatible(TestMachine::long_with(intel(), &SYSCALL)).raises(Vector::UD, None);
+    }
+
+    fn with_sysenter(mut m: TestMachine) -> TestMachine {
+        m.set(|s| {
+            s.msrs.sysenter_cs = 8;
+            s.msrs.sysenter_esp = 0x8000;
+            s.msrs.sysenter_eip = 0x4000;
+        });
+        m
+    }
+
+    #[test]
+    fn sysenter_and_sysexit() {
+        // sysenter at CPL 3; at 4000h: sysexit
+        let mut m = with_sysenter(TestMachine::protected(&SYSENTER).at_cpl3());
+        m.put(0x4000, &[0x0f, 0x35]);
+        m.set(|s| s.general.rflags |= rflags::IF);
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.general.regs[4]), (0x4000, 0x8000));
+        assert_eq!(state.general.rflags & rflags::IF, 0);
+        assert_eq!(state.segments.regs[CS], flat(8, flat::CODE32));
+        assert_eq!(state.segments.regs[SS], flat(16, flat::DATA));
+        m.set(|s| (s.general.regs[RCX], s.general.regs[RDX]) = (0x7000, CODE));
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.general.regs[4]), (CODE, 0x7000));
+        assert_eq!(state.segments.regs[CS], flat(0x1b, flat::CODE32 | 0x60));
+        assert_eq!(state.segments.cpl, 3);
+    }
+
+    #[test]
+    fn sysenter_without_a_segment_raises_gp_and_in_amds_long_mode_ud() {
+        TestMachine::protected(&SYSENTER).raises(Vector::GP, Some(0));
+        with_sysenter(TestMachine::long(&SYSENTER)).raises(Vector::UD, None);
+        let mut m = with_sysenter(TestMachine::long_with(intel(), &SYSENTER));
+        m.run(1);
+        assert_eq!(m.state().segments.regs[CS], flat(8, flat::CODE64));
+    }
+
+    #[test]
+    fn swapgs_exchanges_the_base_of_gs() {
+        let mut m = TestMachine::long(&[0x0f, 0x01, 0xf8]);
+        m.set(|s| (s.segments.regs[GS].base, s.msrs.kernel_gs_base) = (1, 2));
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.segments.regs[GS].base, state.msrs.kernel_gs_base), (2, 1));
+        TestMachine::long(&[0x0f, 0x01, 0xf8]).at_cpl3().raises(Vector::GP, Some(0));
+        TestMachine::protected(&[0x0f, 0x01, 0xf8]).raises(Vector::UD, None);
+    }
+
+    #[test]
+    fn programs_reach_the_bases_with_fsgsbase_alone() {
+        // wrfsbase rax; rdfsbase rbx
+        let code = [0xf3, 0x48, 0x0f, 0xae, 0xd0, 0xf3, 0x48, 0x0f, 0xae, 0xc3];
+        let mut m = TestMachine::long(&code).at_cpl3();
+        m.set(|s| {
+            s.control.cr4 |= cr4::FSGSBASE;
+            s.general.regs[0] = 0x1234_5678_9abc;
+        });
+        m.run(2);
+        assert_eq!(m.reg(3), 0x1234_5678_9abc);
+        TestMachine::long(&code).at_cpl3().raises(Vector::UD, None);
+        let mut m = TestMachine::long(&code);
+        m.set(|s| {
+            s.control.cr4 |= cr4::FSGSBASE;
+            s.general.regs[0] = 1 << 63;
+        });
+        m.raises(Vector::GP, Some(0));
+    }
+}

@@ -285,3 +285,205 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     };
     Some(Selection::general_end(with_target(i, context, size), function))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, DATA, STACK, STACK0, TSS, TestMachine, descriptor, gate, sel};
+
+    /// jmp far 0x40:0x12345678
+    const JMP: [u8; 7] = [0xea, 0x78, 0x56, 0x34, 0x12, 0x40, 0];
+    /// call far 0x40:0x12345678
+    const CALL: [u8; 7] = [0x9a, 0x78, 0x56, 0x34, 0x12, 0x40, 0];
+    const LRET: [u8; 1] = [0xcb];
+
+    fn with_entry(code: &[u8], entry: u64) -> TestMachine {
+        let mut m = TestMachine::protected(code);
+        m.put_entry(sel::FREE, entry);
+        m
+    }
+
+    #[test]
+    fn real_mode_jumps_keep_the_limit_of_cs() {
+        let mut m = TestMachine::real(&[0xea, 0x34, 0x12, 0, 0x10]);
+        m.run(1);
+        let state = m.state();
+        let cs = state.segments.regs[CS];
+        assert_eq!((cs.selector, cs.base, cs.limit), (0x1000, 0x1_0000, 0xffff));
+        assert_eq!(state.general.rip, 0x1234);
+        // jmp dword far 0:0x12340
+        let mut m = TestMachine::real(&[0x66, 0xea, 0x40, 0x23, 1, 0, 0, 0]);
+        assert_eq!(m.run_to_handler(), Vector::GP as u8);
+    }
+
+    #[test]
+    fn the_first_jump_to_protected_mode_sets_the_code_size() {
+        // mov cr0, eax; jmp 8:0x1010; then at 0x1010 mov eax, 0x12345678 in 32-bit code
+        let mut m = TestMachine::real(&[0x0f, 0x22, 0xc0, 0xea, 0x10, 0x10, 8, 0]);
+        m.put(CODE + 0x10, &[0xb8, 0x78, 0x56, 0x34, 0x12]);
+        m.put(0x2008, &descriptor(0, 0xf_ffff, 0xc09a).to_le_bytes());
+        m.set(|s| {
+            s.general.regs[0] = 0x11;
+            s.segments.gdtr.base = 0x2000;
+        });
+        m.run(3);
+        assert_eq!(m.reg(0), 0x1234_5678);
+    }
+
+    #[test]
+    fn direct_jumps_check_type_privilege_presence_and_limit() {
+        let free = u32::from(sel::FREE);
+        let cases = [
+            (descriptor(0, 0xf_ffff, 0xc093), Vector::GP, free),
+            // DPL 3 is not CPL.
+            (descriptor(0, 0xf_ffff, 0xc0fb), Vector::GP, free),
+            (descriptor(0, 0xf_ffff, 0xc01b), Vector::NP, free),
+            (descriptor(0, 0xffff, 0x409b), Vector::GP, 0),
+            (descriptor(0, 0, 0x82), Vector::GP, free),
+        ];
+        for (entry, vector, code) in cases {
+            with_entry(&JMP, entry).raises(vector, Some(code));
+            with_entry(&CALL, entry).raises(vector, Some(code));
+        }
+        // Null.
+        TestMachine::protected(&[0xea, 0, 0, 0, 0, 3, 0]).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn conforming_code_runs_at_the_callers_privilege() {
+        let mut m = with_entry(&JMP, descriptor(0, 0xf_ffff, 0xc09e)).at_cpl3();
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.segments.cpl, state.segments.regs[CS].selector), (3, sel::FREE | 3));
+        assert_eq!(m.entry(sel::FREE) >> 40 & 1, 1);
+    }
+
+    #[test]
+    fn a_call_pushes_cs_and_eip() {
+        let mut m = with_entry(&CALL, descriptor(0, 0xf_ffff, 0xc09b));
+        m.run(1);
+        assert_eq!((m.reg(4), m.get_u32(STACK - 8)), (STACK - 8, CODE as u32 + 7));
+        assert_eq!(m.get_u32(STACK - 4), sel::CODE.into());
+        assert_eq!(m.state().general.rip, 0x1234_5678);
+    }
+
+    #[test]
+    fn a_call_without_stack_changes_nothing() {
+        let mut m = with_entry(&CALL, descriptor(0, 0xf_ffff, 0xc09b));
+        // Expand-down: nothing below 0x8ffc.
+        m.set(|s| {
+            s.segments.regs[SS] =
+                Segment { limit: (STACK - 5) as u32, ..crate::testing::flat(sel::DATA, 0x4097) };
+        });
+        m.put(STACK - 4, &[0xaa; 4]);
+        // #SS cannot be pushed there either.
+        m.run(1);
+        assert_eq!(m.get_u32(STACK - 4), 0xaaaa_aaaa);
+        assert_eq!(m.state().segments.regs[CS].selector, sel::CODE);
+    }
+
+    #[test]
+    fn a_call_gate_to_more_privilege_copies_parameters() {
+        // call far 0x43:0
+        let mut m = TestMachine::protected(&[0x9a, 0, 0, 0, 0, 0x43, 0]).at_cpl3();
+        m.put_entry(sel::FREE, gate(sel::CODE, 0xc000, 0xec) | 2 << 32);
+        m.put(STACK, &[1, 0, 0, 0, 2, 0, 0, 0]);
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.segments.cpl, state.general.rip), (0, 0xc000));
+        assert_eq!(state.general.regs[4], STACK0 - 24);
+        let frame: Vec<u32> = (1..=6).map(|n| m.get_u32(STACK0 - 4 * n)).collect();
+        let expected =
+            [sel::USER_DATA.into(), STACK as u32, 2, 1, sel::USER_CODE.into(), CODE as u32 + 7];
+        assert_eq!(frame, expected);
+    }
+
+    #[test]
+    fn and_a_far_return_takes_them_off_both_stacks() {
+        // call far 0x43:0; at 0xc000: retf 8
+        let mut m = TestMachine::protected(&[0x9a, 0, 0, 0, 0, 0x43, 0]).at_cpl3();
+        m.put_entry(sel::FREE, gate(sel::CODE, 0xc000, 0xec) | 2 << 32);
+        m.put(0xc000, &[0xca, 8, 0]);
+        m.run(2);
+        let state = m.state();
+        assert_eq!((state.segments.cpl, state.general.rip), (3, CODE + 7));
+        assert_eq!(state.general.regs[4], STACK + 8);
+        assert_eq!(state.segments.regs[SS].selector, sel::USER_DATA);
+    }
+
+    #[test]
+    fn call_gates_check_their_own_privilege_and_presence() {
+        let call = [0x9a, 0, 0, 0, 0, 0x43, 0];
+        let cases = [
+            (gate(sel::CODE, 0xc000, 0x8c), Vector::GP, 0x40),
+            (gate(sel::CODE, 0xc000, 0x6c), Vector::NP, 0x40),
+            (gate(sel::DATA, 0xc000, 0xec), Vector::GP, 0x10),
+            (gate(0, 0xc000, 0xec), Vector::GP, 0),
+        ];
+        for (entry, vector, code) in cases {
+            let mut m = TestMachine::protected(&call).at_cpl3();
+            m.put_entry(sel::FREE, entry);
+            m.raises(vector, Some(code));
+        }
+        // A jump cannot raise privilege.
+        let mut m = TestMachine::protected(&[0xea, 0, 0, 0, 0, 0x43, 0]).at_cpl3();
+        m.put_entry(sel::FREE, gate(sel::CODE, 0xc000, 0xec));
+        m.raises(Vector::GP, Some(sel::CODE.into()));
+    }
+
+    #[test]
+    fn a_gate_with_a_bad_stack_in_the_tss_raises_ts() {
+        let mut m = TestMachine::protected(&[0x9a, 0, 0, 0, 0, 0x43, 0]).at_cpl3();
+        m.put_entry(sel::FREE, gate(sel::CODE, 0xc000, 0xec));
+        m.put_entry(sel::FREE + 8, descriptor(0, 0xf_ffff, 0xc09f));
+        m.put(TSS + 8, &sel::USER_DATA.to_le_bytes());
+        // The handler runs at CPL 3.
+        m.put_u64(crate::testing::IDT + 8 * 10, gate(sel::FREE + 8, 0xc000, 0x8e));
+        m.put(0xc000, &[0xeb, 0xfe]);
+        m.run(1);
+        assert_eq!((m.state().general.rip, m.get_u32(STACK - 16)), (0xc000, 0x20));
+    }
+
+    #[test]
+    fn far_pointers_in_memory_in_64_bit_code() {
+        // rex.w jmp far [0xb000]
+        let mut m = TestMachine::long(&[0x48, 0xff, 0x2c, 0x25, 0, 0xb0, 0, 0]);
+        m.put_u64(DATA, 0xffff_8000_0000_1234);
+        m.put(DATA + 8, &sel::CODE.to_le_bytes());
+        m.run(1);
+        assert_eq!(m.state().general.rip, 0xffff_8000_0000_1234);
+    }
+
+    #[test]
+    fn long_mode_gates_have_16_bytes_and_lead_to_64_bit_code() {
+        // call far [0xb000] at CPL 3
+        let mut m = TestMachine::long(&[0xff, 0x1c, 0x25, 0, 0xb0, 0, 0]).at_cpl3();
+        m.put(DATA, &[0, 0, 0, 0, 0x43, 0]);
+        m.put_entry(sel::FREE, gate(sel::CODE, 0xc000, 0xec));
+        m.put_entry(sel::FREE + 8, 0xffff_8000);
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.segments.cpl, state.general.rip), (0, 0xffff_8000_0000_c000));
+        assert_eq!(state.segments.regs[SS].selector, 0);
+        let frame: Vec<u64> = (1..=4).map(|n| m.get_u64(STACK0 - 8 * n)).collect();
+        let expected = [sel::USER_DATA.into(), STACK, sel::USER_CODE.into(), CODE + 7];
+        assert_eq!(frame, expected);
+    }
+
+    #[test]
+    fn returns_to_64_bit_code() {
+        // retfq
+        let mut m = TestMachine::long(&[0x48, 0xcb]);
+        m.put_u64(STACK, 0x4000);
+        m.put_u64(STACK + 8, sel::CODE.into());
+        m.run(1);
+        assert_eq!((m.state().general.rip, m.reg(4)), (0x4000, STACK + 16));
+    }
+
+    #[test]
+    fn returns_to_more_privilege_are_refused() {
+        let mut m = TestMachine::protected(&LRET).at_cpl3();
+        m.put(STACK, &[0, 0x40, 0, 0, 8, 0, 0, 0]);
+        m.raises(Vector::GP, Some(8));
+    }
+}

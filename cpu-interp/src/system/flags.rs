@@ -207,3 +207,146 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, STACK, TestMachine};
+    use trivium_cpu::Vector;
+
+    fn with_flags(mut m: TestMachine, flags: u64) -> TestMachine {
+        m.set(|s| s.general.rflags |= flags);
+        m
+    }
+
+    #[test]
+    fn pushf_hides_vm_and_rf() {
+        let mut m = with_flags(TestMachine::protected(&[0x9c]), 0x3_0ed5 & !rflags::VM);
+        m.run(1);
+        assert_eq!(m.get_u32(STACK - 4), 0xed7 & !rflags::TF as u32);
+    }
+
+    #[test]
+    fn popf_changes_what_privilege_allows() {
+        let cases = [(0, 0, 0x24_7ed7), (3, 3, 0x24_7ed7), (3, 0, 0x24_4cd7)];
+        for (cpl, iopl, expected) in cases {
+            let mut m = TestMachine::long(&[0x9d]);
+            if cpl == 3 {
+                m = with_flags(m.at_cpl3(), iopl << 12);
+            }
+            m.put_u64(STACK, 0x3f_7ed7);
+            m.run(1);
+            assert_eq!(m.state().general.rflags, expected, "CPL {cpl}, IOPL {iopl}");
+        }
+    }
+
+    #[test]
+    fn popf_of_a_word_leaves_the_upper_flags() {
+        let mut m = with_flags(TestMachine::long(&[0x66, 0x9d]), rflags::ID);
+        m.put_u64(STACK, 0xed7);
+        m.run(1);
+        assert_eq!((m.state().general.rflags, m.reg(4)), (0x20_0ed7, STACK + 2));
+    }
+
+    #[test]
+    fn virtual_8086_code_needs_iopl_3_for_flags() {
+        for code in [0x9c, 0x9d, 0xfa, 0xfb] {
+            TestMachine::protected(&[code]).in_v86(2).raises(Vector::GP, Some(0));
+        }
+        let mut m = TestMachine::protected(&[0x9c]).in_v86(3);
+        m.run(1);
+        assert_eq!(m.get_u16(STACK - 2), 0x3002);
+    }
+
+    #[test]
+    fn virtual_mode_extensions_keep_a_virtual_if() {
+        // sti; pushf; cli; popf
+        let mut m = TestMachine::protected(&[0xfb, 0x9c, 0xfa, 0x9d]).in_v86(0);
+        m.set(|s| s.control.cr4 |= cr4::VME);
+        m.run(2);
+        let flags = m.state().general.rflags;
+        assert_eq!(flags & (rflags::VIF | rflags::IF), rflags::VIF);
+        assert_eq!(m.get_u16(STACK - 2), 0x3202);
+        m.run(1);
+        assert_eq!(m.state().general.rflags & rflags::VIF, 0);
+        m.run(1);
+        assert_eq!(m.state().general.rflags & rflags::VIF, rflags::VIF);
+        let mut m = with_flags(TestMachine::protected(&[0xfb]).in_v86(0), rflags::VIP);
+        m.set(|s| s.control.cr4 |= cr4::VME);
+        m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn cli_and_sti_need_iopl_or_protected_mode_virtual_interrupts() {
+        for code in [0xfa, 0xfb] {
+            TestMachine::long(&[code]).at_cpl3().raises(Vector::GP, Some(0));
+            let mut m = TestMachine::long(&[code]).at_cpl3();
+            m.set(|s| s.control.cr4 |= cr4::PVI);
+            m.run(1);
+            let vif = if code == 0xfb { rflags::VIF } else { 0 };
+            assert_eq!(m.state().general.rflags, vif | 2);
+        }
+    }
+
+    #[test]
+    fn interrupts_wait_for_the_instruction_after_sti() {
+        // sti; nop; nop
+        let mut m = TestMachine::long(&[0xfb, 0x90, 0x90]);
+        *m.bus.interrupt.lock().unwrap() = Some(0x40);
+        assert_eq!(m.run_to_handler(), 0x40);
+        assert_eq!(m.get_u64(STACK - 40), CODE + 2);
+        // With IF set already there is nothing to wait for.
+        let mut m = with_flags(TestMachine::long(&[0xfb, 0x90]), rflags::IF);
+        m.run(1);
+        assert!(!m.state().events.interrupt_shadow);
+    }
+
+    #[test]
+    fn clac_and_stac_are_undefined_for_programs() {
+        for code in [[0x0f, 0x01, 0xca], [0x0f, 0x01, 0xcb]] {
+            TestMachine::long(&code).at_cpl3().raises(Vector::UD, None);
+        }
+        let mut m = TestMachine::long(&[0x0f, 0x01, 0xcb]);
+        m.run(1);
+        assert_eq!(m.state().general.rflags, rflags::AC | 2);
+    }
+
+    #[test]
+    fn smap_lets_the_kernel_at_user_pages_between_stac_and_clac() {
+        // stac; mov eax, [0xb000]; clac; mov eax, [0xb000]
+        let load = [0x8b, 0x04, 0x25, 0, 0xb0, 0x60, 0];
+        let mut code = vec![0x0f, 0x01, 0xcb];
+        code.extend(load);
+        code.extend([0x0f, 0x01, 0xca]);
+        code.extend(load);
+        let mut m = TestMachine::long(&code);
+        // Code and tables are the supervisor's; the data at 6 MiB is the user's.
+        for page in 0..3 {
+            m.put_u64(crate::testing::TABLES + 0x2000 + 8 * page, page << 21 | 0x83);
+        }
+        m.put_u64(crate::testing::TABLES + 0x2018, 0x87);
+        m.set(|s| s.control.cr4 |= cr4::SMAP);
+        assert_eq!(m.run_to_exception(), (Vector::PF as u8, 1));
+        let sp = m.reg(4);
+        assert_eq!(m.get_u64(sp + 8), CODE + 13);
+    }
+
+    #[test]
+    fn single_flags() {
+        // stc; cmc; cmc; std; clc; cld
+        let mut m = TestMachine::long(&[0xf9, 0xf5, 0xf5, 0xfd, 0xf8, 0xfc]);
+        for expected in [1, 0, 1, 0x401, 0x400, 0] {
+            m.run(1);
+            assert_eq!(m.state().general.rflags, expected | 2);
+        }
+    }
+
+    #[test]
+    fn lahf_and_sahf_move_the_low_byte() {
+        // sahf; lahf
+        let mut m = TestMachine::long(&[0x9e, 0x9f]);
+        m.set(|s| s.general.regs[0] = 0xff00);
+        m.run(2);
+        assert_eq!((m.state().general.rflags, m.reg(0)), (0xd7, 0xd700));
+    }
+}

@@ -425,3 +425,291 @@ const IST1: u64 = 36;
 pub(super) fn is_wide_tss(tr: &Segment) -> bool {
     tr.attributes.has(SegmentAttributes::P) && matches!(tr.attributes.kind(), 9 | 11)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{
+        CODE, GDT, HANDLERS, IDT, STACK, STACK0, TABLES, TSS, TestMachine, descriptor, gate, sel,
+    };
+    use trivium_cpu::bits::cr4;
+    use trivium_cpu::{Exit, ResetKind};
+
+    const UD2: [u8; 2] = [0x0f, 0x0b];
+
+    #[test]
+    fn real_mode_pushes_three_words_and_clears_if_and_tf() {
+        // sti; nop; int 40h
+        let mut m = TestMachine::real(&[0xfb, 0x90, 0xcd, 0x40]);
+        assert_eq!(m.run_to_handler(), 0x40);
+        let state = m.state();
+        assert_eq!(state.general.regs[4], STACK - 6);
+        assert_eq!(m.get_u16(STACK - 6), CODE as u16 + 4);
+        assert_eq!(m.get_u16(STACK - 4), 0);
+        assert_eq!(m.get_u16(STACK - 2), 0x202);
+        assert_eq!(state.general.rflags & rflags::IF, 0);
+    }
+
+    #[test]
+    fn real_mode_faults_push_the_instruction_and_no_error_code() {
+        let mut m = TestMachine::real(&UD2);
+        assert_eq!(m.run_to_handler(), Vector::UD as u8);
+        assert_eq!((m.reg(4), m.get_u16(STACK - 6)), (STACK - 6, CODE as u16));
+    }
+
+    #[test]
+    fn an_idt_without_room_for_anything_shuts_down() {
+        for mut m in [TestMachine::real(&[0xcc]), TestMachine::long(&[0xcc])] {
+            m.set(|s| s.segments.idtr.limit = 0);
+            assert_eq!(m.run(10), Exit::Shutdown);
+        }
+    }
+
+    #[test]
+    fn protected_mode_pushes_an_error_code_where_there_is_one() {
+        // mov ds, ax
+        let mut m = TestMachine::protected(&[0x8e, 0xd8]);
+        m.set(|s| s.general.regs[0] = 0x1000);
+        assert_eq!(m.run_to_exception(), (Vector::GP as u8, 0x1000));
+        assert_eq!(m.reg(4), STACK - 16);
+        assert_eq!(m.get_u32(STACK - 12), CODE as u32);
+        assert_eq!(m.get_u32(STACK - 8), sel::CODE.into());
+        // RF is set in the image that a fault pushes.
+        assert_eq!(m.get_u32(STACK - 4), 0x1_0002);
+    }
+
+    #[test]
+    fn interrupt_gates_clear_if_and_trap_gates_do_not() {
+        for (kind, expected) in [(0x8e, 0), (0x8f, rflags::IF)] {
+            let mut m = TestMachine::protected(&UD2);
+            m.put_u64(IDT + 8 * 6, gate(sel::CODE, HANDLERS + 16 * 6, kind));
+            m.set(|s| s.general.rflags |= rflags::IF | rflags::NT);
+            m.run_to_handler();
+            assert_eq!(m.state().general.rflags & (rflags::IF | rflags::NT), expected);
+        }
+    }
+
+    #[test]
+    fn more_privilege_takes_its_stack_from_the_tss() {
+        let mut m = TestMachine::protected(&UD2).at_cpl3();
+        assert_eq!(m.run_to_handler(), Vector::UD as u8);
+        let state = m.state();
+        assert_eq!(state.segments.cpl, 0);
+        assert_eq!(state.segments.regs[SS].selector, sel::DATA);
+        assert_eq!(state.general.regs[4], STACK0 - 20);
+        assert_eq!(m.get_u32(STACK0 - 4), sel::USER_DATA.into());
+        assert_eq!(m.get_u32(STACK0 - 8), STACK as u32);
+        assert_eq!(m.get_u32(STACK0 - 16), sel::USER_CODE.into());
+        assert_eq!(m.get_u32(STACK0 - 20), CODE as u32);
+    }
+
+    #[test]
+    fn sixteen_bit_gates_push_words() {
+        let mut m = TestMachine::protected(&UD2);
+        m.put_u64(IDT + 8 * 6, gate(sel::CODE, HANDLERS + 16 * 6, 0x86));
+        m.run_to_handler();
+        assert_eq!((m.reg(4), m.get_u16(STACK - 6)), (STACK - 6, CODE as u16));
+    }
+
+    #[test]
+    fn a_bad_stack_in_the_tss_raises_ts_with_ext() {
+        // The handler of #TS must not need the stack: a conforming one runs at CPL 3.
+        for (ss, code) in [(0_u16, 1), (sel::USER_DATA, 0x21), (sel::CODE, 9), (0x1000, 0x1001)] {
+            let mut m = TestMachine::protected(&UD2).at_cpl3();
+            m.put(TSS + 8, &ss.to_le_bytes());
+            m.put_entry(sel::FREE, descriptor(0, 0xf_ffff, 0xc09f));
+            m.put_u64(IDT + 8 * 10, gate(sel::FREE, 0xc000, 0x8e));
+            m.put(0xc000, &[0xeb, 0xfe]);
+            m.run(1);
+            assert_eq!(m.state().general.rip, 0xc000);
+            let sp = m.reg(4);
+            assert_eq!(m.get_u32(sp), code);
+        }
+    }
+
+    #[test]
+    fn gates_are_checked_in_order_with_the_idt_bit() {
+        let cases = [
+            // Of a type that is none; with EXT as an exception leads there.
+            (gate(sel::CODE, HANDLERS, 0x8c), Vector::GP, 6 * 8 + 3),
+            (gate(sel::CODE, HANDLERS, 0x0e), Vector::NP, 6 * 8 + 3),
+            (gate(0, HANDLERS, 0x8e), Vector::GP, 1),
+            (gate(0x1000, HANDLERS, 0x8e), Vector::GP, 0x1001),
+            (gate(sel::DATA, HANDLERS, 0x8e), Vector::GP, 0x11),
+            (gate(sel::USER_CODE, HANDLERS, 0x8e), Vector::GP, 0x29),
+        ];
+        for (entry, vector, code) in cases {
+            let mut m = TestMachine::protected(&UD2);
+            m.put_u64(IDT + 8 * 6, entry);
+            assert_eq!(m.run_to_exception(), (vector as u8, code));
+            assert_eq!(m.reg(4), STACK - 16);
+        }
+    }
+
+    #[test]
+    fn software_interrupts_need_the_gates_permission_and_have_no_ext() {
+        let mut m = TestMachine::protected(&[0xcd, 0x40]).at_cpl3();
+        m.put_u64(IDT + 8 * 0x40, gate(sel::CODE, HANDLERS, 0x8e));
+        assert_eq!(m.run_to_exception(), (Vector::GP as u8, 0x40 * 8 + 2));
+        assert_eq!(m.get_u32(STACK0 - 20), CODE as u32);
+        // An external interrupt does not.
+        let mut m = TestMachine::protected(&[0x90]).at_cpl3();
+        m.put_u64(IDT + 8 * 0x40, gate(sel::CODE, HANDLERS, 0x8e));
+        m.set(|s| s.general.rflags |= rflags::IF);
+        *m.bus.interrupt.lock().unwrap() = Some(0x40);
+        assert_eq!(m.run(100), Exit::Halted);
+        assert_eq!(m.get_u32(STACK0 - 20), CODE as u32);
+    }
+
+    #[test]
+    fn virtual_8086_mode_saves_and_clears_the_data_segments() {
+        let mut m = TestMachine::protected(&UD2).in_v86(0);
+        m.set(|s| {
+            for (n, segment) in s.segments.regs.iter_mut().enumerate().filter(|(n, _)| *n != CS) {
+                *segment = super::super::segments::v86_segment(0x100 + n as u16);
+            }
+        });
+        assert_eq!(m.run_to_handler(), Vector::UD as u8);
+        let state = m.state();
+        assert_eq!(state.general.regs[4], STACK0 - 36);
+        let saved: Vec<u32> = (1..=4).map(|n| m.get_u32(STACK0 - 4 * n)).collect();
+        assert_eq!(saved, [0x105, 0x104, 0x103, 0x100]);
+        assert_eq!(m.get_u32(STACK0 - 20), 0x102);
+        assert_eq!(m.get_u32(STACK0 - 28) & 0x2_0000, 0x2_0000);
+        assert_eq!((state.segments.cpl, state.general.rflags & rflags::VM), (0, 0));
+        assert!([0, 3, 4, 5].iter().all(|&n| state.segments.regs[n].selector == 0));
+    }
+
+    #[test]
+    fn long_mode_aligns_the_stack_and_always_saves_it() {
+        let mut m = TestMachine::long(&UD2);
+        m.set(|s| s.general.regs[4] = STACK - 3);
+        m.run_to_handler();
+        let top = (STACK - 3) & !15;
+        let frame: Vec<u64> = (1..=5).map(|n| m.get_u64(top - 8 * n)).collect();
+        assert_eq!(frame, [sel::DATA.into(), STACK - 3, 0x1_0002, sel::CODE.into(), CODE]);
+        assert_eq!(m.reg(4), top - 40);
+        assert_eq!(m.state().segments.regs[SS].selector, sel::DATA);
+    }
+
+    #[test]
+    fn more_privilege_in_long_mode_nulls_ss() {
+        let mut m = TestMachine::long(&UD2).at_cpl3();
+        m.run_to_handler();
+        let state = m.state();
+        assert_eq!((state.segments.cpl, state.segments.regs[SS].selector), (0, 0));
+        assert_eq!(state.general.regs[4], STACK0 - 40);
+        assert_eq!(m.get_u64(STACK0 - 8), sel::USER_DATA.into());
+    }
+
+    #[test]
+    fn an_interrupt_stack_is_used_whatever_the_privilege() {
+        let mut m = TestMachine::long(&UD2);
+        let ist2 = gate(sel::CODE, HANDLERS + 16 * 6, 0x8e) | 2 << 32;
+        m.put_u64(IDT + 16 * 6, ist2);
+        m.put_u64(TSS + 44, 0xd000);
+        m.run_to_handler();
+        assert_eq!((m.reg(4), m.get_u64(0xd000 - 16)), (0xd000 - 40, STACK));
+    }
+
+    #[test]
+    fn long_mode_refuses_handlers_that_are_not_64_bit_code() {
+        let mut m = TestMachine::long(&UD2);
+        m.put_entry(sel::FREE, descriptor(0, 0xf_ffff, 0xc09b));
+        m.put_u64(IDT + 16 * 6, gate(sel::FREE, HANDLERS, 0x8e));
+        assert_eq!(m.run_to_exception(), (Vector::GP as u8, u32::from(sel::FREE) | 1));
+        let mut m = TestMachine::long(&UD2);
+        m.put_u64(IDT + 16 * 6 + 8, 0x8000);
+        assert_eq!(m.run_to_exception(), (Vector::GP as u8, 1));
+        // Task gates and 16-bit gates are none in long mode.
+        for kind in [0x85, 0x86, 0x8c] {
+            let mut m = TestMachine::long(&UD2);
+            m.put_u64(IDT + 16 * 6, gate(sel::CODE, HANDLERS, kind));
+            assert_eq!(m.run_to_exception(), (Vector::GP as u8, 6 * 8 + 3));
+        }
+    }
+
+    #[test]
+    fn a_page_fault_while_pushing_makes_a_double_fault_of_a_page_fault() {
+        // mov rax, [0x400000]
+        let mut m = TestMachine::long(&[0x48, 0x8b, 0x04, 0x25, 0, 0, 0x40, 0]);
+        m.put_u64(TABLES + 0x2010, 0);
+        m.set(|s| s.general.regs[4] = 0x40_1000);
+        let double = gate(sel::CODE, HANDLERS + 16 * 8, 0x8e) | 1 << 32;
+        m.put_u64(IDT + 16 * 8, double);
+        m.put_u64(TSS + 36, STACK0);
+        assert_eq!(m.run_to_exception(), (Vector::DF as u8, 0));
+        let state = m.state();
+        assert_eq!((state.general.regs[4], state.control.cr2), (STACK0 - 48, 0x40_1000 - 48));
+        assert_eq!(m.get_u64(STACK0 - 40), CODE);
+    }
+
+    #[test]
+    fn a_page_fault_tells_its_address_and_code() {
+        let mut m = TestMachine::long(&[0x48, 0x89, 0x04, 0x25, 0, 0, 0x40, 0]).at_cpl3();
+        m.put_u64(TABLES + 0x2010, 0);
+        assert_eq!(m.run_to_exception(), (Vector::PF as u8, 6));
+        assert_eq!(m.state().control.cr2, 0x40_0000);
+    }
+
+    #[test]
+    fn nmi_masks_itself_until_iret() {
+        let mut m = TestMachine::long(&[0x90, 0x90]);
+        m.put(HANDLERS + 32, &[0x48, 0xcf]); // iretq
+        *m.bus.nmi.lock().unwrap() = true;
+        m.run(1);
+        assert!(!m.state().events.nmi_masked, "IRET was run");
+        assert_eq!(m.state().general.rip, CODE);
+        let mut m = TestMachine::long(&[0x90, 0x90]);
+        *m.bus.nmi.lock().unwrap() = true;
+        assert_eq!(m.run_to_handler(), 2);
+        assert!(m.state().events.nmi_masked);
+    }
+
+    #[test]
+    fn an_interrupt_wakes_from_hlt() {
+        let mut m = TestMachine::long(&[0xfb, 0xf4, 0x90]); // sti; hlt; nop
+        assert_eq!(m.run(10), Exit::Halted);
+        assert_eq!(m.state().general.rip, CODE + 2);
+        *m.bus.interrupt.lock().unwrap() = Some(0x31);
+        assert_eq!(m.run_to_handler(), 0x31);
+        assert_eq!(m.get_u64(STACK - 40), CODE + 2);
+    }
+
+    #[test]
+    fn init_keeps_what_table_9_1_says_and_a_sipi_starts_in_real_mode() {
+        let mut m = TestMachine::long(&[0x90]);
+        m.set(|s| {
+            s.msrs.pat = 0x0606_0606_0606_0606;
+            s.vector.regs[3] = [1, 2, 3, 4];
+            s.control.cr4 |= cr4::PGE;
+        });
+        *m.bus.reset.lock().unwrap() = Some(ResetKind::Init);
+        m.run(0);
+        let state = m.state();
+        // The first processor begins at the reset vector at once.
+        assert_eq!((state.general.rip, state.segments.regs[CS].base), (0xfff0, 0xffff_0000));
+        assert_eq!((state.control.cr0, state.control.cr4), (cr0::ET, 0));
+        assert_eq!((state.msrs.pat, state.vector.regs[3]), (0x0606_0606_0606_0606, [1, 2, 3, 4]));
+        m.set(|s| s.events.activity = Activity::WaitForSipi);
+        assert_eq!(m.run(1), Exit::WaitForSipi);
+        m.put(0x1_2000, &[0xf4]);
+        *m.bus.reset.lock().unwrap() = Some(ResetKind::Sipi(0x12));
+        assert_eq!(m.run(10), Exit::Halted);
+        let state = m.state();
+        let cs = state.segments.regs[CS];
+        assert_eq!((cs.selector, cs.base, state.general.rip), (0x1200, 0x1_2000, 1));
+    }
+
+    #[test]
+    fn single_step_traps_after_each_instruction() {
+        let mut m = TestMachine::long(&[0x90, 0x90]);
+        m.set(|s| s.general.rflags |= rflags::TF);
+        assert_eq!(m.run_to_handler(), 1);
+        assert_eq!(m.get_u64(STACK - 40), CODE + 1);
+        let image = m.get_u64(STACK - 24);
+        assert_eq!(image & (rflags::TF | rflags::RF), rflags::TF, "a trap leaves RF clear");
+        assert_eq!(m.state().debug.dr6 & debug::DR6_BS, debug::DR6_BS);
+        assert_eq!(m.get_u64(GDT), 0);
+    }
+}

@@ -232,3 +232,164 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, DATA, DEVICE, TSS, TestMachine, sel};
+    use trivium_cpu::{Exit, Vector};
+
+    #[test]
+    fn ports_are_read_and_written_in_three_widths() {
+        // in al, 0x60; in ax, dx; in eax, dx
+        let mut m = TestMachine::long(&[0xe4, 0x60, 0x66, 0xed, 0xed]);
+        m.bus.answers.lock().unwrap().extend([0x1a, 0x2b2b, 0x3c3c_3c3c]);
+        m.set(|s| s.general.regs[0] = !0);
+        m.run(1);
+        assert_eq!(m.reg(0), !0xff | 0x1a);
+        m.run(1);
+        assert_eq!(m.reg(0), !0xffff | 0x2b2b);
+        m.run(1);
+        assert_eq!(m.reg(0), 0x3c3c_3c3c);
+        // out 0x80, al; out dx, ax; out dx, eax
+        let mut m = TestMachine::long(&[0xe6, 0x80, 0x66, 0xef, 0xef]);
+        m.set(|s| (s.general.regs[0], s.general.regs[2]) = (0x1234_5678, 0x1_03f8));
+        m.run(3);
+        let expected = [(0x80, 1, 0x78), (0x3f8, 2, 0x5678), (0x3f8, 4, 0x1234_5678)];
+        assert_eq!(*m.bus.written.lock().unwrap(), expected);
+    }
+
+    /// OUT of AX to port 0x3f7 at CPL 3 with this map from 0x3f0 on.
+    fn with_map(map: [u8; 2], limit: u32) -> TestMachine {
+        let mut m = TestMachine::protected(&[0x66, 0xef]).at_cpl3();
+        m.put(TSS + 102, &104_u16.to_le_bytes());
+        m.put(TSS + 104 + 0x3f0 / 8, &map);
+        m.set(|s| {
+            s.segments.tr.limit = limit;
+            s.general.regs[2] = 0x3f7;
+        });
+        m
+    }
+
+    #[test]
+    fn programs_are_let_through_by_the_map_bit_by_bit() {
+        let end = 104 + 0x3f8 / 8;
+        let mut m = with_map([0x7f, 0xfe], end);
+        m.run(1);
+        assert_eq!(m.bus.written.lock().unwrap().len(), 1);
+        with_map([0x80, 0xfe], end).raises(Vector::GP, Some(0));
+        with_map([0x7f, 0x01], end).raises(Vector::GP, Some(0));
+        with_map([0, 0], end - 1).raises(Vector::GP, Some(0));
+        with_map([0, 0], 103).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn iopl_lets_through_without_a_map_but_not_in_virtual_8086_mode() {
+        let mut m = TestMachine::protected(&[0xe6, 0x80]).at_cpl3();
+        m.set(|s| s.general.rflags |= 3 << 12);
+        m.run(1);
+        assert_eq!(m.bus.written.lock().unwrap().len(), 1);
+        let mut m = TestMachine::protected(&[0xe6, 0x80]).in_v86(3);
+        m.put(TSS + 102, &[0xff, 0xff]);
+        m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn rep_ins_fills_memory() {
+        // rep insw
+        let mut m = TestMachine::long(&[0x66, 0xf3, 0x6d]);
+        m.bus.answers.lock().unwrap().extend([0x1111, 0x2222, 0x3333]);
+        m.set(|s| (s.general.regs[1], s.general.regs[7]) = (3, DATA));
+        m.run(1);
+        assert_eq!((m.get_u64(DATA), m.reg(1)), (0x3333_2222_1111, 0));
+        assert_eq!((m.reg(7), m.state().general.rip), (DATA + 6, CODE + 3));
+        assert_eq!(*m.bus.retired.lock().unwrap(), 1);
+    }
+
+    #[test]
+    fn ins_reads_no_port_whose_value_it_cannot_store() {
+        // rep insb across the end of what is mapped
+        let mut m = TestMachine::long(&[0xf3, 0x6c]);
+        m.put_u64(crate::testing::TABLES + 0x2010, 0);
+        m.put_u64(crate::testing::TABLES + 0x2008, 0x87);
+        m.bus.answers.lock().unwrap().extend([1, 2, 3]);
+        m.set(|s| (s.general.regs[1], s.general.regs[7]) = (3, 0x3f_ffff));
+        assert_eq!(m.run_to_exception(), (Vector::PF as u8, 2));
+        assert_eq!((m.reg(1), m.reg(7)), (2, 0x40_0000));
+        assert_eq!(m.bus.answers.lock().unwrap().len(), 2);
+        assert_eq!(m.state().control.cr2, 0x40_0000);
+    }
+
+    #[test]
+    fn rep_outs_goes_down_with_df_and_reads_devices() {
+        // rep outsb
+        let mut m = TestMachine::protected(&[0xf3, 0x6e]);
+        m.set(|s| {
+            (s.general.regs[1], s.general.regs[6]) = (3, DEVICE + 2);
+            s.general.rflags |= rflags::DF;
+        });
+        m.run(1);
+        assert_eq!(*m.bus.written.lock().unwrap(), [(0x600, 1, 2), (0x600, 1, 1), (0x600, 1, 0)]);
+        assert_eq!((m.reg(1), m.reg(6)), (0, DEVICE - 1));
+    }
+
+    #[test]
+    fn rep_with_nothing_to_do_does_nothing() {
+        let mut m = TestMachine::protected(&[0xf3, 0x6e]).at_cpl3();
+        m.run(1);
+        assert_eq!(
+            (m.state().general.rip, m.state().segments.regs[1].selector),
+            (CODE + 2, sel::USER_CODE)
+        );
+    }
+
+    #[test]
+    fn sixteen_bit_addresses_wrap_and_leave_the_rest() {
+        // a16 rep outsb
+        let mut m = TestMachine::protected(&[0x67, 0xf3, 0x6e]);
+        m.put(0xffff, &[0x77]);
+        m.put(0, &[0x88]);
+        m.set(|s| (s.general.regs[1], s.general.regs[6]) = (0x5_0002, 0x5_ffff));
+        m.run(1);
+        assert_eq!(*m.bus.written.lock().unwrap(), [(0x600, 1, 0x77), (0x600, 1, 0x88)]);
+        assert_eq!((m.reg(1), m.reg(6)), (0x5_0000, 0x5_0001));
+    }
+
+    #[test]
+    fn a_rep_of_many_makes_room_for_interrupts_in_between() {
+        // rep outsb
+        let mut m = TestMachine::protected(&[0xf3, 0x6e]);
+        let count = u64::from(CHUNK) + 10;
+        m.set(|s| (s.general.regs[1], s.general.regs[6]) = (count, DATA));
+        m.run(1);
+        assert_eq!(m.bus.written.lock().unwrap().len(), CHUNK as usize + 10);
+        assert_eq!(m.reg(1), 0);
+    }
+
+    #[test]
+    fn hlt_is_for_cpl0() {
+        let mut m = TestMachine::long(&[0xf4]);
+        assert_eq!(m.run(5), Exit::Halted);
+        assert_eq!(m.state().general.rip, CODE + 1);
+        TestMachine::long(&[0xf4]).at_cpl3().raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn hints_and_fences_do_nothing() {
+        let codes: [&[u8]; 8] = [
+            &[0x90],
+            &[0xf3, 0x90],
+            &[0xf3, 0x0f, 0x1e, 0xfa],
+            &[0x0f, 0x1f, 0x44, 0, 0],
+            &[0x0f, 0xae, 0xe8],
+            &[0x0f, 0xae, 0xf0],
+            &[0x0f, 0xae, 0xf8],
+            &[0x0f, 0x18, 0x08],
+        ];
+        for code in codes {
+            let mut m = TestMachine::long(code).at_cpl3();
+            m.run(1);
+            assert_eq!(m.state().general.rip, CODE + code.len() as u64, "{code:x?}");
+        }
+    }
+}

@@ -253,3 +253,167 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     };
     Some(Selection::general_end(op, iret))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{STACK, TestMachine, descriptor, sel};
+
+    const IRETD: [u8; 1] = [0xcf];
+    const IRETQ: [u8; 2] = [0x48, 0xcf];
+
+    fn put32(m: &mut TestMachine, values: &[u32]) {
+        for (at, value) in (STACK..).step_by(4).zip(values) {
+            m.put(at, &value.to_le_bytes());
+        }
+    }
+
+    fn put64(m: &mut TestMachine, values: &[u64]) {
+        for (at, value) in (STACK..).step_by(8).zip(values) {
+            m.put_u64(at, *value);
+        }
+    }
+
+    #[test]
+    fn real_mode_pops_words() {
+        let mut m = TestMachine::real(&IRETD);
+        m.put(STACK, &[0x34, 0x12, 0, 0x10, 0xd7, 0x7f]);
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.segments.regs[CS].base), (0x1234, 0x1_0000));
+        assert_eq!((state.general.rflags, state.general.regs[4]), (0x7fd7, STACK + 6));
+    }
+
+    #[test]
+    fn same_privilege_pops_three() {
+        let mut m = TestMachine::protected(&IRETD);
+        put32(&mut m, &[0x4000, sel::CODE.into(), 0x24_0ed7]);
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.general.regs[4]), (0x4000, STACK + 12));
+        assert_eq!(state.general.rflags, 0x24_0ed7);
+    }
+
+    #[test]
+    fn less_privilege_pops_five_and_nulls_privileged_segments() {
+        let mut m = TestMachine::protected(&IRETD);
+        put32(&mut m, &[0x4000, sel::USER_CODE.into(), 0x3202, 0x8000, sel::USER_DATA.into()]);
+        m.set(|s| s.segments.regs[4] = crate::testing::flat(sel::USER_DATA, 0xc0f3));
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.segments.cpl, state.general.regs[4]), (3, 0x8000));
+        let selectors = state.segments.regs.map(|s| s.selector);
+        assert_eq!(selectors, [0, sel::USER_CODE, sel::USER_DATA, 0, sel::USER_DATA, 0]);
+        assert_eq!(state.general.rflags, 0x3202);
+    }
+
+    #[test]
+    fn programs_change_neither_iopl_nor_if() {
+        let mut m = TestMachine::protected(&IRETD).at_cpl3();
+        put32(&mut m, &[0x4000, sel::USER_CODE.into(), 0x1f_7ed7]);
+        m.run(1);
+        let flags = m.state().general.rflags;
+        assert_eq!(flags, 0x04_4cd7, "{flags:#x}");
+    }
+
+    #[test]
+    fn returns_check_the_code_segment() {
+        let cases = [
+            (0_u32, Vector::GP, 0_u32),
+            (0x1000, Vector::GP, 0x1000),
+            (sel::DATA.into(), Vector::GP, sel::DATA.into()),
+            // DPL 3, but RPL 0.
+            (0x28, Vector::GP, 0x28),
+            (sel::FREE.into(), Vector::NP, sel::FREE.into()),
+        ];
+        for (selector, vector, code) in cases {
+            let mut m = TestMachine::protected(&IRETD);
+            m.put_entry(sel::FREE, descriptor(0, 0xf_ffff, 0xc01b));
+            put32(&mut m, &[0x4000, selector, 2]);
+            m.raises(vector, Some(code));
+        }
+        // To more privilege.
+        let mut m = TestMachine::protected(&IRETD).at_cpl3();
+        put32(&mut m, &[0x4000, sel::CODE.into(), 2]);
+        m.raises(Vector::GP, Some(sel::CODE.into()));
+    }
+
+    #[test]
+    fn returns_check_the_limit_and_the_stack() {
+        let mut m = TestMachine::protected(&IRETD);
+        m.put_entry(sel::FREE, descriptor(0, 0xfff, 0x409b));
+        put32(&mut m, &[0x1000, sel::FREE.into(), 2]);
+        m.raises(Vector::GP, Some(0));
+        for (ss, code) in [(0_u32, 0), (sel::DATA.into(), 0x10), (0x20, 0x20)] {
+            let mut m = TestMachine::protected(&IRETD);
+            put32(&mut m, &[0x4000, sel::USER_CODE.into(), 2, 0x8000, ss]);
+            m.raises(Vector::GP, Some(code));
+        }
+    }
+
+    #[test]
+    fn to_virtual_8086_mode_pops_nine() {
+        let mut m = TestMachine::protected(&IRETD);
+        put32(&mut m, &[0x4000, 0x100, 0x2_0202, 0x8000, 0x200, 0x300, 0x400, 0x500, 0x600]);
+        m.run(1);
+        let state = m.state();
+        let selectors = state.segments.regs.map(|s| s.selector);
+        assert_eq!(selectors, [0x300, 0x100, 0x200, 0x400, 0x500, 0x600]);
+        assert_eq!((state.segments.cpl, state.general.regs[4]), (3, 0x8000));
+        assert_eq!(state.general.rflags, 0x2_0202);
+        assert!(state.segments.regs.iter().all(|s| s.attributes.0 == 0xf3 && s.limit == 0xffff));
+    }
+
+    #[test]
+    fn virtual_8086_code_needs_iopl_3_and_cannot_change_it() {
+        TestMachine::protected(&IRETD).in_v86(2).raises(Vector::GP, Some(0));
+        let mut m = TestMachine::protected(&IRETD).in_v86(3);
+        m.put(STACK, &[0, 0x40, 0, 0, 2, 2]);
+        m.run(1);
+        assert_eq!(m.state().general.rflags, 0x2_3202);
+    }
+
+    #[test]
+    fn sixty_four_bit_returns_pop_the_stack_always() {
+        let mut m = TestMachine::long(&IRETQ);
+        put64(&mut m, &[0x4000, sel::CODE.into(), 0x246, 0x8888, 0]);
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.general.regs[4]), (0x4000, 0x8888));
+        assert_eq!((state.segments.regs[SS].selector, state.general.rflags), (0, 0x246));
+    }
+
+    #[test]
+    fn a_null_stack_is_refused_at_cpl3_and_for_32_bit_code() {
+        for (cs, ss) in [(sel::USER_CODE, 3), (sel::USER_CODE32, 3), (sel::USER_CODE, 0)] {
+            let mut m = TestMachine::long(&IRETQ);
+            put64(&mut m, &[0x4000, cs.into(), 2, 0x8000, ss]);
+            m.raises(Vector::GP, Some(0));
+        }
+    }
+
+    #[test]
+    fn sixty_four_bit_code_returns_to_compatibility_mode() {
+        let mut m = TestMachine::long(&IRETQ);
+        let frame = [0x4000, sel::USER_CODE32.into(), 0x202, 0x1_0000_8000, sel::USER_DATA.into()];
+        put64(&mut m, &frame);
+        m.put(0x4000, &[0x40]); // inc eax
+        m.run(2);
+        let state = m.state();
+        assert_eq!((state.general.regs[0], state.general.regs[4]), (1, 0x8000));
+    }
+
+    #[test]
+    fn a_return_address_that_is_not_canonical_raises_gp() {
+        let mut m = TestMachine::long(&IRETQ);
+        put64(&mut m, &[0x8000_0000_0000, sel::CODE.into(), 2, 0x8000, 0]);
+        m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn nt_is_refused_in_long_mode() {
+        let mut m = TestMachine::long(&IRETQ);
+        m.set(|s| s.general.rflags |= rflags::NT);
+        m.raises(Vector::GP, Some(0));
+    }
+}

@@ -178,3 +178,110 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DATA, TestMachine};
+    use trivium_cpu::Vector;
+    use trivium_cpu::bits::efer;
+
+    const RDMSR: [u8; 2] = [0x0f, 0x32];
+    const WRMSR: [u8; 2] = [0x0f, 0x30];
+
+    fn with_msr(code: &[u8], number: u64, value: u64) -> TestMachine {
+        let mut m = TestMachine::long(code);
+        m.set(|s| {
+            s.general.regs[1] = number;
+            s.general.regs[0] = value & 0xffff_ffff | 0xaa << 32;
+            s.general.regs[2] = value >> 32;
+        });
+        m
+    }
+
+    #[test]
+    fn reads_clear_the_upper_halves() {
+        let mut m = with_msr(&RDMSR, 0xc000_0082, 0);
+        m.set(|s| s.msrs.lstar = 0xffff_8000_1234_5678);
+        m.run(1);
+        assert_eq!((m.reg(0), m.reg(2)), (0x1234_5678, 0xffff_8000));
+    }
+
+    #[test]
+    fn a_register_that_does_not_exist_raises_gp() {
+        with_msr(&RDMSR, 0x4b56_4d00, 0).raises(Vector::GP, Some(0));
+        with_msr(&WRMSR, 0x4b56_4d00, 0).raises(Vector::GP, Some(0));
+        with_msr(&RDMSR, 0x10, 0).at_cpl3().raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn bases_of_fs_and_gs_are_the_segments() {
+        // wrmsr; mov rbx, gs:[0]
+        let code = [0x0f, 0x30, 0x65, 0x48, 0x8b, 0x1c, 0x25, 0, 0, 0, 0];
+        let mut m = with_msr(&code, 0xc000_0101, DATA);
+        m.put_u64(DATA, 0x55);
+        m.run(2);
+        assert_eq!((m.reg(3), m.state().segments.regs[GS].base), (0x55, DATA));
+        with_msr(&WRMSR, 0xc000_0100, 0x8000_0000_0000).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn efer_keeps_lma_and_refuses_what_the_model_lacks() {
+        let base = efer::LME | efer::NXE;
+        let mut m = with_msr(&WRMSR, 0xc000_0080, base);
+        m.run(1);
+        assert_eq!(m.state().control.efer, base | efer::LMA);
+        with_msr(&WRMSR, 0xc000_0080, efer::NXE).raises(Vector::GP, Some(0));
+        with_msr(&WRMSR, 0xc000_0080, base | 2).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn the_counter_is_written_with_its_adjustment() {
+        // wrmsr; rdtsc
+        let mut m = with_msr(&[0x0f, 0x30, 0x0f, 0x31], 0x10, 0x1_0000_0000);
+        *m.bus.tsc.lock().unwrap() = 0x500;
+        m.run(1);
+        *m.bus.tsc.lock().unwrap() = 0x600;
+        m.run(1);
+        assert_eq!((m.reg(0), m.reg(2)), (0x100, 1));
+        assert_eq!(m.state().msrs.tsc_adjust, 0xffff_fb00);
+    }
+
+    #[test]
+    fn tsd_keeps_the_counter_from_programs() {
+        for code in [&[0x0f, 0x31][..], &[0x0f, 0x01, 0xf9]] {
+            let mut m = TestMachine::long(code).at_cpl3();
+            m.run(1);
+            assert_eq!(m.state().segments.cpl, 3);
+            let mut m = TestMachine::long(code).at_cpl3();
+            m.set(|s| s.control.cr4 |= cr4::TSD);
+            m.raises(Vector::GP, Some(0));
+        }
+    }
+
+    #[test]
+    fn rdtscp_and_rdpid_tell_tsc_aux() {
+        // rdtscp; rdpid rbx
+        let mut m = TestMachine::long(&[0x0f, 0x01, 0xf9, 0xf3, 0x0f, 0xc7, 0xfb]);
+        m.set(|s| s.msrs.tsc_aux = 0x1234);
+        m.run(2);
+        assert_eq!((m.reg(1), m.reg(3)), (0x1234, 0x1234));
+    }
+
+    #[test]
+    fn there_are_no_performance_counters() {
+        TestMachine::long(&[0x0f, 0x33]).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn cpuid_clears_the_upper_halves_and_knows_the_present_state() {
+        let mut m = TestMachine::long(&[0x0f, 0xa2]);
+        m.set(|s| s.general.regs[3] = !0);
+        m.run(1);
+        assert_eq!(m.reg(3), u64::from(u32::from_le_bytes(*b"Auth")));
+        let mut m = TestMachine::long(&[0x0f, 0xa2]);
+        m.set(|s| s.general.regs[0] = 1);
+        m.run(1);
+        assert_eq!(m.reg(2) >> 9 & 1, 1, "the local APIC is enabled");
+    }
+}

@@ -422,3 +422,262 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, DATA, DEVICE, TABLES, TestMachine};
+
+    const MOV_CR0_RAX: [u8; 3] = [0x0f, 0x22, 0xc0];
+    const MOV_CR3_RAX: [u8; 3] = [0x0f, 0x22, 0xd8];
+    const MOV_CR4_RAX: [u8; 3] = [0x0f, 0x22, 0xe0];
+
+    fn with_rax(mut m: TestMachine, value: u64) -> TestMachine {
+        m.set(|s| s.general.regs[0] = value);
+        m
+    }
+
+    #[test]
+    fn control_registers_are_for_cpl0() {
+        let codes: [&[u8]; 8] = [
+            &MOV_CR0_RAX,
+            &[0x0f, 0x20, 0xc0],
+            &[0x44, 0x0f, 0x22, 0xc0],
+            &[0x0f, 0x23, 0xc0],
+            &[0x0f, 0x06],
+            &[0x0f, 0x01, 0xf0],
+            &[0x0f, 0x01, 0x38],
+            &[0x0f, 0x09],
+        ];
+        for code in codes {
+            TestMachine::long(code).at_cpl3().raises(Vector::GP, Some(0));
+        }
+    }
+
+    #[test]
+    fn cr0_refuses_combinations_that_make_no_sense() {
+        let base = cr0::PE | cr0::ET;
+        let bad = [cr0::PG, base | cr0::NW, base | 1 << 32];
+        for value in bad {
+            with_rax(TestMachine::long(&MOV_CR0_RAX), value).raises(Vector::GP, Some(0));
+        }
+        // Paging cannot be turned off by 64-bit code.
+        with_rax(TestMachine::long(&MOV_CR0_RAX), base).raises(Vector::GP, Some(0));
+        let mut m = with_rax(TestMachine::protected(&MOV_CR0_RAX), 0x1ff0_ffc1);
+        m.run(1);
+        // ET is fixed, reserved bits are dropped.
+        assert_eq!(m.state().control.cr0, 0x11);
+    }
+
+    #[test]
+    fn cr4_refuses_bits_that_the_model_does_not_have() {
+        let base = cr4::PAE;
+        for value in [base | 1 << 13, base | 1 << 31, base | cr4::LA57, 0] {
+            with_rax(TestMachine::long(&MOV_CR4_RAX), value).raises(Vector::GP, Some(0));
+        }
+        let mut m = with_rax(TestMachine::long(&MOV_CR4_RAX), base | cr4::PGE | cr4::SMEP);
+        m.set(|s| s.control.cr4 = base);
+        m.run(1);
+        assert_eq!(m.state().control.cr4, base | cr4::PGE | cr4::SMEP);
+    }
+
+    #[test]
+    fn pcide_needs_long_mode_and_pcid_0() {
+        let value = cr4::PAE | cr4::PCIDE;
+        with_rax(TestMachine::protected(&MOV_CR4_RAX), value).raises(Vector::GP, Some(0));
+        let mut m = with_rax(TestMachine::long(&MOV_CR4_RAX), value);
+        m.set(|s| s.control.cr3 |= 0x18);
+        m.raises(Vector::GP, Some(0));
+        // mov cr4, rax; mov cr3, rbx
+        let mut m = with_rax(TestMachine::long(&[0x0f, 0x22, 0xe0, 0x0f, 0x22, 0xdb]), value);
+        m.set(|s| s.general.regs[3] = NO_FLUSH | TABLES | 5);
+        m.run(2);
+        assert_eq!(m.state().control.cr3, TABLES | 5);
+    }
+
+    #[test]
+    fn cr3_refuses_bits_beyond_the_physical_address() {
+        for bit in [40, 52, 63] {
+            let m = TestMachine::long(&MOV_CR3_RAX);
+            with_rax(m, TABLES | 1 << bit).raises(Vector::GP, Some(0));
+        }
+    }
+
+    #[test]
+    fn a_write_of_cr3_drops_translations_that_are_not_global() {
+        // mov rcx, [0x40b000 & ...]: read, change the table, read, mov cr3, read
+        let load = |reg: u8| [0x48, 0x8b, 0x04 | reg << 3, 0x25, 0, 0xb0, 0x40, 0];
+        let mut code = Vec::new();
+        code.extend(load(1));
+        // mov [0x12010], rbx
+        code.extend([0x48, 0x89, 0x1c, 0x25, 0x10, 0x20, 1, 0]);
+        code.extend(load(2));
+        code.extend(MOV_CR3_RAX);
+        code.extend(load(6));
+        let mut m = with_rax(TestMachine::long(&code), TABLES);
+        m.put_u64(TABLES + 0x2010, 0x87);
+        m.put_u64(DATA, 1);
+        m.put_u64(0x1_b000, 2);
+        m.set(|s| s.general.regs[3] = TABLES + 0x3000 | 7);
+        m.put_u64(TABLES + 0x3000 + 8 * 0xb, 0x1_b007);
+        m.run(5);
+        // What is read between change and flush may be either.
+        assert_eq!((m.reg(1), m.reg(6)), (1, 2));
+    }
+
+    #[test]
+    fn long_mode_is_entered_by_turning_paging_on() {
+        // mov cr0, eax; jmp 8:0x1010; at 0x1010: mov rax, rbx in 64-bit code
+        let mut m = TestMachine::long(&[]);
+        let code = [0x0f, 0x22, 0xc0, 0xea, 0x10, 0x10, 0, 0, 8, 0];
+        m.put(CODE, &code);
+        m.put(CODE + 0x10, &[0x48, 0x89, 0xd8]);
+        m.set(|s| {
+            s.control.cr0 = cr0::PE | cr0::ET;
+            s.control.efer = efer::LME;
+            s.segments.regs[CS] = crate::testing::flat(0, 0xc09b);
+            s.general.regs[0] = cr0::PG | cr0::PE;
+            s.general.regs[3] = 0x1_2345_6789;
+        });
+        m.run(1);
+        assert_eq!(m.state().control.efer, efer::LME | efer::LMA);
+        m.run(2);
+        assert_eq!(m.reg(0), 0x1_2345_6789);
+    }
+
+    #[test]
+    fn paging_with_lme_needs_pae_and_code_that_is_not_64_bit() {
+        for (cr4, attributes) in [(0, 0xc09b), (cr4::PAE, 0xa09b)] {
+            let mut m = with_rax(TestMachine::protected(&MOV_CR0_RAX), cr0::PG | cr0::PE);
+            m.set(|s| {
+                s.control.efer = efer::LME;
+                s.control.cr4 = cr4;
+                s.segments.regs[CS] = crate::testing::flat(8, attributes);
+            });
+            m.raises(Vector::GP, Some(0));
+        }
+    }
+
+    #[test]
+    fn pae_paging_reads_four_entries_and_refuses_reserved_bits() {
+        let value = cr0::PG | cr0::PE;
+        for (entry, good) in [(TABLES | 0x1001, true), (TABLES | 0x1007, false)] {
+            let mut m = with_rax(TestMachine::protected(&MOV_CR0_RAX), value);
+            m.put_u64(TABLES, entry);
+            m.put_u64(TABLES + 0x1000, 0x83);
+            m.set(|s| {
+                s.control.cr3 = TABLES;
+                s.control.cr4 = cr4::PAE;
+            });
+            if good {
+                m.run(1);
+                assert_eq!(m.state().control.pdptr, [entry, 0, 0, 0]);
+            } else {
+                m.raises(Vector::GP, Some(0));
+            }
+        }
+    }
+
+    #[test]
+    fn cr8_is_the_task_priority_of_the_local_apic() {
+        // mov cr8, rax; mov rbx, cr8
+        let mut m =
+            with_rax(TestMachine::long(&[0x44, 0x0f, 0x22, 0xc0, 0x44, 0x0f, 0x20, 0xc3]), 9);
+        m.run(2);
+        assert_eq!(m.reg(3), 9);
+        assert_eq!(*m.bus.cr8.lock().unwrap(), 9);
+        with_rax(TestMachine::long(&[0x44, 0x0f, 0x22, 0xc0]), 16).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn registers_that_do_not_exist_are_undefined() {
+        for code in [[0x0f, 0x20, 0xc8], [0x0f, 0x22, 0xe8], [0x0f, 0x22, 0xf8]] {
+            TestMachine::long(&code).raises(Vector::UD, None);
+        }
+    }
+
+    #[test]
+    fn dr4_and_dr5_are_dr6_and_dr7_unless_cr4_de_is_set() {
+        let code = [0x0f, 0x21, 0xe0]; // mov rax, dr4
+        let mut m = TestMachine::long(&code);
+        m.run(1);
+        assert_eq!(m.reg(0), debug::DR6_FIXED);
+        let mut m = TestMachine::long(&code);
+        m.set(|s| s.control.cr4 |= cr4::DE);
+        m.raises(Vector::UD, None);
+    }
+
+    #[test]
+    fn general_detect_faults_and_is_cleared_for_the_handler() {
+        let mut m = TestMachine::long(&[0x0f, 0x21, 0xc0]);
+        m.set(|s| s.debug.dr7 |= debug::DR7_GD);
+        m.raises(Vector::DB, None);
+        let found = m.state().debug;
+        assert_eq!((found.dr6 & debug::DR6_BD, found.dr7), (debug::DR6_BD, debug::DR7_FIXED));
+    }
+
+    #[test]
+    fn dr7_keeps_its_fixed_bits_and_refuses_the_upper_half() {
+        let mut m = with_rax(TestMachine::long(&[0x0f, 0x23, 0xf8]), 0xffff_ffff);
+        m.run(1);
+        assert_eq!(m.state().debug.dr7, 0xffff_27ff);
+        let m = TestMachine::long(&[0x0f, 0x23, 0xf8]);
+        with_rax(m, 1 << 32).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn lmsw_cannot_leave_protected_mode() {
+        let mut m = with_rax(TestMachine::protected(&[0x0f, 0x01, 0xf0]), 0xfff8);
+        m.run(1);
+        assert_eq!(m.state().control.cr0, cr0::PE | cr0::ET | cr0::TS);
+    }
+
+    #[test]
+    fn clts_clears_ts_and_smsw_tells_cr0() {
+        let mut m = TestMachine::long(&[0x0f, 0x06, 0x0f, 0x01, 0xe3]);
+        m.set(|s| s.control.cr0 |= cr0::TS);
+        m.run(2);
+        let cr0 = m.state().control.cr0;
+        assert_eq!((cr0 & cr0::TS, m.reg(3)), (0, cr0 & 0xffff_ffff));
+    }
+
+    #[test]
+    fn invpcid_checks_type_and_descriptor() {
+        // invpcid rax, [0xb000]
+        let code = [0x66, 0x0f, 0x38, 0x82, 0x04, 0x25, 0, 0xb0, 0, 0];
+        let bad = [(4, 0, 0), (0, 0x1000, 0), (0, 1, 0), (0, 0, 0x8000_0000_0000), (1, 1, 0)];
+        for (kind, pcid, linear) in bad {
+            let mut m = with_rax(TestMachine::long(&code), kind);
+            m.put_u64(DATA, pcid);
+            m.put_u64(DATA + 8, linear);
+            m.raises(Vector::GP, Some(0));
+        }
+        for kind in 0..4 {
+            let mut m = with_rax(TestMachine::long(&code), kind);
+            m.run(1);
+            assert_eq!(m.state().general.rip, CODE + 10);
+        }
+    }
+
+    #[test]
+    fn xgetbv_and_xsetbv_need_osxsave() {
+        TestMachine::long(&[0x0f, 0x01, 0xd0]).raises(Vector::UD, None);
+        TestMachine::long(&[0x0f, 0x01, 0xd1]).raises(Vector::UD, None);
+    }
+
+    #[test]
+    fn pkru_needs_pke() {
+        TestMachine::long(&[0x0f, 0x01, 0xee]).raises(Vector::UD, None);
+    }
+
+    #[test]
+    fn invlpg_takes_any_address_and_reads_nothing() {
+        // invlpg [rax]
+        let mut m = with_rax(TestMachine::long(&[0x0f, 0x01, 0x38]), 0x8000_0000_0000);
+        m.run(1);
+        assert_eq!(m.state().general.rip, CODE + 3);
+        let mut m = with_rax(TestMachine::long(&[0x0f, 0x01, 0x38]), DEVICE);
+        m.run(1);
+        assert_eq!(m.state().general.rip, CODE + 3);
+    }
+}

@@ -220,3 +220,199 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, DATA, RAM, STACK, TestMachine, descriptor, sel};
+    use trivium_cpu::Exit;
+    use trivium_cpu::bits::rflags;
+    use trivium_cpu::model::CpuModel;
+    use trivium_cpu::state::{DS, ES, FS, GS};
+
+    const MOV_DS_AX: [u8; 2] = [0x8e, 0xd8];
+    const MOV_SS_AX: [u8; 2] = [0x8e, 0xd0];
+
+    fn with_ax(mut machine: TestMachine, value: u16) -> TestMachine {
+        machine.set(|s| s.general.regs[0] = value.into());
+        machine
+    }
+
+    #[test]
+    fn a_null_selector_may_be_loaded_but_not_used() {
+        // mov ds, ax; mov eax, [0xb000]
+        let mut m = with_ax(TestMachine::protected(&[0x8e, 0xd8, 0xa1, 0, 0xb0, 0, 0]), 2);
+        m.run(1);
+        let ds = m.state().segments.regs[DS];
+        assert_eq!((ds.selector, ds.attributes.has(SegmentAttributes::P)), (2, false));
+        m.raises(Vector::GP, Some(0));
+        let mut m = with_ax(TestMachine::protected(&MOV_SS_AX), 0);
+        m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn ss_wants_rpl_and_dpl_to_be_cpl_and_a_writable_segment() {
+        let base = || TestMachine::protected(&MOV_SS_AX);
+        with_ax(base(), sel::DATA | 1).raises(Vector::GP, Some(sel::DATA.into()));
+        with_ax(base(), sel::USER_DATA).raises(Vector::GP, Some(0x20));
+        with_ax(base(), sel::CODE).raises(Vector::GP, Some(sel::CODE.into()));
+        let mut m = with_ax(base(), sel::FREE);
+        m.put_entry(sel::FREE, descriptor(0, 0xf_ffff, 0xc091));
+        m.raises(Vector::GP, Some(sel::FREE.into()));
+    }
+
+    #[test]
+    fn data_segments_want_privilege_unless_they_are_conforming_code() {
+        let base = || TestMachine::protected(&MOV_DS_AX);
+        with_ax(base().at_cpl3(), sel::DATA | 3).raises(Vector::GP, Some(sel::DATA.into()));
+        with_ax(base(), sel::DATA | 3).raises(Vector::GP, Some(sel::DATA.into()));
+        with_ax(base(), sel::TSS).raises(Vector::GP, Some(sel::TSS.into()));
+        let mut m = with_ax(base().at_cpl3(), sel::FREE);
+        // Conforming, readable, DPL 0.
+        m.put_entry(sel::FREE, descriptor(0, 0xf_ffff, 0xc09f));
+        m.run(1);
+        assert_eq!(m.state().segments.regs[DS].selector, sel::FREE);
+        let mut m = with_ax(base(), sel::FREE);
+        // Code that cannot be read.
+        m.put_entry(sel::FREE, descriptor(0, 0xf_ffff, 0xc099));
+        m.raises(Vector::GP, Some(sel::FREE.into()));
+    }
+
+    #[test]
+    fn absence_is_np_for_data_and_ss_for_the_stack() {
+        for (code, vector) in [(MOV_DS_AX, Vector::NP), (MOV_SS_AX, Vector::SS)] {
+            let mut m = with_ax(TestMachine::protected(&code), sel::FREE);
+            m.put_entry(sel::FREE, descriptor(0, 0xf_ffff, 0xc013));
+            m.raises(vector, Some(sel::FREE.into()));
+        }
+    }
+
+    #[test]
+    fn a_selector_beyond_the_table_raises_gp() {
+        let mut m = with_ax(TestMachine::protected(&MOV_DS_AX), 0x1000);
+        m.raises(Vector::GP, Some(0x1000));
+        // No LDT is loaded.
+        let mut m = with_ax(TestMachine::protected(&MOV_DS_AX), 0xc);
+        m.set(|s| s.segments.ldtr.attributes.0 = 0);
+        m.raises(Vector::GP, Some(0xc));
+    }
+
+    #[test]
+    fn a_load_sets_the_accessed_bit() {
+        let mut m = with_ax(TestMachine::protected(&MOV_DS_AX), sel::FREE);
+        let entry = descriptor(0x1234_5678, 0x5_4321, 0x4092);
+        m.put_entry(sel::FREE, entry);
+        m.run(1);
+        let ds = m.state().segments.regs[DS];
+        assert_eq!((ds.base, ds.limit, ds.attributes.0), (0x1234_5678, 0x5_4321, 0x4093));
+        assert_eq!(m.entry(sel::FREE), entry | 1 << 40);
+    }
+
+    #[test]
+    fn mov_to_cs_is_undefined() {
+        TestMachine::protected(&[0x8e, 0xc8]).raises(Vector::UD, None);
+    }
+
+    #[test]
+    fn interrupts_wait_for_the_instruction_after_mov_ss() {
+        // mov ss, ax; inc ecx; inc edx
+        let mut m = with_ax(TestMachine::protected(&[0x8e, 0xd0, 0x41, 0x42]), sel::DATA);
+        m.set(|s| s.general.rflags |= rflags::IF);
+        m.run(1);
+        assert!(m.state().events.interrupt_shadow);
+        *m.bus.interrupt.lock().unwrap() = Some(0x30);
+        assert_eq!(m.run_to_handler(), 0x30);
+        let sp = m.reg(4);
+        assert_eq!((m.reg(1), m.get_u32(sp)), (1, CODE as u32 + 3));
+    }
+
+    #[test]
+    fn real_mode_leaves_limit_and_default_size() {
+        // mov ds, ax
+        let mut m = with_ax(TestMachine::real(&MOV_DS_AX), 0x1234);
+        m.set(|s| s.segments.regs[DS].limit = u32::MAX);
+        m.run(1);
+        let ds = m.state().segments.regs[DS];
+        assert_eq!((ds.selector, ds.base, ds.limit), (0x1234, 0x1_2340, u32::MAX));
+    }
+
+    #[test]
+    fn virtual_8086_mode_loads_as_an_8086_does() {
+        let mut m = with_ax(TestMachine::protected(&MOV_DS_AX).in_v86(0), 0xffff);
+        m.run(1);
+        let ds = m.state().segments.regs[DS];
+        assert_eq!((ds.base, ds.limit, ds.attributes.0), (0xf_fff0, 0xffff, 0xf3));
+    }
+
+    #[test]
+    fn pop_takes_a_slot_of_the_operand_size() {
+        // pop ds; o16 pop es; pop fs
+        let mut m = TestMachine::protected(&[0x1f, 0x66, 0x07, 0x0f, 0xa1]);
+        m.put(STACK, &[0x10, 0, 0xff, 0xff, 0x23, 0, 0x23, 0, 0, 0]);
+        m.run(3);
+        let state = m.state();
+        let selectors = [DS, ES, FS].map(|n| state.segments.regs[n].selector);
+        assert_eq!((selectors, state.general.regs[4]), ([0x10, 0x23, 0x23], STACK + 10));
+    }
+
+    #[test]
+    fn a_pop_that_faults_leaves_the_stack_pointer() {
+        let mut m = TestMachine::protected(&[0x1f]);
+        m.put(STACK, &0x1000_u32.to_le_bytes());
+        m.raises(Vector::GP, Some(0x1000));
+        assert_eq!(m.reg(4), STACK - 16);
+    }
+
+    #[test]
+    fn a_far_pointer_loads_both_or_none() {
+        // les ebx, [0xb000]
+        let code = [0xc4, 0x1d, 0, 0xb0, 0, 0];
+        let mut m = TestMachine::protected(&code);
+        m.put(DATA, &[0x78, 0x56, 0x34, 0x12, 0x23, 0]);
+        m.run(1);
+        assert_eq!((m.reg(3), m.state().segments.regs[ES].selector), (0x1234_5678, 0x23));
+        let mut m = TestMachine::protected(&code);
+        m.put(DATA, &[0x78, 0x56, 0x34, 0x12, 0x30, 0]);
+        m.raises(Vector::GP, Some(0x30));
+    }
+
+    #[test]
+    fn sixty_four_bit_code_may_have_a_null_stack_but_not_at_cpl3() {
+        let mut m = with_ax(TestMachine::long(&MOV_SS_AX), 0);
+        m.run(1);
+        assert_eq!(m.state().segments.regs[SS].selector, 0);
+        with_ax(TestMachine::long(&MOV_SS_AX).at_cpl3(), 3).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn loads_of_fs_and_gs_set_their_base_in_64_bit_code_too() {
+        // mov fs, eax; mov rbx, fs:[0]
+        let code = [0x8e, 0xe0, 0x64, 0x48, 0x8b, 0x1c, 0x25, 0, 0, 0, 0];
+        let mut m = with_ax(TestMachine::long(&code), sel::FREE);
+        m.put_entry(sel::FREE, descriptor(DATA, 0xffff, 0x4093));
+        m.put_u64(DATA, 0x1122_3344_5566_7788);
+        m.run(2);
+        assert_eq!(m.reg(3), 0x1122_3344_5566_7788);
+    }
+
+    #[test]
+    fn null_keeps_the_base_on_amd_processors_that_do_not_say_otherwise() {
+        let code = [0x8e, 0xe8]; // mov gs, ax
+        for (model, base) in [("max", 0), ("qemu64", 0x5000)] {
+            let model = CpuModel::by_name(model).unwrap();
+            let mut m = with_ax(TestMachine::long_with(model, &code), 0);
+            m.set(|s| s.segments.regs[GS].base = 0x5000);
+            m.run(1);
+            assert_eq!(m.state().segments.regs[GS].base, base);
+        }
+    }
+
+    #[test]
+    fn a_page_fault_on_the_descriptor_names_its_address() {
+        let mut m = with_ax(TestMachine::long(&MOV_DS_AX), 0x40);
+        m.set(|s| s.segments.gdtr.base = 8 * RAM);
+        // The handler's own code segment cannot be read either, and so on: a triple fault.
+        assert_eq!(m.run(10), Exit::Shutdown);
+        assert_eq!(m.state().control.cr2, 8 * RAM + 8);
+    }
+}

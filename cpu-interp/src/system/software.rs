@@ -111,3 +111,91 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, DATA, IDT, STACK, STACK0, TSS, TestMachine, gate, sel};
+
+    #[test]
+    fn int3_and_into_push_the_next_instruction() {
+        let mut m = TestMachine::protected(&[0xcc]);
+        assert_eq!(m.run_to_exception(), (3, CODE as u32 + 1));
+        let mut m = TestMachine::protected(&[0xce]);
+        m.set(|s| s.general.rflags |= rflags::OF);
+        assert_eq!(m.run_to_exception(), (4, CODE as u32 + 1));
+        // RF is not set in the image of a trap.
+        assert_eq!(m.get_u32(STACK - 4), 0x802);
+        let mut m = TestMachine::protected(&[0xce]);
+        m.run(1);
+        assert_eq!(m.state().general.rip, CODE + 1);
+    }
+
+    #[test]
+    fn int1_needs_no_permission() {
+        let mut m = TestMachine::protected(&[0xf1]).at_cpl3();
+        m.put_u64(IDT + 8, gate(sel::CODE, crate::testing::HANDLERS + 16, 0x8e));
+        assert_eq!(m.run_to_exception(), (1, CODE as u32 + 1));
+    }
+
+    #[test]
+    fn bound_is_signed_and_includes_both_ends() {
+        // bound eax, [0xb000]
+        for (index, good) in [(-5_i32, true), (7, true), (-6, false), (8, false)] {
+            let mut m = TestMachine::protected(&[0x62, 0x05, 0, 0xb0, 0, 0]);
+            m.put(DATA, &(-5_i32).to_le_bytes());
+            m.put(DATA + 4, &7_i32.to_le_bytes());
+            m.set(|s| s.general.regs[0] = u64::from(index as u32));
+            if good {
+                m.run(1);
+                assert_eq!(m.state().general.rip, CODE + 6);
+            } else {
+                m.raises(Vector::BR, None);
+            }
+        }
+    }
+
+    #[test]
+    fn undefined_instructions() {
+        for code in [&[0x0f, 0x0b][..], &[0x0f, 0xb9, 0xc0], &[0x0f, 0xff, 0xc0]] {
+            TestMachine::long(code).raises(Vector::UD, None);
+        }
+    }
+
+    #[test]
+    fn int_n_in_virtual_8086_mode_needs_iopl_3() {
+        TestMachine::protected(&[0xcd, 0x21]).in_v86(2).raises(Vector::GP, Some(0));
+        let mut m = TestMachine::protected(&[0xcd, 0x21]).in_v86(3);
+        assert_eq!(m.run_to_handler(), 0x21);
+        assert_eq!(m.get_u32(STACK0 - 36), CODE as u32 + 2);
+        // INT3 does not.
+        let mut m = TestMachine::protected(&[0xcc]).in_v86(0);
+        assert_eq!(m.run_to_handler(), 3);
+    }
+
+    #[test]
+    fn virtual_mode_extensions_redirect_to_the_program() {
+        let mut m = TestMachine::protected(&[0xcd, 0x21]).in_v86(0);
+        m.put(TSS + 102, &136_u16.to_le_bytes());
+        m.put(4 * 0x21, &[0x34, 0x12, 0, 0x01]);
+        m.set(|s| {
+            s.control.cr4 |= cr4::VME;
+            s.segments.tr.limit = 200;
+            s.general.rflags |= rflags::VIF;
+        });
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.segments.regs[1].selector), (0x1234, 0x100));
+        assert_eq!((m.get_u16(STACK - 2), m.get_u16(STACK - 6)), (0x3202, CODE as u16 + 2));
+        assert_eq!(state.general.rflags & (rflags::VIF | rflags::VM), rflags::VM);
+        // The map has this one for the monitor.
+        let mut m = TestMachine::protected(&[0xcd, 0x21]).in_v86(0);
+        m.put(TSS + 102, &136_u16.to_le_bytes());
+        m.put(TSS + 104 + 0x21 / 8, &[2]);
+        m.set(|s| {
+            s.control.cr4 |= cr4::VME;
+            s.segments.tr.limit = 200;
+        });
+        m.raises(Vector::GP, Some(0));
+    }
+}

@@ -309,3 +309,176 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DATA, GDT, TestMachine, descriptor, sel};
+
+    #[test]
+    fn lgdt_with_16_bit_operands_takes_24_bits_of_base() {
+        // lgdt [0xb000]; o16 lgdt [0xb000]
+        let code = [0x0f, 0x01, 0x15, 0, 0xb0, 0, 0, 0x66, 0x0f, 0x01, 0x15, 0, 0xb0, 0, 0];
+        let mut m = TestMachine::protected(&code);
+        m.put(DATA, &[0x34, 0x12, 0x78, 0x56, 0x34, 0x12]);
+        m.run(1);
+        assert_eq!(m.state().segments.gdtr, TableRegister { base: 0x1234_5678, limit: 0x1234 });
+        m.run(1);
+        assert_eq!(m.state().segments.gdtr, TableRegister { base: 0x34_5678, limit: 0x1234 });
+    }
+
+    #[test]
+    fn lidt_in_64_bit_code_takes_8_bytes_and_a_canonical_base() {
+        // lidt [0xb000]
+        let code = [0x0f, 0x01, 0x1c, 0x25, 0, 0xb0, 0, 0];
+        let mut m = TestMachine::long(&code);
+        m.put(DATA, &[0xff, 0x0f]);
+        m.put_u64(DATA + 2, 0xffff_8000_0000_1000);
+        m.run(1);
+        assert_eq!(m.state().segments.idtr.base, 0xffff_8000_0000_1000);
+        let mut m = TestMachine::long(&code);
+        m.put_u64(DATA + 2, 0x8000_0000_0000);
+        m.raises(Vector::GP, Some(0));
+        TestMachine::long(&code).at_cpl3().raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn sgdt_stores_what_was_loaded() {
+        // sgdt [0xb000]
+        let mut m = TestMachine::long(&[0x0f, 0x01, 0x04, 0x25, 0, 0xb0, 0, 0]);
+        m.run(1);
+        assert_eq!((m.get_u16(DATA), m.get_u64(DATA + 2)), (0xfff, GDT));
+    }
+
+    #[test]
+    fn umip_keeps_descriptor_tables_and_machine_status_from_programs() {
+        let codes: [&[u8]; 5] = [
+            &[0x0f, 0x01, 0x04, 0x25, 0, 0xb0, 0, 0],
+            &[0x0f, 0x01, 0x0c, 0x25, 0, 0xb0, 0, 0],
+            &[0x0f, 0x00, 0xc0],
+            &[0x0f, 0x00, 0xc8],
+            &[0x0f, 0x01, 0xe0],
+        ];
+        for code in codes {
+            let mut m = TestMachine::long(code).at_cpl3();
+            m.run(1);
+            assert_eq!(m.state().segments.cpl, 3, "allowed without UMIP");
+            let mut m = TestMachine::long(code).at_cpl3();
+            m.set(|s| s.control.cr4 |= cr4::UMIP);
+            m.raises(Vector::GP, Some(0));
+        }
+    }
+
+    #[test]
+    fn ltr_wants_an_available_tss_and_makes_it_busy() {
+        let code = [0x0f, 0x00, 0xd8]; // ltr ax
+        let mut m = TestMachine::protected(&code);
+        m.set(|s| s.general.regs[0] = sel::TSS.into());
+        m.raises(Vector::GP, Some(sel::TSS.into()));
+        let mut m = TestMachine::protected(&code);
+        m.put_entry(sel::FREE, descriptor(0x1_2345, 0x67, 0x89));
+        m.set(|s| s.general.regs[0] = sel::FREE.into());
+        m.run(1);
+        let tr = m.state().segments.tr;
+        assert_eq!((tr.selector, tr.base, tr.attributes.0), (sel::FREE, 0x1_2345, 0x8b));
+        assert_eq!(m.entry(sel::FREE) >> 40 & 0xff, 0x8b);
+        let mut m = TestMachine::protected(&code);
+        m.put_entry(sel::FREE, descriptor(0x1_2345, 0x67, 0x09));
+        m.set(|s| s.general.regs[0] = sel::FREE.into());
+        m.raises(Vector::NP, Some(sel::FREE.into()));
+        TestMachine::protected(&code).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn ltr_in_long_mode_reads_16_bytes() {
+        let mut m = TestMachine::long(&[0x0f, 0x00, 0xd8]);
+        m.put_entry(sel::FREE, descriptor(0x1_2345, 0x67, 0x89));
+        m.put_entry(sel::FREE + 8, 0xffff_8000);
+        m.set(|s| s.general.regs[0] = sel::FREE.into());
+        m.run(1);
+        assert_eq!(m.state().segments.tr.base, 0xffff_8000_0001_2345);
+        let mut m = TestMachine::long(&[0x0f, 0x00, 0xd8]);
+        m.put_entry(sel::FREE, descriptor(0x1_2345, 0x67, 0x89));
+        m.put_entry(sel::FREE + 8, 0x0000_8900_0000_0000);
+        m.set(|s| s.general.regs[0] = sel::FREE.into());
+        m.raises(Vector::GP, Some(sel::FREE.into()));
+    }
+
+    #[test]
+    fn lldt_takes_null_and_ldts_only() {
+        let code = [0x0f, 0x00, 0xd0]; // lldt ax
+        let mut m = TestMachine::protected(&code);
+        m.run(1);
+        assert_eq!(m.state().segments.ldtr.attributes.0, 0);
+        let mut m = TestMachine::protected(&code);
+        m.set(|s| s.general.regs[0] = sel::DATA.into());
+        m.raises(Vector::GP, Some(sel::DATA.into()));
+        let mut m = TestMachine::protected(&code);
+        m.put_entry(sel::FREE, descriptor(0xb000, 0xf, 0x82));
+        m.set(|s| s.general.regs[0] = sel::FREE.into());
+        m.run(1);
+        assert_eq!(m.state().segments.ldtr.base, 0xb000);
+    }
+
+    #[test]
+    fn protected_mode_instructions_are_undefined_in_real_and_virtual_8086_mode() {
+        let codes: [&[u8]; 8] = [
+            &[0x0f, 0x00, 0xd0],
+            &[0x0f, 0x00, 0xd8],
+            &[0x0f, 0x00, 0xc0],
+            &[0x0f, 0x00, 0xc8],
+            &[0x0f, 0x02, 0xc0],
+            &[0x0f, 0x03, 0xc0],
+            &[0x0f, 0x00, 0xe0],
+            &[0x63, 0xc0],
+        ];
+        for code in codes {
+            assert_eq!(TestMachine::real(code).run_to_handler(), Vector::UD as u8);
+            let mut m = TestMachine::protected(code).in_v86(3);
+            assert_eq!(m.run_to_handler(), Vector::UD as u8);
+        }
+    }
+
+    /// Runs an instruction on EBX: gives ZF and EAX.
+    fn ask(mut m: TestMachine, selector: u16) -> (bool, u64) {
+        m.set(|s| s.general.regs[3] = selector.into());
+        m.run(1);
+        let state = m.state();
+        (state.general.rflags & rflags::ZF != 0, state.general.regs[0])
+    }
+
+    #[test]
+    fn lar_and_lsl_tell_what_the_privilege_may_know() {
+        let lar = || TestMachine::protected(&[0x0f, 0x02, 0xc3]);
+        assert_eq!(ask(lar(), sel::DATA), (true, 0xcf_9300));
+        assert_eq!(ask(lar(), sel::TSS), (true, 0x00_8b00));
+        assert_eq!(ask(lar().at_cpl3(), sel::DATA), (false, 0));
+        assert_eq!(ask(lar(), 0), (false, 0));
+        let lsl = || TestMachine::protected(&[0x0f, 0x03, 0xc3]);
+        assert_eq!(ask(lsl(), sel::DATA), (true, 0xffff_ffff));
+        assert_eq!(ask(lsl(), sel::TSS), (true, 0x67));
+        assert_eq!(ask(lsl(), 0x2000), (false, 0));
+    }
+
+    #[test]
+    fn verr_and_verw_tell_whether_an_access_would_do() {
+        let verr = || TestMachine::protected(&[0x0f, 0x00, 0xe3]);
+        let verw = || TestMachine::protected(&[0x0f, 0x00, 0xeb]);
+        assert!(ask(verr(), sel::CODE).0);
+        assert!(!ask(verw(), sel::CODE).0);
+        assert!(ask(verw(), sel::DATA).0);
+        assert!(!ask(verw().at_cpl3(), sel::DATA).0);
+        assert!(ask(verw().at_cpl3(), sel::USER_DATA).0);
+        assert!(!ask(verr(), sel::TSS).0);
+    }
+
+    #[test]
+    fn arpl_raises_rpl_to_that_of_the_caller() {
+        // arpl bx, cx
+        let mut m = TestMachine::protected(&[0x63, 0xcb]);
+        m.set(|s| (s.general.regs[3], s.general.regs[1]) = (0x10, 0x2b));
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.regs[3], state.general.rflags & rflags::ZF), (0x13, rflags::ZF));
+    }
+}

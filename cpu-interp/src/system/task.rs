@@ -365,3 +365,143 @@ fn finish(cpu: &mut Cpu, entered: Result<(), Stop>, trap: bool) {
     });
     cpu.look = true;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, HANDLERS, IDT, STACK, TSS, TestMachine, descriptor, gate, sel};
+
+    const NEW: u64 = 0xc000;
+    /// jmp far 0x40:0
+    const JMP: [u8; 7] = [0xea, 0, 0, 0, 0, 0x40, 0];
+    /// call far 0x40:0
+    const CALL: [u8; 7] = [0x9a, 0, 0, 0, 0, 0x40, 0];
+
+    /// A task at [`NEW`] whose registers are 1 to 8, and whose code is at 4000h.
+    fn with_task(code: &[u8], cs: u16, ss: u16) -> TestMachine {
+        let mut m = TestMachine::protected(code);
+        m.put_entry(sel::FREE, descriptor(NEW, 0x67, 0x89));
+        m.put(NEW + 32, &0x4000_u32.to_le_bytes());
+        m.put(NEW + 36, &0x202_u32.to_le_bytes());
+        for n in 0..8 {
+            m.put(NEW + 40 + 4 * n, &(n as u32 + 1).to_le_bytes());
+        }
+        m.put(NEW + 56, &0x8000_u32.to_le_bytes());
+        for (n, selector) in [sel::DATA, cs, ss, sel::DATA, 0, 0].into_iter().enumerate() {
+            m.put(NEW + 72 + 4 * n as u64, &selector.to_le_bytes());
+        }
+        m
+    }
+
+    fn tss_type(m: &TestMachine, selector: u16) -> u64 {
+        m.entry(selector) >> 40 & 0xff
+    }
+
+    #[test]
+    fn a_jump_saves_the_old_task_and_loads_the_new_one() {
+        let mut m = with_task(&JMP, sel::CODE, sel::DATA);
+        m.set(|s| s.general.regs[3] = 0x1234_5678);
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.general.rflags), (0x4000, 0x202));
+        assert_eq!(state.general.regs[..8], [1, 2, 3, 4, 0x8000, 6, 7, 8]);
+        assert_eq!(state.segments.tr.selector, sel::FREE);
+        assert_ne!(state.control.cr0 & cr0::TS, 0);
+        assert_eq!((m.get_u32(TSS + 32), m.get_u32(TSS + 52)), (CODE as u32 + 7, 0x1234_5678));
+        assert_eq!((m.get_u32(TSS + 56), m.get_u16(TSS + 76)), (STACK as u32, sel::CODE));
+        assert_eq!((tss_type(&m, sel::TSS), tss_type(&m, sel::FREE)), (0x89, 0x8b));
+    }
+
+    #[test]
+    fn a_call_nests_and_iret_returns() {
+        let mut m = with_task(&CALL, sel::CODE, sel::DATA);
+        m.put(0x4000, &[0xcf]);
+        m.run(1);
+        assert_eq!(m.get_u16(NEW), sel::TSS);
+        assert_ne!(m.state().general.rflags & rflags::NT, 0);
+        assert_eq!((tss_type(&m, sel::TSS), tss_type(&m, sel::FREE)), (0x8b, 0x8b));
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.general.regs[4]), (CODE + 7, STACK));
+        assert_eq!((tss_type(&m, sel::TSS), tss_type(&m, sel::FREE)), (0x8b, 0x89));
+        assert_eq!(state.general.rflags & rflags::NT, 0);
+        assert_eq!(m.get_u32(NEW + 36) & rflags::NT as u32, 0, "cleared in the image");
+    }
+
+    #[test]
+    fn a_task_gate_takes_interrupts_and_error_codes() {
+        // mov ds, ax
+        let mut m = with_task(&[0x8e, 0xd8], sel::CODE, sel::DATA);
+        m.put_u64(IDT + 8 * 13, gate(sel::FREE, 0, 0x85));
+        m.put(0x4000, &[0xf4]);
+        m.set(|s| s.general.regs[0] = 0x1000);
+        m.run(10);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.general.regs[4]), (0x4001, 0x7ffc));
+        assert_eq!((m.get_u32(0x7ffc), m.get_u32(TSS + 32)), (0x1000, CODE as u32));
+    }
+
+    #[test]
+    fn a_busy_task_cannot_be_entered() {
+        for (kind, vector) in [(0x8b, Vector::GP), (0x09, Vector::NP)] {
+            let mut m = with_task(&JMP, sel::CODE, sel::DATA);
+            m.put_entry(sel::FREE, descriptor(NEW, 0x67, kind));
+            m.raises(vector, Some(sel::FREE.into()));
+        }
+        let mut m = with_task(&JMP, sel::CODE, sel::DATA);
+        m.put_entry(sel::FREE, descriptor(NEW, 0x66, 0x89));
+        m.raises(Vector::TS, Some(sel::FREE.into()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_segment_is_raised_in_the_new_task() {
+        let mut m = with_task(&JMP, sel::CODE, 0);
+        // The handler needs no stack but the one that is missing: another task.
+        m.put_entry(sel::FREE + 8, descriptor(0xd000, 0x67, 0x89));
+        m.put_u64(IDT + 8 * 10, gate(sel::FREE + 8, 0, 0x85));
+        m.put(0xd000 + 32, &(HANDLERS as u32).to_le_bytes());
+        m.put(0xd000 + 56, &0x8000_u32.to_le_bytes());
+        m.put(0xd000 + 76, &sel::CODE.to_le_bytes());
+        m.put(0xd000 + 80, &sel::DATA.to_le_bytes());
+        assert_eq!(m.run_to_handler(), 0);
+        assert_eq!(m.state().segments.tr.selector, sel::FREE + 8);
+        assert_eq!((m.get_u32(0x7ffc), m.get_u32(NEW + 32)), (0, 0x4000));
+        assert_eq!(m.get_u16(0xd000), sel::FREE);
+    }
+
+    #[test]
+    fn the_t_bit_traps_before_the_first_instruction() {
+        let mut m = with_task(&JMP, sel::CODE, sel::DATA);
+        m.put(NEW + 100, &[1]);
+        assert_eq!(m.run_to_handler(), 1);
+        assert_ne!(m.state().debug.dr6 & debug::DR6_BT, 0);
+        assert_eq!(m.get_u32(0x8000 - 12), 0x4000);
+    }
+
+    #[test]
+    fn a_task_may_run_in_virtual_8086_mode() {
+        let mut m = with_task(&JMP, 0x100, 0x200);
+        m.put(NEW + 36, &0x2_0202_u32.to_le_bytes());
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.segments.cpl, state.segments.regs[CS].base), (3, 0x1000));
+        assert_eq!(state.segments.regs[SS].attributes.0, 0xf3);
+    }
+
+    #[test]
+    fn sixteen_bit_tasks() {
+        let mut m = TestMachine::protected(&JMP);
+        m.put_entry(sel::FREE, descriptor(NEW, 0x2b, 0x81));
+        m.put(NEW + 14, &0x4000_u16.to_le_bytes());
+        m.put(NEW + 18, &0x1111_u16.to_le_bytes());
+        m.put(NEW + 26, &0x8000_u16.to_le_bytes());
+        for (n, selector) in [sel::DATA, sel::CODE, sel::DATA, 0].into_iter().enumerate() {
+            m.put(NEW + 34 + 2 * n as u64, &selector.to_le_bytes());
+        }
+        m.set(|s| s.general.regs[0] = 0x2222_2222);
+        m.run(1);
+        let state = m.state();
+        assert_eq!((state.general.rip, state.general.regs[0] & 0xffff), (0x4000, 0x1111));
+        assert_eq!(state.segments.tr.attributes.kind(), kind::TSS16_BUSY);
+    }
+}
