@@ -209,6 +209,9 @@ pub struct Cpu {
     pub activity: Activity,
     /// STI or MOV SS was just executed.
     pub interrupt_shadow: bool,
+    /// #DB follows the present instruction: RFLAGS.TF was set when it began. Instructions that hold
+    /// it off clear this.
+    pub single_step: bool,
     /// NMIs wait for IRET.
     pub nmi_masked: bool,
     /// An NMI waits.
@@ -295,6 +298,7 @@ impl Cpu {
             mmio: Mmio::default(),
             activity: Activity::Running,
             interrupt_shadow: false,
+            single_step: false,
             nmi_masked: false,
             nmi_pending: false,
             smm: false,

@@ -106,13 +106,14 @@ impl Interpreter {
     /// Runs one instruction, for those after which something is to be done.
     fn step(&mut self, trap: bool, shadow: bool, session: &mut Session<'_>) {
         let before = session.left;
+        self.cpu.single_step = trap;
         match self.current_block(true) {
             Ok(block) => self.run_once(block, session),
             Err(Stop) => self.raise(session),
         }
         let completed = session.left != before;
         self.cpu.look |= shadow;
-        if trap && completed {
+        if self.cpu.single_step && completed {
             self.single_step_trap(session);
         }
     }

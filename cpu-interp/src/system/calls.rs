@@ -76,6 +76,8 @@ fn syscall(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
     cpu.flags.set_explicit(flags & !cpu.msrs.sfmask);
     let kept = !(cpu.msrs.sfmask | rflags::RF);
     cpu.system_flags = cpu.system_flags & kept | rflags::FIXED;
+    // The mask keeps the trap from the kernel's first instruction.
+    cpu.single_step &= cpu.system_flags & rflags::TF != 0;
     enter_flat(cpu, selector, flat::CODE64, stack, 0);
     Ok(())
 }

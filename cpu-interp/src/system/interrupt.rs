@@ -178,6 +178,8 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Result<(), Stop> {
 pub(super) fn software(cpu: &mut Cpu, vector: u8, source: Source) -> Result<(), Stop> {
     let event = Event::new(vector, None, source);
     cpu.next_rip = enter(cpu, &event, cpu.next_rip)?;
+    // TF is clear in the handler; the trap comes when it returns.
+    cpu.single_step = false;
     Ok(())
 }
 
@@ -430,7 +432,7 @@ pub(super) fn is_wide_tss(tr: &Segment) -> bool {
 mod tests {
     use super::*;
     use crate::testing::{
-        CODE, GDT, HANDLERS, IDT, STACK, STACK0, TABLES, TSS, TestMachine, descriptor, gate, sel,
+        CODE, HANDLERS, IDT, STACK, STACK0, TABLES, TSS, TestMachine, descriptor, gate, sel,
     };
     use trivium_cpu::bits::cr4;
     use trivium_cpu::{Exit, ResetKind};
@@ -710,6 +712,27 @@ mod tests {
         let image = m.get_u64(STACK - 24);
         assert_eq!(image & (rflags::TF | rflags::RF), rflags::TF, "a trap leaves RF clear");
         assert_eq!(m.state().debug.dr6 & debug::DR6_BS, debug::DR6_BS);
-        assert_eq!(m.get_u64(GDT), 0);
+    }
+
+    #[test]
+    fn instructions_that_mask_or_hold_off_the_trap() {
+        // int 40h: the trap is not for the handler.
+        let mut m = TestMachine::long(&[0xcd, 0x40]);
+        m.set(|s| s.general.rflags |= rflags::TF);
+        assert_eq!(m.run_to_handler(), 0x40);
+        // mov ss, ax; nop; nop: one trap, after the first NOP.
+        let mut m = TestMachine::long(&[0x8e, 0xd0, 0x90, 0x90]);
+        m.set(|s| {
+            s.general.rflags |= rflags::TF;
+            s.general.regs[0] = sel::DATA.into();
+        });
+        assert_eq!(m.run_to_handler(), 1);
+        assert_eq!(m.get_u64(STACK - 40), CODE + 3);
+        // popfq that clears TF still traps.
+        let mut m = TestMachine::long(&[0x9d, 0x90]);
+        m.put_u64(STACK, 2);
+        m.set(|s| s.general.rflags |= rflags::TF);
+        assert_eq!(m.run_to_handler(), 1);
+        assert_eq!(m.get_u64(STACK + 8 - 40 - 8), CODE + 1);
     }
 }

@@ -506,7 +506,7 @@ mod tests {
     #[test]
     fn a_write_of_cr3_drops_translations_that_are_not_global() {
         // mov rcx, [0x40b000 & ...]: read, change the table, read, mov cr3, read
-        let load = |reg: u8| [0x48, 0x8b, 0x04 | reg << 3, 0x25, 0, 0xb0, 0x40, 0];
+        let load = |reg: u8| [0x48, 0x8b, 0x04 | (reg << 3), 0x25, 0, 0xb0, 0x40, 0];
         let mut code = Vec::new();
         code.extend(load(1));
         // mov [0x12010], rbx

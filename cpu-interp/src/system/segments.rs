@@ -143,8 +143,9 @@ fn load_from_instruction(cpu: &mut Cpu, number: u8, value: u16) -> Result<(), St
     }
     cpu.load_segment(index, value)?;
     if index == SS {
-        // Interrupts wait until the stack pointer is loaded too.
+        // Interrupts and debug traps wait until the stack pointer is loaded too.
         cpu.interrupt_shadow = true;
+        cpu.single_step = false;
     }
     Ok(())
 }
