@@ -2,9 +2,11 @@
 //! sees what it waits for, and a time limit.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
+use trivium_chipset::VmTime;
 use trivium_devices::uart16550::SerialBackend;
 
 use crate::config::MachineConfig;
@@ -175,4 +177,51 @@ pub fn run_limited(machine: &mut Machine, limit: Duration) -> Result<(RunEnd, bo
         let timed_out = watchdog.join().unwrap_or(false);
         Ok((result?, timed_out))
     })
+}
+
+/// A file of a guest that `cargo xtask guests` has fetched. If it is absent, says so and gives
+/// nothing: the test is then to be left.
+///
+/// # Panics
+/// The file is absent and `TRIVIUM_REQUIRE_GUESTS` is 1, as it is in continuous integration.
+#[must_use]
+pub fn guest_file(guest: &str, file: &str) -> Option<Vec<u8>> {
+    let path = guests_folder()?.join(guest).join(file);
+    let found = std::fs::read(&path).ok();
+    if found.is_none() {
+        let required = std::env::var_os("TRIVIUM_REQUIRE_GUESTS").is_some_and(|value| value == "1");
+        let path = path.display();
+        assert!(!required, "Guest {path} is absent; fetch it with cargo xtask guests");
+        println!("SKIP: guest {path} is absent; cargo xtask guests fetches it");
+    }
+    found
+}
+
+/// Where the guests are: `$TRIVIUM_GUESTS`, else `$XDG_CACHE_HOME/trivium/guests`, else
+/// `~/.cache/trivium/guests`.
+fn guests_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(own) = folder("TRIVIUM_GUESTS") {
+        return Some(own.into());
+    }
+    let cache = match folder("XDG_CACHE_HOME") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(folder("HOME")?).join(".cache"),
+    };
+    Some(cache.join("trivium").join("guests"))
+}
+
+/// `count` moments before `end`, ascending, the same on every call: for stops of a run on the way.
+#[must_use]
+pub fn moments(count: usize, end: VmTime) -> Vec<VmTime> {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let part = u128::from(seed) * u128::from(end.as_nanos()) >> 64;
+        VmTime::from_nanos(part as u64)
+    };
+    let mut moments: Vec<_> = (0..count).map(|_| next()).collect();
+    moments.sort_unstable();
+    moments.dedup();
+    moments
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trivium_chipset::VmTime;
 use trivium_cpu::CpuModel;
-use trivium_machine::testing::{self, Console};
+use trivium_machine::testing::{self, Console, moments};
 use trivium_machine::{ClockMode, Machine, MachineConfig, RunEnd, StateHash};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -36,19 +36,6 @@ fn run_icount(
     let end = testing::run_limited(&mut machine, LIMIT).unwrap();
     assert_eq!(end, (RunEnd::PowerOff, false), "{}", console.text());
     (console.text(), machine.state_hash().unwrap(), machine.now())
-}
-
-/// So many moments before `end`, ascending, the same every time.
-fn moments(count: usize, end: VmTime) -> Vec<VmTime> {
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        VmTime::from_nanos((seed >> 32) % end.as_nanos())
-    };
-    let mut moments: Vec<_> = (0..count).map(|_| next()).collect();
-    moments.sort_unstable();
-    moments.dedup();
-    moments
 }
 
 #[test]
