@@ -1,0 +1,351 @@
+//! The command line: what may be said, and what is wrong with what was said.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trivium_cpu::model::CpuModel;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// An x86 PC in software.
+///
+/// Start with `trivium demo`. A Linux kernel needs no disk and no firmware:
+///
+///   trivium run --memory 512M --kernel vmlinuz --initrd initrd.img --append "console=ttyS0"
+#[derive(Debug, Parser)]
+#[command(name = "trivium", version, styles = STYLES, verbatim_doc_comment)]
+pub struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Log more: -v says what the machine is made of, -vv what the guest does wrong.
+    /// RUST_LOG chooses by module.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a machine.
+    ///
+    /// Exit status: 0 when the guest powers off; (v << 1) | 1 when it writes v to isa-debug-exit;
+    /// 2 when the command line or a file is wrong; 3 when it triple-faults and --no-reboot is set.
+    Run(Box<RunOptions>),
+    /// Run the demonstration guest that is part of this program: from the reset vector to long
+    /// mode, step by step, and a little work.
+    Demo(DemoOptions),
+    /// List the CPU models and their features.
+    Models,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages.
+    Man {
+        /// Where to.
+        #[arg(default_value = ".", value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+/// What `demo` takes.
+#[derive(Debug, Args)]
+pub struct DemoOptions {
+    /// The CPU that executes the guest.
+    #[arg(long, value_enum, default_value_t = Accel::Interp)]
+    pub accel: Accel,
+    /// Virtual time; see `trivium run --help`.
+    #[arg(long, default_value = "real", value_name = "CLOCK")]
+    pub clock: ClockOption,
+}
+
+/// What `run` takes.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// The CPU that executes the guest: interp (an interpreter).
+    #[arg(long, value_enum, default_value_t = Accel::Interp)]
+    pub accel: Accel,
+    /// The board: pc (i440FX and PIIX3/PIIX4).
+    #[arg(long, value_enum, default_value_t = Board::Pc)]
+    pub machine: Board,
+    /// The CPU model, and features to add to it or take from it: MODEL[,+FEATURE][,-FEATURE].
+    /// `trivium models` lists both.
+    #[arg(long, default_value = "max", value_parser = parse_cpu, value_name = "MODEL")]
+    pub cpu: CpuModel,
+    /// Size of RAM: bytes, or with K, M, G (powers of 1024).
+    #[arg(short, long, default_value = "128M", value_parser = parse_memory, value_name = "SIZE")]
+    pub memory: u64,
+    /// Number of processors; this version has one.
+    #[arg(long, default_value_t = 1, value_parser = parse_smp, value_name = "N")]
+    pub smp: u32,
+    /// Where the screen goes; this version has no screen.
+    #[arg(long, value_enum, default_value_t = Display::None)]
+    pub display: Display,
+    /// Where a serial port goes: stdio, file:PATH, pty or null. The first is COM1, the next COM2,
+    /// up to four. Without any, COM1 is on the terminal.
+    #[arg(long, value_name = "WHERE")]
+    pub serial: Vec<SerialOption>,
+    /// Firmware image, ending at 4 GiB and below 1 MiB; instead of --kernel.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append"])]
+    pub bios: Option<PathBuf>,
+    /// Kernel to boot without firmware: Linux bzImage or vmlinux, PVH ELF, Multiboot 1.
+    #[arg(long, value_name = "FILE", required_unless_present = "bios")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk; for a Multiboot kernel its first module.
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Multiboot module and its command line: FILE[ ARGUMENTS]. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub module: Vec<String>,
+    /// The kernel's command line.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub append: String,
+    /// Virtual time: real (the host's), icount (one nanosecond an instruction: every run is the
+    /// same), or icount,sleep=off (the same, and idle time is skipped).
+    #[arg(long, default_value = "real", value_name = "CLOCK", verbatim_doc_comment)]
+    pub clock: ClockOption,
+    /// Start of the real-time clock: utc (the host's time) or seconds since 1970. Under icount it
+    /// is 2026-01-01 unless given.
+    #[arg(long, value_name = "WHEN", value_parser = parse_rtc)]
+    pub rtc: Option<u64>,
+    /// End with the guest's reset or triple fault, instead of starting it again.
+    #[arg(long)]
+    pub no_reboot: bool,
+    /// Add isa-debug-exit at this port: a write of v there ends the run with status (v << 1) | 1.
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "0x501",
+          value_parser = parse_port)]
+    pub debug_exit: Option<u16>,
+    /// Where port E9h (the debug console) goes: stdio, file:PATH or null.
+    #[arg(long, value_name = "WHERE")]
+    pub debugcon: Option<SerialOption>,
+    /// Write a trace of these: int (interrupts and exceptions), io (ports), mmio (device
+    /// registers), cpu (state at each exit).
+    #[arg(long, value_name = "WHAT,...", value_delimiter = ',', requires = "trace_file")]
+    pub trace: Vec<TraceOption>,
+    /// The file that the trace goes to.
+    #[arg(long, value_name = "FILE")]
+    pub trace_file: Option<PathBuf>,
+    /// Print a hash of the machine's final state, memory included, to standard error.
+    #[arg(long)]
+    pub print_state_hash: bool,
+}
+
+/// Kinds of CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// The interpreter.
+    Interp,
+}
+
+/// Boards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Board {
+    /// i440FX with PIIX3 and PIIX4.
+    Pc,
+}
+
+/// Screens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Display {
+    /// No screen.
+    None,
+}
+
+/// What a trace holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TraceOption {
+    /// Interrupts and exceptions.
+    Int,
+    /// Ports.
+    Io,
+    /// Device registers in memory.
+    Mmio,
+    /// CPU state at each exit.
+    Cpu,
+}
+
+/// Virtual time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockOption {
+    /// The host's.
+    Real,
+    /// By retired instructions.
+    Icount {
+        /// Whether idle time passes as on the host.
+        sleep: bool,
+    },
+}
+
+impl std::str::FromStr for ClockOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "real" => Ok(Self::Real),
+            "icount" | "icount,sleep=on" => Ok(Self::Icount { sleep: true }),
+            "icount,sleep=off" => Ok(Self::Icount { sleep: false }),
+            _ => Err("use real, icount or icount,sleep=off".into()),
+        }
+    }
+}
+
+/// Where characters go to and come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SerialOption {
+    /// The terminal.
+    Stdio,
+    /// Written to a file.
+    File(PathBuf),
+    /// A pseudo-terminal, whose name is printed.
+    Pty,
+    /// Nowhere.
+    Null,
+}
+
+impl std::str::FromStr for SerialOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "stdio" => Ok(Self::Stdio),
+            None if text == "pty" => Ok(Self::Pty),
+            None if text == "null" => Ok(Self::Null),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            _ => Err("use stdio, file:PATH, pty or null".into()),
+        }
+    }
+}
+
+fn parse_cpu(text: &str) -> Result<CpuModel, String> {
+    CpuModel::parse(text).map_err(|error| error.to_string())
+}
+
+/// The least RAM that a PC here can have, in bytes.
+const MIN_MEMORY: u64 = 2 << 20;
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let example = "use a size such as 512M or 2G";
+    if text.trim_start().starts_with('-') {
+        return Err(format!("a size cannot be negative; {example}"));
+    }
+    let bytes = parse_size::Config::new()
+        .with_binary()
+        .parse_size(text)
+        .map_err(|error| format!("{error}; {example}"))?;
+    if bytes < MIN_MEMORY {
+        return Err(format!("less than 2M is too small for a PC; {example}"));
+    }
+    if !bytes.is_multiple_of(1 << 20) {
+        return Err(format!("not a whole number of MiB; {example}"));
+    }
+    Ok(bytes)
+}
+
+fn parse_smp(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(1) => Ok(1),
+        Ok(0) => Err("a machine needs a processor; use 1".into()),
+        Ok(_) => Err("this version has one processor; use 1".into()),
+        Err(_) => Err("not a number; use 1".into()),
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u16::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| "not a port number; use one such as 0x501".into())
+}
+
+/// The host's time in seconds since 1970.
+#[must_use]
+pub fn host_seconds() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
+fn parse_rtc(text: &str) -> Result<u64, String> {
+    if text == "utc" {
+        return Ok(host_seconds());
+    }
+    text.parse().map_err(|_| "use utc or seconds since 1970".into())
+}
+
+/// An error of the command line in one line: what clap says before it explains usage.
+#[must_use]
+pub fn one_line(rendered: &str) -> String {
+    let told = rendered
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty());
+    let mut line = told.collect::<Vec<_>>().join(" ");
+    if let Some(rest) = line.strip_prefix("error: ") {
+        line = rest.into();
+    }
+    if !line.contains("use ") && !line.contains("tip:") && !line.contains("possible values") {
+        line.push_str("; see --help");
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn complaint(arguments: &[&str]) -> String {
+        let all = ["trivium"].iter().chain(arguments);
+        let error = Options::try_parse_from(all).expect_err("this is a mistake");
+        one_line(&error.render().to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn every_mistake_is_one_line_that_names_the_option_and_the_remedy() {
+        let cases: &[(&[&str], &str, &str)] = &[
+            (&["run", "--kernel", "k", "--memory", "0"], "--memory", "512M"),
+            (&["run", "--kernel", "k", "--memory=-1"], "--memory", "512M"),
+            (&["run", "--kernel", "k", "--memory", "lots"], "--memory", "512M"),
+            (&["run", "--kernel", "k", "--memory", "3000001"], "--memory", "512M"),
+            (&["run", "--kernel", "k", "--smp", "2"], "--smp", "use 1"),
+            (&["run", "--kernel", "k", "--smp", "0"], "--smp", "use 1"),
+            (&["run", "--kernel", "k", "--cpu", "k7"], "--cpu", ""),
+            (&["run", "--kernel", "k", "--cpu", "max,+magic"], "--cpu", "magic"),
+            (&["run", "--kernel", "k", "--machine", "mac"], "--machine", "pc"),
+            (&["run", "--kernel", "k", "--accel", "tcg"], "--accel", "interp"),
+            (&["run", "--kernel", "k", "--clock", "wall"], "--clock", "icount"),
+            (&["run", "--kernel", "k", "--serial", "tape"], "--serial", "stdio"),
+            (&["run", "--kernel", "k", "--trace", "io"], "--trace-file", ""),
+            (&["run", "--kernel", "k", "--turbo"], "--turbo", ""),
+            (&["run"], "--kernel", "--help"),
+            (&["run", "--kernel", "k", "--bios", "b"], "--bios", ""),
+            (&["fly"], "fly", ""),
+        ];
+        for (arguments, named, remedy) in cases {
+            let line = complaint(arguments);
+            assert!(!line.contains('\n'), "{line}");
+            assert!(line.contains(named), "{arguments:?}: {line}");
+            assert!(line.contains(remedy), "{arguments:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        assert_eq!(parse_memory("512M"), Ok(512 << 20));
+        assert_eq!(parse_memory("2GiB"), Ok(2 << 30));
+    }
+}

@@ -1,0 +1,257 @@
+//! Running a machine: from options to a configuration, to a run, to an exit status.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use anyhow::{Context, bail};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use trivium_cpu::model::CpuModel;
+use trivium_machine::{
+    Accel, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, ModuleConfig, RunEnd,
+    TraceCategories, TraceConfig,
+};
+
+use crate::console::{self, RawTerminal, Wish};
+use crate::options::{self, ClockOption, DemoOptions, RunOptions, SerialOption, TraceOption};
+use crate::output::Writers;
+use crate::report;
+
+/// Exit status after a triple fault.
+const SHUTDOWN: u8 = 3;
+
+/// 2026-01-01: where the real-time clock starts under icount unless told, so that runs are equal.
+const ICOUNT_RTC: u64 = 1_767_225_600;
+
+/// RAM of the demonstration guest.
+const DEMO_MEMORY: u64 = 64 << 20;
+
+/// Runs a machine.
+///
+/// # Errors
+/// The options or the files they name cannot be used.
+pub fn run(options: RunOptions) -> anyhow::Result<u8> {
+    let mut writers = Writers::default();
+    let mut config = MachineConfig::new(options.cpu.clone(), options.memory);
+    config.cpus = options.smp;
+    config.accel = accel(options.accel);
+    config.clock = clock(options.clock);
+    config.rtc_base = options.rtc.unwrap_or_else(|| default_rtc(options.clock));
+    config.no_reboot = options.no_reboot;
+    config.debug_exit_port = options.debug_exit;
+    config.firmware = options.bios.as_deref().map(|path| read("--bios", path)).transpose()?;
+    config.kernel = kernel(&options)?;
+    config.trace = trace(&options)?;
+    if let Some(option) = &options.debugcon {
+        config.debug_console = Some(Box::new(writers.open("--debugcon", option)?.0));
+    }
+    let serial = match options.serial.is_empty() {
+        true => vec![SerialOption::Stdio],
+        false => options.serial.clone(),
+    };
+    let ends = connect(&mut config, &serial, &mut writers)?;
+    start(config, ends, writers, Some(&options))
+}
+
+/// Runs the demonstration guest.
+///
+/// # Errors
+/// The host cannot give what it needs.
+pub fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
+    let mut writers = Writers::default();
+    let mut config = MachineConfig::new(CpuModel::by_name("max")?, DEMO_MEMORY);
+    config.accel = accel(options.accel);
+    config.clock = clock(options.clock);
+    config.rtc_base = default_rtc(options.clock);
+    config.no_reboot = true;
+    config.firmware = Some(trivium_test_roms::DEMO.to_vec());
+    let ends = connect(&mut config, &[SerialOption::Stdio], &mut writers)?;
+    start(config, ends, writers, None)
+}
+
+fn accel(option: options::Accel) -> Accel {
+    match option {
+        options::Accel::Interp => Accel::Interp,
+    }
+}
+
+fn clock(option: ClockOption) -> ClockMode {
+    match option {
+        ClockOption::Real => ClockMode::Real,
+        ClockOption::Icount { sleep } => ClockMode::Icount { sleep },
+    }
+}
+
+fn default_rtc(clock: ClockOption) -> u64 {
+    match clock {
+        ClockOption::Real => options::host_seconds(),
+        ClockOption::Icount { .. } => ICOUNT_RTC,
+    }
+}
+
+/// The largest file that is read as a kernel, module or firmware image, in bytes.
+const MAX_FILE: u64 = 4 << 30;
+
+fn read(option: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    let failed = || format!("{option} {}: cannot be read", path.display());
+    let mut file = File::open(path).with_context(failed)?;
+    let kind = file.metadata().with_context(failed)?;
+    if kind.is_dir() {
+        bail!("{option} {}: is a folder; give a file", path.display());
+    }
+    let mut bytes = Vec::new();
+    file.by_ref().take(MAX_FILE).read_to_end(&mut bytes).with_context(failed)?;
+    if bytes.is_empty() {
+        bail!("{option} {}: is empty; give the file's complete content", path.display());
+    }
+    Ok(bytes)
+}
+
+fn kernel(options: &RunOptions) -> anyhow::Result<Option<KernelConfig>> {
+    let Some(path) = &options.kernel else { return Ok(None) };
+    let initrd = options.initrd.as_deref().map(|path| read("--initrd", path)).transpose()?;
+    let modules = options.module.iter().map(|text| module(text)).collect::<Result<_, _>>()?;
+    Ok(Some(KernelConfig {
+        image: read("--kernel", path)?,
+        name: path.display().to_string(),
+        initrd,
+        command_line: options.append.clone(),
+        modules,
+    }))
+}
+
+fn module(text: &str) -> anyhow::Result<ModuleConfig> {
+    let path = text.split_whitespace().next().unwrap_or_default();
+    let data = read("--module", Path::new(path))?;
+    Ok(ModuleConfig { data, command_line: text.into() })
+}
+
+fn trace(options: &RunOptions) -> anyhow::Result<Option<TraceConfig>> {
+    let Some(path) = &options.trace_file else { return Ok(None) };
+    let file = File::create(path)
+        .with_context(|| format!("--trace-file {}: cannot be written", path.display()))?;
+    let categories = options.trace.iter().map(|option| match option {
+        TraceOption::Int => TraceCategories::INT,
+        TraceOption::Io => TraceCategories::IO,
+        TraceOption::Mmio => TraceCategories::MMIO,
+        TraceOption::Cpu => TraceCategories::CPU,
+    });
+    let sink = Box::new(std::io::BufWriter::new(file));
+    Ok(Some(TraceConfig { categories: categories.collect(), sink }))
+}
+
+/// The host's ends of serial ports that something can be typed into.
+#[derive(Default)]
+struct Ends {
+    /// The port that the terminal is connected to.
+    terminal: Option<usize>,
+    ptys: Vec<(usize, File)>,
+}
+
+fn connect(
+    config: &mut MachineConfig,
+    serial: &[SerialOption],
+    writers: &mut Writers,
+) -> anyhow::Result<Ends> {
+    let mut ends = Ends::default();
+    if serial.len() > config.serial.len() {
+        bail!("--serial: a PC has four serial ports; give at most four");
+    }
+    for (port, option) in serial.iter().enumerate() {
+        let name = format!("--serial (COM{})", port + 1);
+        let (output, pty) = writers.open(&name, option)?;
+        config.serial[port] = Some(Box::new(output));
+        if *option == SerialOption::Stdio && ends.terminal.replace(port).is_some() {
+            bail!("{name}: the terminal is taken by another port; use file:, pty or null");
+        }
+        ends.ptys.extend(pty.map(|file| (port, file)));
+    }
+    Ok(ends)
+}
+
+fn start(
+    config: MachineConfig,
+    ends: Ends,
+    writers: Writers,
+    options: Option<&RunOptions>,
+) -> anyhow::Result<u8> {
+    let mut machine = Machine::new(config).map_err(|error| report::refusal(&error, options))?;
+    let handle = machine.handle();
+    let signalled = Arc::new(AtomicU8::new(0));
+    watch_signals(handle.clone(), signalled.clone())?;
+    let terminal = ends.terminal.map(|port| {
+        let handle = handle.clone();
+        let raw = RawTerminal::enter();
+        std::thread::spawn(move || console::read_keys(|wish| grant(&handle, port, wish)));
+        raw
+    });
+    for (port, pty) in ends.ptys {
+        let handle = handle.clone();
+        std::thread::spawn(move || read_pty(pty, port, &handle));
+    }
+    let end = machine.run();
+    let wanted = options.is_some_and(|options| options.print_state_hash);
+    let hash = wanted.then(|| machine.state_hash());
+    drop(machine);
+    writers.finish();
+    drop(terminal);
+    if let Some(hash) = hash {
+        eprintln!("state {}", hash?);
+    }
+    let status = status(&end?);
+    Ok(match signalled.load(Ordering::Acquire) {
+        0 => status,
+        signal => 128 + signal,
+    })
+}
+
+fn grant(handle: &MachineHandle, port: usize, wish: Wish) {
+    match wish {
+        Wish::Input(bytes) => {
+            handle.serial_input(port, &bytes);
+        }
+        Wish::Break => handle.send_break(port),
+        Wish::Quit => handle.stop(),
+        Wish::Help => {}
+    }
+}
+
+fn read_pty(mut pty: File, port: usize, handle: &MachineHandle) {
+    let mut buffer = [0; 256];
+    loop {
+        match pty.read(&mut buffer) {
+            Ok(count @ 1..) => {
+                handle.serial_input(port, &buffer[..count]);
+            }
+            // Nobody has the other end open: look again later.
+            _ => std::thread::sleep(std::time::Duration::from_millis(100)),
+        }
+    }
+}
+
+/// The machine ends in good order when the process is asked to.
+fn watch_signals(handle: MachineHandle, signalled: Arc<AtomicU8>) -> anyhow::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .context("Cannot watch for signals")?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            signalled.store(signal as u8, Ordering::Release);
+            handle.stop();
+        }
+    });
+    Ok(())
+}
+
+/// The exit status that a run's end stands for.
+fn status(end: &RunEnd) -> u8 {
+    match end {
+        RunEnd::PowerOff | RunEnd::Reset | RunEnd::Stopped => 0,
+        RunEnd::DebugExit(status) => *status as u8,
+        RunEnd::Shutdown { cpu, state, code } => {
+            eprint!("{}", report::shutdown(*cpu, state, code));
+            SHUTDOWN
+        }
+    }
+}
