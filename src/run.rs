@@ -34,7 +34,7 @@ const DEMO_MEMORY: u64 = 64 << 20;
 /// The options or the files they name cannot be used.
 pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     let mut writers = Writers::default();
-    let mut config = MachineConfig::new(options.cpu.clone(), options.memory);
+    let mut config = MachineConfig::new(options.cpu, options.memory);
     config.cpus = options.smp;
     config.accel = accel(options.accel);
     config.clock = clock(options.clock);

@@ -484,10 +484,10 @@ impl Cpu {
         let next = self.wrap_linear(linear.wrapping_add(in_page as u64));
         let places = [self.place(linear, false, rights)?, self.place(next, false, rights)?];
         let mut bytes = [0; 16];
-        for index in 0..T::BYTES {
+        for (index, byte) in bytes.iter_mut().enumerate().take(T::BYTES) {
             let (place, at) =
                 if index < in_page { (places[0], index) } else { (places[1], index - in_page) };
-            bytes[index] = self.load_place(place.plus(at))?;
+            *byte = self.load_place(place.plus(at))?;
         }
         Ok(T::from_bytes(bytes))
     }

@@ -19,7 +19,14 @@ pub struct Entry {
     pub addend: u64,
 }
 
-const NO_ADDRESSES: std::ops::Range<u64> = u64::MAX..0;
+/// A range that grows from nothing when the least and the greatest address are taken in.
+const NO_ADDRESSES: Range = Range { start: u64::MAX, end: 0 };
+
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    start: u64,
+    end: u64,
+}
 
 const EMPTY: Entry = Entry { tag: INVALID, addend: 0 };
 
@@ -33,7 +40,7 @@ pub struct Tlb {
     /// Which entries were filled since the last flush, so that a flush costs what it flushes.
     filled: Vec<Filled>,
     /// The addresses between which pages larger than 4 KiB were entered.
-    large: std::ops::Range<u64>,
+    large: Range,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +125,7 @@ impl Tlb {
     /// Drops the translation of the page around `linear`: of the whole of it if it may be a large
     /// one, which is here in 4 KiB pieces.
     pub fn flush_page(&mut self, linear: u64) {
-        if self.large.contains(&linear) {
+        if (self.large.start..self.large.end).contains(&linear) {
             return self.flush(false);
         }
         let index = Self::index(linear);
