@@ -123,8 +123,9 @@ fn repeated(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let what = What::of(op);
     let flags = cpu.flags;
     let result = repeat(cpu, op, what);
-    if result.is_err() && cpu.stop == StopReason::Exception && what.compares() {
-        // A fault in the middle shows the flags as they were before. Intel SDM vol. 2, REP.
+    if result.is_err() && cpu.stop != StopReason::Done && what.compares() {
+        // A fault in the middle shows the flags as they were before: Intel SDM vol. 2, REP. It may
+        // come after the instruction was begun again.
         cpu.flags = flags;
     }
     result
@@ -342,3 +343,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     let repeats = op.prefixes & (Op::REP | Op::REPNE) != 0;
     Some(Selection::general(op, if repeats { repeated } else { once }))
 }
+
+#[cfg(test)]
+#[path = "string_tests.rs"]
+mod tests;
