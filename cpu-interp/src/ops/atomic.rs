@@ -153,3 +153,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+#[path = "atomic_tests.rs"]
+mod tests;

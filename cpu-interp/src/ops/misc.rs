@@ -52,3 +52,81 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     };
     Some(Selection::general(context.op(i), function))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DATA, TestMachine};
+    use trivium_cpu::Vector;
+    use trivium_cpu::bits::rflags::{STATUS, ZF};
+    use trivium_cpu::state::{DS, FS};
+
+    const RCX: usize = 1;
+
+    fn with(mut machine: TestMachine, regs: &[(u8, u64)], flags: u64) -> TestMachine {
+        machine.set(|state| {
+            for &(number, value) in regs {
+                state.general.regs[usize::from(number)] = value;
+            }
+            state.general.rflags |= flags;
+        });
+        machine
+    }
+
+    #[test]
+    fn xlat_looks_al_up_in_the_table_at_rbx() {
+        let regs = [(RAX, 0x1234_56f0), (RBX, DATA)];
+        let mut m = with(TestMachine::long(&[0xd7]), &regs, 0);
+        m.put(DATA + 0xf0, &[0x99]);
+        m.run(1);
+        assert_eq!(m.reg(0), 0x1234_5699);
+        // EBX by prefix; the table in FS.
+        let regs = [(RAX, 0xf0), (RBX, 7 << 32 | 0x10)];
+        let mut m = with(TestMachine::long(&[0x64, 0x67, 0xd7]), &regs, 0);
+        m.set(|state| state.segments.regs[FS].base = DATA - 0x10);
+        m.put(DATA + 0xf0, &[0x98]);
+        m.run(1);
+        assert_eq!(m.reg(0), 0x98);
+        // BX + AL wraps at 64 KiB.
+        let mut m = with(TestMachine::real(&[0xd7]), &[(RAX, 0x20), (RBX, 0xfff0)], 0);
+        m.set(|state| state.segments.regs[DS].base = DATA);
+        m.put(DATA + 0x10, &[0x97]);
+        m.run(1);
+        assert_eq!(m.reg(0), 0x97);
+    }
+
+    #[test]
+    fn salc_spreads_the_carry_over_al() {
+        let mut m = with(TestMachine::protected(&[0xd6]), &[(RAX, 0x1234)], CF);
+        m.run(1);
+        assert_eq!(m.reg(0), 0x12ff);
+        let mut m = with(TestMachine::protected(&[0xd6]), &[(RAX, 0x1234)], 0);
+        m.run(1);
+        assert_eq!(m.reg(0), 0x1200);
+        TestMachine::long(&[0xd6]).raises(Vector::UD, None);
+    }
+
+    #[test]
+    fn adcx_and_adox_have_carries_of_their_own() {
+        // ADCX/ADOX EAX, ECX and RAX, [RBX].
+        for (prefix, flag) in [(0x66, CF), (0xf3, OF)] {
+            for carry in [0, flag] {
+                let others = STATUS & !flag;
+                let start = [(RAX, 5 << 32 | 0xffff_fffe), (RCX as u8, 1)];
+                let code = [prefix, 0x0f, 0x38, 0xf6, 0xc1];
+                let mut m = with(TestMachine::long(&code), &start, others | carry);
+                m.run(1);
+                let sum = if carry != 0 { 0 } else { 0xffff_ffff };
+                assert_eq!(m.reg(0), sum, "the upper half is cleared");
+                assert_eq!(m.state().general.rflags & STATUS, others | carry);
+                let code = [prefix, 0x48, 0x0f, 0x38, 0xf6, 0x03];
+                let start = [(RAX, !0), (RBX, DATA)];
+                let mut m = with(TestMachine::long(&code), &start, ZF | carry);
+                m.put_u64(DATA, !0);
+                m.run(1);
+                assert_eq!(m.reg(0), (!0_u64).wrapping_mul(2).wrapping_add(u64::from(carry != 0)));
+                assert_eq!(m.state().general.rflags & STATUS, ZF | flag);
+            }
+        }
+    }
+}
