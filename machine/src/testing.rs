@@ -217,7 +217,7 @@ pub fn moments(count: usize, end: VmTime) -> Vec<VmTime> {
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let part = u128::from(seed) * u128::from(end.as_nanos()) >> 64;
+        let part = (u128::from(seed) * u128::from(end.as_nanos())) >> 64;
         VmTime::from_nanos(part as u64)
     };
     let mut moments: Vec<_> = (0..count).map(|_| next()).collect();
