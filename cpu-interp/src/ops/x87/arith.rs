@@ -74,22 +74,18 @@ fn with_register<O: X87Arith<F80>, const POP: bool>(cpu: &mut Cpu, op: &Op) -> R
 /// All condition codes set: not comparable.
 const UNORDERED: u16 = status::C0 | status::C2 | status::C3;
 
-/// Compares ST(0) with a source, and pops `pops` times.
+/// Compares ST(0) with a source, and pops `pops` times. The manual says of unmasked exceptions that
+/// they leave the condition codes as they are, but processors set them to unordered.
 fn compare<O: X87Compare<S>, S: Operand>(cpu: &mut Cpu, source: Option<S>, pops: u8) {
     let done = match source {
         Some(source) if !cpu.x87_is_empty(0) => {
             let new = O::apply(cpu.x87_env(), cpu.x87_get(0), source);
-            let vetoed = is_vetoed(cpu.x87.control, new);
-            let changed = if vetoed { status::C1 } else { status::CONDITIONS };
-            let kept = if vetoed { new & !UNORDERED } else { new };
-            cpu.x87_take_status(kept, changed);
-            !vetoed
+            cpu.x87_take_status(new, status::CONDITIONS);
+            !is_vetoed(cpu.x87.control, new)
         }
         _ => {
             let masked = cpu.x87_stack_fault(false);
-            if masked {
-                cpu.x87.status |= UNORDERED;
-            }
+            cpu.x87.status |= UNORDERED;
             masked
         }
     };
@@ -120,7 +116,8 @@ fn compare_register<O: X87Compare<F80>, const POPS: u8>(
     Ok(())
 }
 
-/// FCOMI and its like: the result goes to ZF, PF and CF.
+/// FCOMI and its like: the result goes to ZF, PF and CF; OF, SF and AF are cleared. As with
+/// [`compare`], unmasked exceptions do not keep them from that.
 fn compare_to_flags<O: X87Compare<F80>, const POPS: u8>(
     cpu: &mut Cpu,
     op: &Op,
@@ -128,19 +125,13 @@ fn compare_to_flags<O: X87Compare<F80>, const POPS: u8>(
     cpu.x87_begin()?;
     cpu.x87_note(op);
     let done = if cpu.x87_is_empty(0) || cpu.x87_is_empty(op.src) {
-        let masked = cpu.x87_stack_fault(false);
-        if masked {
-            cpu.flags.set_explicit(eflags(UNORDERED));
-        }
-        masked
+        cpu.flags.set_explicit(eflags(UNORDERED));
+        cpu.x87_stack_fault(false)
     } else {
         let new = O::apply(cpu.x87_env(), cpu.x87_get(0), cpu.x87_get(op.src));
-        let vetoed = is_vetoed(cpu.x87.control, new);
         cpu.x87_take_status(new & !UNORDERED, status::C1);
-        if !vetoed {
-            cpu.flags.set_explicit(eflags(new));
-        }
-        !vetoed
+        cpu.flags.set_explicit(eflags(new));
+        !is_vetoed(cpu.x87.control, new)
     };
     if done {
         cpu.x87_pop_times(POPS);
@@ -174,10 +165,19 @@ fn examine(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
-fn unary<O: X87Unary>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+/// An instruction says in C2 whether it is incomplete, or its operand out of range: with stack faults
+/// that it is not. Others leave C2 alone.
+fn clear_c2(cpu: &mut Cpu, partial: bool) {
+    if partial {
+        cpu.x87.status &= !status::C2;
+    }
+}
+
+fn unary<O: X87Unary, const PARTIAL: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.x87_begin()?;
     cpu.x87_note(op);
     if cpu.x87_is_empty(0) {
+        clear_c2(cpu, PARTIAL);
         underflow(cpu, 0);
     } else {
         let result = O::apply(cpu.x87_env(), cpu.x87_get(0));
@@ -187,11 +187,15 @@ fn unary<O: X87Unary>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 }
 
 /// On ST(0) and ST(1); with `POP` the result is ST(1) before the pop.
-fn binary<O: X87Binary, const POP: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+fn binary<O: X87Binary, const POP: bool, const PARTIAL: bool>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Result<(), Stop> {
     cpu.x87_begin()?;
     cpu.x87_note(op);
     let to = u8::from(POP);
     let done = if cpu.x87_is_empty(0) || cpu.x87_is_empty(1) {
+        clear_c2(cpu, PARTIAL);
         underflow(cpu, to)
     } else {
         let result = O::apply(cpu.x87_env(), cpu.x87_get(0), cpu.x87_get(1));
@@ -204,11 +208,12 @@ fn binary<O: X87Binary, const POP: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), S
 }
 
 /// Replaces ST(0) and pushes.
-fn extract<O: X87Extract>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+fn extract<O: X87Extract, const PARTIAL: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.x87_begin()?;
     cpu.x87_note(op);
     let full = !cpu.x87_is_empty(7);
     if cpu.x87_is_empty(0) || full {
+        clear_c2(cpu, PARTIAL);
         if cpu.x87_stack_fault(full && !cpu.x87_is_empty(0)) {
             cpu.x87_set(0, F80::INDEFINITE);
             cpu.x87_set_top(cpu.x87_top().wrapping_sub(1));
@@ -296,20 +301,20 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Fucomip => compare_to_flags::<Fucom, 1>,
         M::Ftst => test,
         M::Fxam => examine,
-        M::Fsqrt => unary::<Fsqrt>,
-        M::Frndint => unary::<Frndint>,
-        M::F2xm1 => unary::<F2xm1>,
-        M::Fsin => unary::<Fsin>,
-        M::Fcos => unary::<Fcos>,
-        M::Fprem => binary::<Fprem, false>,
-        M::Fprem1 => binary::<Fprem1, false>,
-        M::Fscale => binary::<Fscale, false>,
-        M::Fyl2x => binary::<Fyl2x, true>,
-        M::Fyl2xp1 => binary::<Fyl2xp1, true>,
-        M::Fpatan => binary::<Fpatan, true>,
-        M::Fxtract => extract::<Fxtract>,
-        M::Fsincos => extract::<Fsincos>,
-        M::Fptan => extract::<Fptan>,
+        M::Fsqrt => unary::<Fsqrt, false>,
+        M::Frndint => unary::<Frndint, false>,
+        M::F2xm1 => unary::<F2xm1, false>,
+        M::Fsin => unary::<Fsin, true>,
+        M::Fcos => unary::<Fcos, true>,
+        M::Fprem => binary::<Fprem, false, true>,
+        M::Fprem1 => binary::<Fprem1, false, true>,
+        M::Fscale => binary::<Fscale, false, false>,
+        M::Fyl2x => binary::<Fyl2x, true, false>,
+        M::Fyl2xp1 => binary::<Fyl2xp1, true, false>,
+        M::Fpatan => binary::<Fpatan, true, false>,
+        M::Fxtract => extract::<Fxtract, false>,
+        M::Fsincos => extract::<Fsincos, true>,
+        M::Fptan => extract::<Fptan, true>,
         M::Fabs => sign::<true>,
         M::Fchs => sign::<false>,
         _ => return None,

@@ -11,7 +11,7 @@ use crate::decode::{Context, Selection};
 use crate::op::{GeneralFn, Op, Stop};
 
 /// Bits of the control word that exist, and the one that is always set.
-pub const CONTROL_MASK: u16 = 0x1f7f;
+pub const CONTROL_MASK: u16 = 0x1f3f;
 pub const CONTROL_FIXED: u16 = 0x40;
 
 /// What instructions do first that do not wait for earlier exceptions.
@@ -80,9 +80,15 @@ fn wait(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
     cpu.x87_check_pending()
 }
 
-/// FNOP, and what only the 287 knew: FENI, FDISI, FSETPM.
+fn fnop(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    cpu.x87_begin()?;
+    cpu.x87_note(op);
+    Ok(())
+}
+
+/// FNENI, FNDISI and FNSETPM did something on the 8087 and 80287. Intel SDM vol. 3B, 23.18.
 fn nothing(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
-    cpu.x87_begin()
+    begin_no_wait(cpu)
 }
 
 fn turn<const BY: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
@@ -93,11 +99,13 @@ fn turn<const BY: u8>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
+/// FFREE and FFREEP, which is in no manual.
 fn free<const POP: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.x87_begin()?;
     cpu.x87_note(op);
     let register = cpu.x87_physical(op.dst);
     cpu.x87_set_tag(register, EMPTY);
+    cpu.x87.status &= !status::C1;
     if POP {
         cpu.x87_pop();
     }
@@ -114,7 +122,8 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Fldcw => fldcw,
         M::Fnstsw => fnstsw,
         M::Wait => wait,
-        M::Fnop | M::Fneni | M::Fndisi | M::Fnsetpm => nothing,
+        M::Fnop => fnop,
+        M::Fneni | M::Fndisi | M::Fnsetpm => nothing,
         M::Fincstp => turn::<1>,
         M::Fdecstp => turn::<7>,
         M::Ffree => free::<false>,

@@ -81,8 +81,9 @@ fn load<T: MemOperand + X87Load>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         return Ok(());
     }
     let result = source.load(cpu.x87_env());
-    if cpu.x87_take(&result) {
-        cpu.x87_take_status(0, status::C1);
+    cpu.x87_take_status(result.status, result.conditions);
+    // An unmasked denormal exception is only reported: unlike others, FLD goes on.
+    if result.status & !cpu.x87.control & status::IE == 0 {
         cpu.x87_push(result.value);
     }
     Ok(())
@@ -109,7 +110,8 @@ fn load_register(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let i = op.aux;
     if cpu.x87_is_empty(i) {
         if cpu.x87_stack_fault(false) {
-            cpu.x87_push(F80::INDEFINITE);
+            cpu.x87_set_top(cpu.x87_top().wrapping_sub(1));
+            cpu.x87_set(0, F80::INDEFINITE);
         }
         return Ok(());
     }
@@ -200,6 +202,18 @@ fn store_register<const POP: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     if POP {
         cpu.x87_pop();
     }
+    Ok(())
+}
+
+/// D9 D8 to DF, an alias of FSTP ST(i) in no manual; an empty ST(0) is popped without a fault.
+fn store_quietly(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    if !cpu.x87_is_empty(0) {
+        return store_register::<true>(cpu, op);
+    }
+    cpu.x87_begin()?;
+    cpu.x87_note(op);
+    cpu.x87_take_status(0, status::C1);
+    cpu.x87_pop();
     Ok(())
 }
 
@@ -318,6 +332,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         (M::Fld | M::Fild | M::Fbld, true) => loading(i),
         (M::Fst, false) => store_register::<false>,
         (M::Fstp, false) => store_register::<true>,
+        (M::Fstpnce, _) => store_quietly,
         (M::Fst | M::Fist, true) => storing::<false>(i),
         (M::Fstp | M::Fistp | M::Fbstp, true) => storing::<true>(i),
         (M::Fisttp, true) => truncating(i),
@@ -325,7 +340,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ => return None,
     };
     op.aux = match (i.mnemonic(), memory) {
-        (M::Fst | M::Fstp, false) => i.op_register(0).number() as u8,
+        (M::Fst | M::Fstp | M::Fstpnce, false) => i.op_register(0).number() as u8,
         (_, false) => other_register(i),
         _ => 0,
     };
