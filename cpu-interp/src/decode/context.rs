@@ -10,6 +10,9 @@ use crate::op::{self, GeneralFn, Handler, Op, SystemFn};
 pub struct Context {
     /// The mode it is decoded for.
     pub mode: Mode,
+    /// The low 11 bits of an x87 instruction's opcode and ModR/M byte, which the unit keeps; zero
+    /// for others. Intel SDM vol. 1, 8.1.9.
+    pub fop: u16,
 }
 
 /// Which [`crate::mem::Addressing`] a handler is to have.

@@ -68,7 +68,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder::with_ip(bitness, source.bytes, source.rip, DecoderOptions::NONE);
     decoder.set_position(source.start).map_err(|_| DecodeError::Truncated)?;
     decoder.set_ip(source.rip);
-    let context = Context { mode };
+    let mut context = Context { mode, fop: 0 };
     let ip_mask = mask_of(bitness);
     let max = if mode.has(Mode::SINGLE) { 1 } else { MAX_COUNT };
 
@@ -121,6 +121,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
             }
             continue;
         }
+        context.fop = x87_opcode(source.bytes.get(position..).unwrap_or_default(), mode);
         let selection = select(&instruction, &context);
         let ends = selection.ends;
         pending.push(pend(selection, place, &instruction));
@@ -170,6 +171,22 @@ fn jump_within(i: &Instruction, mode: Mode, rip: u64, source: &Source<'_>) -> Op
 /// Instructions that count but need no operation.
 fn does_nothing(i: &Instruction) -> bool {
     matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Endbr32 | Mnemonic::Endbr64)
+}
+
+/// [`Context::fop`] of the instruction that these bytes begin with.
+fn x87_opcode(bytes: &[u8], mode: Mode) -> u16 {
+    let is_prefix = |byte: u8| match byte {
+        0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 => true,
+        0x40..=0x4f => mode.has(Mode::LONG),
+        _ => false,
+    };
+    let mut rest = bytes.iter().skip_while(|&&byte| is_prefix(byte));
+    match (rest.next(), rest.next()) {
+        (Some(&opcode @ 0xd8..=0xdf), Some(&modrm)) => {
+            u16::from(opcode & 7) << 8 | u16::from(modrm)
+        }
+        _ => 0,
+    }
 }
 
 fn select(i: &Instruction, context: &Context) -> Selection {

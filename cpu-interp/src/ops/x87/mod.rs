@@ -45,8 +45,10 @@ impl Cpu {
         Err(self.raise(Exception::plain(Vector::MF)))
     }
 
-    /// Notes where the unit's last instruction was, for the handlers of its exceptions.
+    /// Notes where the unit's last instruction was, for the handlers of its exceptions. `imm` holds
+    /// its opcode.
     fn x87_note(&mut self, op: &Op) {
+        self.x87.last_opcode = op.imm as u16;
         self.x87.last_ip = self.rip;
         self.x87.last_cs = self.segments.regs[CS].selector;
         if op.has_mem() {
@@ -151,8 +153,10 @@ impl Cpu {
 /// Chooses handlers for the instructions of this group.
 #[must_use]
 pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
-    arith::select(i, context)
+    let mut selection = arith::select(i, context)
         .or_else(|| transfer::select(i, context))
         .or_else(|| control::select(i, context))
-        .or_else(|| image::select(i, context))
+        .or_else(|| image::select(i, context))?;
+    selection.op.imm = context.fop.into();
+    Some(selection)
 }
