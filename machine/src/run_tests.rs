@@ -11,7 +11,7 @@ use crate::config::{ClockMode, MachineConfig};
 use crate::control::lock;
 use crate::machine::Machine;
 use crate::run::RunEnd;
-use crate::testing;
+use crate::testing::{self, Console, Step};
 
 type Body = Box<dyn FnMut(&dyn CpuBus, Budget) -> Exit + Send>;
 
@@ -68,11 +68,21 @@ fn machine(
     no_reboot: bool,
     body: impl FnMut(&dyn CpuBus, Budget) -> Exit + Send + 'static,
 ) -> (Machine, Arc<AtomicU32>) {
+    machine_of(MachineConfig { no_reboot, ..config(clock) }, body)
+}
+
+fn config(clock: ClockMode) -> MachineConfig {
     let mut config = MachineConfig::new(CpuModel::by_name("qemu64").unwrap(), 2 << 20);
     config.firmware = Some(vec![0xf4; 4096]);
     config.clock = clock;
-    config.no_reboot = no_reboot;
     config.debug_exit_port = Some(0x501);
+    config
+}
+
+fn machine_of(
+    config: MachineConfig,
+    body: impl FnMut(&dyn CpuBus, Budget) -> Exit + Send + 'static,
+) -> (Machine, Arc<AtomicU32>) {
     let loads = Arc::<AtomicU32>::default();
     let body = Mutex::new(Some(Box::new(body) as Body));
     let machine = Machine::with_vcpus(config, |_| {
@@ -293,4 +303,31 @@ fn a_state_of_another_machine_is_refused() {
     other.ram_size += 4096;
     assert!(machine.restore(&other).is_err());
     assert!(machine.restore(&state).is_ok());
+}
+
+#[test]
+fn what_the_host_types_wakes_the_guest_and_reaches_it_in_order() {
+    for clock in [ClockMode::Real, ICOUNT, ClockMode::Icount { sleep: true }] {
+        let script = [Step::reply("login: ", "root of all\r"), Step::stop("all\r")];
+        let console = Console::new(script);
+        let mut config = config(clock);
+        config.serial[0] = Some(console.backend());
+        let mut greeted = false;
+        let body = move |bus: &dyn CpuBus, _: Budget| {
+            if !std::mem::replace(&mut greeted, true) {
+                bus.pio_write(0x3fa, 1, 1);
+                "login: ".bytes().for_each(|byte| bus.pio_write(0x3f8, 1, byte.into()));
+            }
+            while bus.pio_read(0x3fd, 1) & 1 != 0 {
+                let byte = bus.pio_read(0x3f8, 1);
+                bus.pio_write(0x3f8, 1, byte);
+            }
+            Exit::Halted
+        };
+        let (mut machine, _) = machine_of(config, body);
+        console.connect(machine.handle());
+        let end = testing::run_limited(&mut machine, Duration::from_secs(20)).unwrap();
+        assert_eq!(end, (RunEnd::Stopped, false));
+        assert_eq!(console.text(), "login: root of all\r");
+    }
 }
