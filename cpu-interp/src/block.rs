@@ -9,22 +9,27 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::cpu::{Cpu, Mode};
-use crate::op::{Op, StopReason};
+use crate::op::{Op, StopReason, SystemFn};
 
-/// A block of pre-decoded operations.
+/// A block of pre-decoded operations. What handlers need of it is in its first cache line.
+#[repr(C, align(64))]
 pub struct Block {
+    /// Never empty; the last operation leaves the block.
+    pub ops: Box<[Op]>,
     /// RIP of its first instruction.
     pub rip: u64,
     /// Its own number in the cache.
     pub index: u32,
-    /// Instructions in it.
-    pub count: u16,
     /// The mode it was decoded for.
     pub mode: Mode,
-    /// Never empty; the last operation leaves the block.
-    pub ops: Box<[Op]>,
+    /// Instructions in it.
+    pub count: u8,
     /// The blocks that follow: by branching, and by going on.
     pub links: [Cell<Link>; 2],
+    /// For each operation, how many of the block's instructions come before it.
+    pub before: Box<[u8]>,
+    /// What the outer loop calls for the last operation, if that is [`crate::op::system`].
+    pub system: Option<SystemFn>,
     /// Where it came from.
     pub key: Key,
     /// Arena page of its last byte if that is not the first byte's, and its linear address.
@@ -149,7 +154,7 @@ pub struct BlockCache {
     drops: u64,
 }
 
-/// More operations than this and the cache begins anew: 64 bytes each, 24 MiB.
+/// More operations than this and the cache begins anew: 48 bytes each, 18 MiB.
 const MAX_OPS: usize = 393_216;
 
 impl BlockCache {

@@ -24,15 +24,13 @@ pub type SystemFn = fn(&mut Cpu, &Op, &dyn trivium_cpu::CpuBus) -> Result<(), St
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop;
 
-/// One pre-decoded operation.
+/// One pre-decoded operation: 48 bytes. Running guests touch many, so their size counts.
 #[derive(Clone, Copy)]
 pub struct Op {
     /// Executes it.
     pub run: Handler,
     /// What [`general`] and [`general_end`] call.
     pub general: GeneralFn,
-    /// What the outer loop calls after [`system`].
-    pub system: SystemFn,
     /// Immediate, sign-extended to the operand size; for direct branches the target's RIP.
     pub imm: u64,
     /// Displacement; RIP-relative ones are already absolute.
@@ -54,9 +52,7 @@ pub struct Op {
     /// The same of the source.
     pub src_shift: u8,
     /// The instruction's RIP, counted from the block's.
-    pub off: i32,
-    /// Instructions of the block before this one.
-    pub before: u16,
+    pub off: i16,
     /// Length in bytes.
     pub len: u8,
     /// Operand size in bytes.
@@ -168,17 +164,14 @@ pub fn general_end(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, _: &Block
     }
 }
 
-/// Leaves an instruction to its [`SystemFn`].
+const _: () = assert!(size_of::<Op>() == 48);
+
+/// Leaves an instruction to its block's [`SystemFn`].
 pub fn system(cpu: &mut Cpu, _: &Op, rest: &[Op], block: &Block, _: &BlockCache) {
     cpu.stop_at(StopReason::System, rest.len(), block);
 }
 
 /// The [`GeneralFn`] of operations that have none.
 pub fn no_general(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
-    Err(cpu.raise(trivium_cpu::Exception::ud()))
-}
-
-/// The [`SystemFn`] of operations that have none.
-pub fn no_system(cpu: &mut Cpu, _: &Op, _: &dyn trivium_cpu::CpuBus) -> Result<(), Stop> {
     Err(cpu.raise(trivium_cpu::Exception::ud()))
 }

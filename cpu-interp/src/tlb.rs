@@ -50,8 +50,8 @@ struct Filled {
     global: bool,
 }
 
-/// More entries than this in `filled` and a flush clears everything.
-const MAX_FILLED: usize = 2 * TLB_SIZE;
+/// Length of `filled` at which it is made anew. Twice the entries there are, so that this is rare.
+const MAX_FILLED: usize = 4 * TLB_SIZE;
 
 impl Tlb {
     /// An empty one.
@@ -89,9 +89,6 @@ impl Tlb {
                         self.filled.push(Filled { index, write, global: false });
                     }
                 }
-            }
-            if self.filled.len() == MAX_FILLED {
-                self.filled.pop();
             }
         }
         self.filled.push(Filled { index: index as u16, write, global });

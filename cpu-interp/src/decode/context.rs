@@ -44,6 +44,8 @@ pub struct Selection {
     pub ends: bool,
     /// Its part in fusing.
     pub fuse: Fuse,
+    /// What the outer loop is to call, for an operation that leaves its work to it.
+    pub system: Option<SystemFn>,
 }
 
 /// An operation's part in fusing.
@@ -80,6 +82,7 @@ impl Selection {
             conditional_flags: false,
             ends: false,
             fuse: Fuse::None,
+            system: None,
         }
     }
 
@@ -106,9 +109,9 @@ impl Selection {
 
     /// A system function; the block ends with it.
     #[must_use]
-    pub fn system(mut op: Op, function: SystemFn) -> Self {
-        op.system = function;
-        Self { conditional_flags: true, ends: true, ..Self::memory(op, op::system) }
+    pub fn system(op: Op, function: SystemFn) -> Self {
+        let plain = Self::memory(op, op::system);
+        Self { conditional_flags: true, ends: true, system: Some(function), ..plain }
     }
 
     /// The same with a handler for when nobody will see the arithmetic flags.

@@ -15,7 +15,7 @@ pub fn fuse(first: &Selection, second: &Selection) -> Option<Op> {
     op.disp = second.op.imm;
     let distance = second.op.off.wrapping_sub(first.op.off);
     // A jump that was followed while decoding may stand between the two.
-    if distance != i32::from(first.op.len) {
+    if distance != i16::from(first.op.len) {
         return None;
     }
     op.len = first.op.len + second.op.len;

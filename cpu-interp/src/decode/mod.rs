@@ -11,7 +11,7 @@ use trivium_cpu::bits::rflags;
 
 use crate::block::{Block, Key, Link};
 use crate::cpu::{Mode, mask_of};
-use crate::op::{Op, no_general, no_system};
+use crate::op::{Op, SystemFn, no_general};
 use crate::ops;
 
 pub use context::{AddressKind, Compare, Context, Fuse, Selection};
@@ -45,8 +45,12 @@ pub enum DecodeError {
 pub struct Decoded {
     /// The operations.
     pub ops: Vec<Op>,
+    /// For each, how many instructions come before it.
+    pub before: Vec<u8>,
+    /// What the outer loop is to call for the last, if that leaves its work to it.
+    pub system: Option<SystemFn>,
     /// Instructions.
-    pub count: u16,
+    pub count: u8,
     /// The parts of the source that were used: (start, length), as jumps were followed.
     pub spans: Vec<(usize, usize)>,
 }
@@ -54,6 +58,8 @@ pub struct Decoded {
 /// One instruction on its way to an operation.
 struct Pending {
     selection: Selection,
+    /// Instructions before it.
+    before: u8,
     /// Arithmetic flags it reads, and those it always writes.
     reads: u64,
     writes: u64,
@@ -75,7 +81,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     let mut pending: Vec<Pending> = Vec::with_capacity(16);
     let mut spans = Vec::with_capacity(2);
     let mut span_start = source.start;
-    let mut count = 0_u16;
+    let mut count = 0_u8;
     let mut rip = source.rip;
     let mut instruction = Instruction::default();
     loop {
@@ -95,7 +101,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
             break;
         }
         let next = rip.wrapping_add(instruction.len() as u64) & ip_mask;
-        let place = Place { off: rip.wrapping_sub(source.rip) as i32, before: count };
+        let place = Place { off: rip.wrapping_sub(source.rip) as i16, before: count };
         let last = rip.saturating_add(instruction.len().max(1) as u64 - 1);
         if last > source.limit {
             pending.push(plain(ops::control::beyond_limit(), place, &instruction));
@@ -133,18 +139,20 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     }
     spans.push((span_start, decoder.position().max(span_start + 1) - span_start));
     let ended = pending.last().is_some_and(|p| p.selection.ends);
-    let mut ops = lower(pending);
+    let system = pending.last().and_then(|p| p.selection.system);
+    let (mut ops, mut before) = lower(pending);
     if !ended {
-        ops.push(go_on(rip, source.rip, count));
+        ops.push(go_on(rip, source.rip));
+        before.push(count);
     }
-    Ok(Decoded { ops, count, spans })
+    Ok(Decoded { ops, before, system, count, spans })
 }
 
 /// Where an instruction stands in its block.
 #[derive(Clone, Copy)]
 struct Place {
-    off: i32,
-    before: u16,
+    off: i16,
+    before: u8,
 }
 
 /// The target of an unconditional direct jump that stays in the source, to be followed while
@@ -198,10 +206,9 @@ fn select(i: &Instruction, context: &Context) -> Selection {
 
 fn pend(mut selection: Selection, place: Place, i: &Instruction) -> Pending {
     selection.op.off = place.off;
-    selection.op.before = place.before;
     selection.op.len = i.len() as u8;
     let writes = if selection.conditional_flags { 0 } else { status(i.rflags_modified()) };
-    Pending { selection, reads: status(i.rflags_read()), writes }
+    Pending { selection, before: place.before, reads: status(i.rflags_read()), writes }
 }
 
 fn plain(selection: Selection, place: Place, i: &Instruction) -> Pending {
@@ -227,7 +234,7 @@ fn status(bits: u32) -> u64 {
 
 /// Chooses between handlers with and without flags, from the last instruction to the first, and
 /// fuses.
-fn lower(mut pending: Vec<Pending>) -> Vec<Op> {
+fn lower(mut pending: Vec<Pending>) -> (Vec<Op>, Vec<u8>) {
     let mut live = rflags::STATUS;
     for p in pending.iter_mut().rev() {
         let selection = &mut p.selection;
@@ -243,25 +250,26 @@ fn lower(mut pending: Vec<Pending>) -> Vec<Op> {
         }
     }
     let mut ops: Vec<Op> = Vec::with_capacity(pending.len() + 1);
+    let mut before: Vec<u8> = Vec::with_capacity(pending.len() + 1);
     for (index, p) in pending.iter().enumerate() {
-        let before = index.checked_sub(1).and_then(|i| pending.get(i));
-        match before.and_then(|b| fuse::fuse(&b.selection, &p.selection)) {
-            Some(fused) => {
-                ops.pop();
-                ops.push(fused);
+        let earlier = index.checked_sub(1).and_then(|i| pending.get(i));
+        let fused = earlier.and_then(|e| fuse::fuse(&e.selection, &p.selection));
+        match (fused, ops.last_mut()) {
+            (Some(fused), Some(last)) => *last = fused,
+            _ => {
+                ops.push(p.selection.op);
+                before.push(p.before);
             }
-            None => ops.push(p.selection.op),
         }
     }
-    ops
+    (ops, before)
 }
 
 /// The operation that goes on after the last instruction of a block that does not end itself.
-fn go_on(rip: u64, start: u64, count: u16) -> Op {
+fn go_on(rip: u64, start: u64) -> Op {
     let mut op = Op::new(ops::control::go_on);
     op.imm = rip;
-    op.off = rip.wrapping_sub(start) as i32;
-    op.before = count;
+    op.off = rip.wrapping_sub(start) as i16;
     op
 }
 
@@ -273,7 +281,6 @@ impl Op {
         Self {
             run,
             general: no_general,
-            system: no_system,
             imm: 0,
             disp: 0,
             dst: ZERO,
@@ -285,7 +292,6 @@ impl Op {
             dst_shift: 0,
             src_shift: 0,
             off: 0,
-            before: 0,
             len: 0,
             size: 0,
             asize: 8,
@@ -301,12 +307,14 @@ impl Decoded {
     #[must_use]
     pub fn into_block(self, key: Key, second_page: Option<(usize, u64)>) -> Block {
         Block {
+            ops: self.ops.into(),
             rip: key.rip,
             index: 0,
             count: self.count,
             mode: key.mode,
-            ops: self.ops.into(),
             links: [Cell::new(Link::default()), Cell::new(Link::default())],
+            before: self.before.into(),
+            system: self.system,
             key,
             second_page,
         }

@@ -336,6 +336,16 @@ fn device_registers_are_read_once_for_each_element() {
 }
 
 #[test]
+fn device_registers_are_written_in_order() {
+    let mut m = long(&[0xf3, 0xab], &[(RAX, 0x0403_0201), (RDI, DEVICE - 4), (RCX, 3)]);
+    assert_eq!(m.run(1), Exit::Budget);
+    let element = vec![1, 2, 3, 4];
+    let written = m.bus.mmio.lock().unwrap().clone();
+    assert_eq!(written[1..], [(DEVICE, element.clone()), (DEVICE + 4, element)]);
+    assert_eq!((m.reg(RCX), m.reg(RDI)), (0, DEVICE + 8));
+}
+
+#[test]
 fn code_that_is_stored_over_runs_as_it_is_now() {
     // REP STOSB; HLT; HLT; MOV BL, 5: the HLTs become NOPs.
     let code = [0xf3, 0xaa, 0xf4, 0xf4, 0xb3, 5];

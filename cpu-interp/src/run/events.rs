@@ -22,6 +22,9 @@ impl Interpreter {
             self.reset(kind);
         }
         let cpu = &mut self.cpu;
+        if std::mem::take(&mut cpu.ferr_changed) {
+            bus.set_ferr(cpu.ferr);
+        }
         cpu.nmi_pending |= bus.take_nmi();
         if cpu.activity == Activity::Shutdown || cpu.activity == Activity::WaitForSipi {
             return self.waiting();

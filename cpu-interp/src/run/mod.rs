@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use trivium_cpu::bits::rflags;
 use trivium_cpu::state::Activity;
-use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exit, Kick, Vcpu};
+use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exception, Exit, Kick, Vcpu};
 use trivium_memory::GuestMemory;
 
 use crate::block::{BlockCache, NO_LINK};
@@ -56,7 +56,7 @@ struct Position {
     block: u32,
     op: usize,
     /// How many of the block's instructions have been accounted for.
-    done: u16,
+    done: u8,
 }
 
 impl Interpreter {
@@ -142,6 +142,7 @@ impl Interpreter {
         let Self { cpu, cache } = self;
         let block = cache.block(start.block)?;
         let ops = block.ops.get(start.op..)?;
+        let before = block.before.get(start.op..)?;
         let base = start.done;
         let wanted = u64::from(block.count - base);
         let slice = session.left.min(QUANTUM);
@@ -150,8 +151,8 @@ impl Interpreter {
         } else {
             // The budget ends within the block: take the operations that are within it.
             let end = u64::from(base) + session.left;
-            let fits = ops.iter().skip(1).take_while(|op| u64::from(op.before) <= end).count();
-            let retires = ops.get(fits).map_or(wanted, |op| u64::from(op.before - base));
+            let fits = before.iter().skip(1).take_while(|&&n| u64::from(n) <= end).count();
+            let retires = before.get(fits).map_or(wanted, |n| u64::from(n - base));
             (ops.get(..fits)?, retires)
         };
         let Some((op, rest)) = given.split_first() else {
@@ -193,12 +194,10 @@ impl Interpreter {
         let end = if cut_short { given_end } else { block.ops.len() };
         let op_index = end.saturating_sub(cpu.stop_rest + 1);
         let op = block.ops.get(op_index)?;
-        let given = if cut_short {
-            block.ops.get(end).map_or(block.count, |op| op.before)
-        } else {
-            block.count
-        };
-        let not_done = u64::from(given - op.before);
+        let given =
+            if cut_short { block.before.get(end).map_or(block.count, |&n| n) } else { block.count };
+        let before = block.before.get(op_index).copied().unwrap_or_default();
+        let not_done = u64::from(given.saturating_sub(before));
         match cpu.stop {
             StopReason::Quantum => session.retire(retired),
             StopReason::Unlinked => {
@@ -216,14 +215,18 @@ impl Interpreter {
                 cpu.rip = cpu.next_rip;
                 self.flush_device_stores(session);
             }
+            StopReason::Again => {
+                session.retire(retired - not_done);
+                cpu.rip = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask;
+                self.flush_device_stores(session);
+            }
             StopReason::Miss
             | StopReason::System
-            | StopReason::Again
             | StopReason::Exception
             | StopReason::MmioRead => {
                 session.retire(retired - not_done);
                 cpu.rip = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask;
-                return Some(Position { block: block.index, op: op_index, done: op.before });
+                return Some(Position { block: block.index, op: op_index, done: before });
             }
         }
         None
@@ -312,11 +315,14 @@ impl Interpreter {
 
     fn call_system(&mut self, position: &Position, session: &mut Session<'_>) -> Result<(), Stop> {
         let Self { cpu, cache } = self;
-        let op = cache.block(position.block).and_then(|b| b.ops.get(position.op)).ok_or(Stop)?;
+        let block = cache.block(position.block).ok_or(Stop)?;
+        let (Some(op), Some(system)) = (block.ops.get(position.op), block.system) else {
+            return Err(cpu.raise(Exception::ud()));
+        };
         cpu.next_rip = cpu.rip.wrapping_add(u64::from(op.len)) & cpu.ip_mask;
         cpu.mmio.rewind();
         cpu.stop = StopReason::System;
-        let result = (op.system)(cpu, op, session.bus());
+        let result = system(cpu, op, session.bus());
         if result.is_ok() {
             cpu.rip = cpu.next_rip;
         } else if cpu.stop == StopReason::System {
