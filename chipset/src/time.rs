@@ -9,7 +9,16 @@ pub const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A moment of virtual time: nanoseconds since the machine was first started.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    serde::Serialize,
     serde::Deserialize,
 )]
 pub struct VmTime(u64);
@@ -51,8 +60,8 @@ impl VmTime {
     /// The first moment at which a clock of `hertz` has made `ticks` ticks; `hertz` is not zero.
     #[must_use]
     pub fn from_ticks(ticks: u64, hertz: u64) -> Self {
-        let nanos = (u128::from(ticks) * u128::from(NANOS_PER_SECOND))
-            .div_ceil(u128::from(hertz.max(1)));
+        let nanos =
+            (u128::from(ticks) * u128::from(NANOS_PER_SECOND)).div_ceil(u128::from(hertz.max(1)));
         Self(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }

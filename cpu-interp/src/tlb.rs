@@ -13,7 +13,7 @@ const INVALID: u64 = 1;
 /// One translation.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// The page's linear address, or [`INVALID`].
+    /// The page's linear address, or `INVALID`.
     pub tag: u64,
     /// What to add to a linear address to get the arena offset.
     pub addend: u64,
