@@ -197,6 +197,13 @@ pub(crate) struct PcBoard {
     pub(crate) a20: Arc<A20Wires>,
 }
 
+/// The PCI bus and what else of it the board reaches.
+struct PciBus {
+    pci: Arc<Mutex<PciHost>>,
+    power: Arc<Mutex<Piix4Pm>>,
+    pm_window: Arc<PmWindow>,
+}
+
 /// A device to be put on a board.
 fn share<D: Device>(device: D) -> Arc<Mutex<D>> {
     Arc::new(Mutex::new(device))
@@ -302,6 +309,48 @@ impl Builder<'_> {
         self.add_window(addresses::HPET_BASE, HPET_SIZE, slot);
     }
 
+    /// The PCI bus with the chip set's functions.
+    fn pci(&mut self) -> Result<PciBus, ConfigError> {
+        let host_bridge = self.host_bridge();
+        let control = &self.parts.control;
+        let isa_bridge = share(Piix3::new(control.clone(), Some(self.router.clone())));
+        let pm_window = Arc::<PmWindow>::default();
+        let wiring = PmWiring {
+            clock: self.clock.clone(),
+            sci: self.line(addresses::SCI_IRQ.into(), source::ACPI),
+            power: control.clone(),
+        };
+        let power = share(Piix4Pm::new(PmTimerWidth::Bits24, wiring, Some(pm_window.clone())));
+        let pci = share(PciHost::new());
+        self.add("i440fx", &host_bridge);
+        self.add_at("piix3", &isa_bridge, &[RESET_CONTROL])?;
+        let slot = self.add_ports("piix4-pm", &power, &[(APM_PORTS, 2)])?;
+        pm_window.slot.store(slot as u32, Ordering::Relaxed);
+        self.add_ports("pci", &pci, &PCI_PORTS)?;
+        let mut bus = lock(&pci);
+        // The places are free: they differ.
+        let _ = bus.attach(HOST_BRIDGE, host_bridge);
+        let _ = bus.attach(ISA_BRIDGE, isa_bridge);
+        let _ = bus.attach(POWER_MANAGEMENT, power.clone());
+        drop(bus);
+        Ok(PciBus { pci, power, pm_window })
+    }
+
+    /// The host bridge; the memory map is then that after reset.
+    fn host_bridge(&self) -> Arc<Mutex<I440fx>> {
+        let BoardParts { memory, layout, control, .. } = self.parts;
+        memory.set_map(layout.map(&ShadowMap::default()));
+        let mapper = MemoryMapper {
+            memory: memory.clone(),
+            layout: *layout,
+            shadow: Mutex::default(),
+            control: control.clone(),
+        };
+        let mut host_bridge = I440fx::new(Some(Arc::new(mapper)));
+        host_bridge.reset(); // So that the map is told of the state after reset.
+        share(host_bridge)
+    }
+
     fn debug_ports(&mut self) -> Result<(), ConfigError> {
         self.add_at("post", &share(PostPort::new()), &[PostPort::PORT])?;
         if let Some(backend) = &self.parts.debug_console {
@@ -327,7 +376,7 @@ impl PcBoard {
     /// # Errors
     /// Two devices want the same ports.
     pub(crate) fn new(parts: &BoardParts) -> Result<Self, ConfigError> {
-        let BoardParts { memory, layout, clock, control, trace, .. } = parts;
+        let BoardParts { memory, clock, control, trace, .. } = parts;
         let dyn_clock: Arc<dyn Clock> = clock.clone();
         let apics = parts.apics.iter().map(|config| LocalApic::new(*config, dyn_clock.clone()));
         let apics = Arc::new(LocalApics::new(apics.collect(), control.clone()));
@@ -345,7 +394,7 @@ impl PcBoard {
             ports: PortMap::new(),
             windows: Vec::new(),
             router: router.clone(),
-            clock: dyn_clock.clone(),
+            clock: dyn_clock,
         };
 
         builder.add_at("pic", &pic, &Pic::PORTS)?;
@@ -369,37 +418,7 @@ impl PcBoard {
             *port = builder.serial_port(number)?;
         }
 
-        let mapper = MemoryMapper {
-            memory: memory.clone(),
-            layout: *layout,
-            shadow: Mutex::default(),
-            control: control.clone(),
-        };
-        memory.set_map(layout.map(&ShadowMap::default()));
-        let mut host_bridge = I440fx::new(Some(Arc::new(mapper)));
-        host_bridge.reset(); // So that the map is told of the state after reset.
-        let host_bridge = share(host_bridge);
-        let isa_bridge = share(Piix3::new(control.clone(), Some(router.clone())));
-        let pm_window = Arc::<PmWindow>::default();
-        let wiring = PmWiring {
-            clock: dyn_clock,
-            sci: router.line(addresses::SCI_IRQ.into(), source::ACPI),
-            power: control.clone(),
-        };
-        let power = share(Piix4Pm::new(PmTimerWidth::Bits24, wiring, Some(pm_window.clone())));
-        let pci = share(PciHost::new());
-        builder.add("i440fx", &host_bridge);
-        builder.add_at("piix3", &isa_bridge, &[RESET_CONTROL])?;
-        let slot = builder.add_ports("piix4-pm", &power, &[(APM_PORTS, 2)])?;
-        pm_window.slot.store(slot as u32, Ordering::Relaxed);
-        builder.add_ports("pci", &pci, &PCI_PORTS)?;
-        {
-            let mut bus = lock(&pci);
-            // The places are free: they differ.
-            let _ = bus.attach(HOST_BRIDGE, host_bridge);
-            let _ = bus.attach(ISA_BRIDGE, isa_bridge);
-            let _ = bus.attach(POWER_MANAGEMENT, power.clone());
-        }
+        let PciBus { pci, power, pm_window } = builder.pci()?;
         builder.debug_ports()?;
 
         let Builder { slots, ports, windows, .. } = builder;
