@@ -187,6 +187,10 @@ pub struct Cpu {
     pub msrs: Msrs,
     /// x87 and MMX.
     pub x87: X87,
+    /// FERR# is asserted: an x87 error waits with CR0.NE clear, and an instruction met it.
+    pub ferr: bool,
+    /// The platform is to be told of a change of that.
+    pub ferr_changed: bool,
 
     /// The present general function has something for the outer loop: it is to be left after it.
     pub leave: bool,
@@ -288,6 +292,8 @@ impl Cpu {
             debug: state.debug,
             msrs: state.msrs,
             x87: state.x87,
+            ferr: false,
+            ferr_changed: false,
             leave: false,
             stop: StopReason::Cut,
             stop_block: 0,
@@ -545,6 +551,7 @@ impl Cpu {
         self.debug = state.debug;
         self.msrs = state.msrs;
         self.x87 = state.x87;
+        self.ferr = false;
         self.vector = state.vector;
         let events = &state.events;
         self.activity = events.activity;

@@ -168,6 +168,7 @@ fn restore_x87(cpu: &mut Cpu, [first, second]: Head, st: &[V128; 8], wide: bool)
         let tag = if full >> number & 1 != 0 { tag(&reg) } else { EMPTY };
         x87.tags |= tag << (2 * number);
     }
+    cpu.x87_release_ferr();
 }
 
 fn fxsave(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {

@@ -11,7 +11,6 @@ use iced_x86::Instruction;
 use trivium_cpu::bits::{cr0, cr4};
 use trivium_cpu::{Exception, Vector};
 use trivium_host_fpu::simd::{MmxOp, SimdImmOp, SimdOp};
-use trivium_host_fpu::x87::status;
 use trivium_host_fpu::{Mxcsr, SseOp, SseResult, V128};
 
 use crate::block::{Block, BlockCache};
@@ -397,8 +396,8 @@ pub fn sse_ready(cpu: &mut Cpu) -> Result<(), Stop> {
     Err(cpu.raise(if unknown { Exception::ud() } else { Exception::plain(Vector::NM) }))
 }
 
-/// #UD if there is to be no x87 unit, #NM if the operating system wants to be asked, #MF if an x87
-/// exception is pending. With CR0.NE clear the latter would be an interrupt from outside.
+/// #UD if there is to be no x87 unit, #NM if the operating system wants to be asked, and what a
+/// pending x87 exception raises.
 ///
 /// # Errors
 /// These.
@@ -407,10 +406,8 @@ pub fn mmx_ready(cpu: &mut Cpu) -> Result<(), Stop> {
         Err(cpu.raise(Exception::ud()))
     } else if cpu.x87_blocked {
         Err(cpu.raise(Exception::plain(Vector::NM)))
-    } else if cpu.x87.status & status::ES != 0 && cpu.control.cr0 & cr0::NE != 0 {
-        Err(cpu.raise(Exception::plain(Vector::MF)))
     } else {
-        Ok(())
+        cpu.x87_check_pending()
     }
 }
 

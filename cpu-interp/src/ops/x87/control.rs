@@ -38,12 +38,14 @@ pub fn initialise(cpu: &mut Cpu) {
 fn fninit(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
     begin_no_wait(cpu)?;
     initialise(cpu);
+    cpu.x87_release_ferr();
     Ok(())
 }
 
 fn fnclex(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
     begin_no_wait(cpu)?;
     cpu.x87.status &= !(status::EXCEPTIONS | status::SF | status::ES | BUSY);
+    cpu.x87_release_ferr();
     Ok(())
 }
 

@@ -155,6 +155,7 @@ fn fnsave(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         cpu.store_linear(at, value.sign_exponent, Rights::Program)?;
     }
     initialise(cpu);
+    cpu.x87_release_ferr();
     Ok(())
 }
 

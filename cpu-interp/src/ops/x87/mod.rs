@@ -15,7 +15,7 @@ use trivium_host_fpu::x87::{X87Env, X87Result, status};
 
 use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
-use crate::op::{Op, Stop};
+use crate::op::{Op, Stop, StopReason};
 
 /// Busy: mirrors ES since the 387.
 const BUSY: u16 = 1 << 15;
@@ -27,6 +27,7 @@ const EMPTY: u16 = 3;
 impl Cpu {
     /// Checks that an x87 instruction may be executed: #NM if the unit is not to be used, #MF if
     /// an unmasked exception of an earlier one waits.
+    #[inline]
     fn x87_begin(&mut self) -> Result<(), Stop> {
         if self.x87_blocked {
             return Err(self.raise(Exception::plain(Vector::NM)));
@@ -34,15 +35,42 @@ impl Cpu {
         self.x87_check_pending()
     }
 
-    fn x87_check_pending(&mut self) -> Result<(), Stop> {
-        if self.x87.status & status::ES == 0 {
+    /// Raises what an unmasked exception of an earlier instruction does: #MF, or FERR# with CR0.NE
+    /// clear. Intel SDM vol. 1, 8.7 and appendix D.
+    ///
+    /// A processor that asserts FERR# stops until an interrupt comes or the board asserts IGNNE#.
+    /// The interrupt is at once on a PC, so the instruction is begun again after a look at
+    /// interrupts, and the next time executed as with IGNNE#, which the interrupt's handler has the
+    /// board assert.
+    ///
+    /// # Errors
+    /// These.
+    #[inline]
+    pub(crate) fn x87_check_pending(&mut self) -> Result<(), Stop> {
+        if self.x87.status & status::ES == 0 { Ok(()) } else { self.x87_pending() }
+    }
+
+    #[cold]
+    fn x87_pending(&mut self) -> Result<(), Stop> {
+        if self.control.cr0 & cr0::NE != 0 {
+            return Err(self.raise(Exception::plain(Vector::MF)));
+        }
+        if self.ferr {
             return Ok(());
         }
-        if self.control.cr0 & cr0::NE == 0 {
-            // FERR# and IGNNE# of PC/AT compatibles: not there, so say it the native way.
-            log::debug!("x87 exception with CR0.NE clear: raised as #MF");
+        (self.ferr, self.ferr_changed) = (true, true);
+        self.look = true;
+        self.stop = StopReason::Again;
+        Err(Stop)
+    }
+
+    /// FERR# goes away with the last unmasked exception. To be called after what may clear one.
+    pub(crate) fn x87_release_ferr(&mut self) {
+        if self.ferr && self.x87.status & status::ES == 0 {
+            (self.ferr, self.ferr_changed) = (false, true);
+            self.look = true;
+            self.leave = true;
         }
-        Err(self.raise(Exception::plain(Vector::MF)))
     }
 
     /// Notes where the unit's last instruction was, for the handlers of its exceptions. `imm` holds
@@ -147,6 +175,7 @@ impl Cpu {
         let pending = self.x87.status & !self.x87.control & status::EXCEPTIONS != 0;
         let summary = status::ES | BUSY;
         self.x87.status = self.x87.status & !summary | if pending { summary } else { 0 };
+        self.x87_release_ferr();
     }
 }
 
