@@ -76,7 +76,7 @@ pub struct RunOptions {
     /// The board: pc (i440FX and PIIX3/PIIX4).
     #[arg(long, value_enum, default_value_t = Board::Pc)]
     pub machine: Board,
-    /// The CPU model, and features to add to it or take from it: MODEL[,+FEATURE][,-FEATURE].
+    /// The CPU model, and features to add to it or take from it: `MODEL[,+FEATURE][,-FEATURE]`.
     /// `trivium models` lists both.
     #[arg(long, default_value = "max", value_parser = parse_cpu, value_name = "MODEL")]
     pub cpu: CpuModel,
@@ -102,7 +102,7 @@ pub struct RunOptions {
     /// Initial RAM disk; for a Multiboot kernel its first module.
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
-    /// Multiboot module and its command line: FILE[ ARGUMENTS]. May be repeated.
+    /// Multiboot module and its command line: `FILE[ ARGUMENTS]`. May be repeated.
     #[arg(long, value_name = "FILE")]
     pub module: Vec<String>,
     /// The kernel's command line.

@@ -4,6 +4,8 @@
 mod events;
 mod fetch;
 mod miss;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -24,6 +26,8 @@ const QUANTUM: u64 = 1000;
 pub struct Interpreter {
     cpu: Box<Cpu>,
     cache: BlockCache,
+    /// Instructions between two looks at what others want of the CPU.
+    quantum: u64,
 }
 
 /// One call of `run`.
@@ -69,7 +73,7 @@ impl Interpreter {
         scratch: usize,
     ) -> Self {
         let cpu = Box::new(Cpu::new(memory, model, topology, scratch));
-        Self { cpu, cache: BlockCache::new() }
+        Self { cpu, cache: BlockCache::new(), quantum: QUANTUM }
     }
 
     fn go(&mut self, session: &mut Session<'_>) -> Exit {
@@ -139,13 +143,13 @@ impl Interpreter {
 
     /// Runs operations. Gives where they came back if the operation there is to be served.
     fn run_slice(&mut self, start: &Position, session: &mut Session<'_>) -> Option<Position> {
-        let Self { cpu, cache } = self;
+        let Self { cpu, cache, quantum } = self;
         let block = cache.block(start.block)?;
         let ops = block.ops.get(start.op..)?;
         let before = block.before.get(start.op..)?;
         let base = start.done;
         let wanted = u64::from(block.count - base);
-        let slice = session.left.min(QUANTUM);
+        let slice = session.left.min(*quantum);
         let (given, retires) = if wanted <= session.left {
             (ops, wanted)
         } else {
@@ -188,7 +192,7 @@ impl Interpreter {
         retired: u64,
         session: &mut Session<'_>,
     ) -> Option<Position> {
-        let Self { cpu, cache } = self;
+        let Self { cpu, cache, .. } = self;
         let block = cache.block(cpu.stop_block)?;
         let cut_short = !whole && cpu.stop_block == first;
         let end = if cut_short { given_end } else { block.ops.len() };
@@ -296,7 +300,7 @@ impl Interpreter {
 
     /// Begins an operation again, alone. Whether it is complete; RIP is then that of the next.
     fn run_alone(&mut self, position: &Position) -> bool {
-        let Self { cpu, cache } = self;
+        let Self { cpu, cache, .. } = self;
         let Some(block) = cache.block(position.block) else { return false };
         let Some(op) = block.ops.get(position.op) else { return false };
         cpu.mmio.rewind();
@@ -314,7 +318,7 @@ impl Interpreter {
     }
 
     fn call_system(&mut self, position: &Position, session: &mut Session<'_>) -> Result<(), Stop> {
-        let Self { cpu, cache } = self;
+        let Self { cpu, cache, .. } = self;
         let block = cache.block(position.block).ok_or(Stop)?;
         let (Some(op), Some(system)) = (block.ops.get(position.op), block.system) else {
             return Err(cpu.raise(Exception::ud()));
