@@ -72,6 +72,8 @@ pub struct TestBus {
     pub tsc: Mutex<u64>,
     /// Instructions retired.
     pub retired: Mutex<u64>,
+    /// Changes of FERR#; its assertion brings interrupt 75h, as on a PC.
+    pub ferr: Mutex<Vec<bool>>,
 }
 
 impl CpuBus for TestBus {
@@ -123,7 +125,12 @@ impl CpuBus for TestBus {
     fn take_reset(&self) -> Option<ResetKind> {
         self.reset.lock().unwrap().take()
     }
-    fn set_ferr(&self, _: bool) {}
+    fn set_ferr(&self, high: bool) {
+        self.ferr.lock().unwrap().push(high);
+        if high {
+            *self.interrupt.lock().unwrap() = Some(0x75);
+        }
+    }
 }
 
 /// A flat segment.

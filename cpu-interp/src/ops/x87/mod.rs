@@ -4,6 +4,10 @@
 mod arith;
 mod control;
 mod image;
+#[cfg(test)]
+mod image_tests;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use iced_x86::Instruction;
