@@ -14,18 +14,14 @@ use crate::op::{Op, StopReason, SystemFn};
 /// A block of pre-decoded operations. What handlers need of it is in its first cache line.
 #[repr(C, align(64))]
 pub struct Block {
-    /// Never empty; the last operation leaves the block.
-    pub ops: Box<[Op]>,
     /// RIP of its first instruction.
     pub rip: u64,
-    /// Its own number in the cache.
-    pub index: u32,
-    /// The mode it was decoded for.
-    pub mode: Mode,
-    /// Instructions in it.
-    pub count: u8,
     /// The blocks that follow: by branching, and by going on.
     pub links: [Cell<Link>; 2],
+    /// The mode it was decoded for.
+    pub mode: Mode,
+    /// Where it is in the cache.
+    pub target: Target,
     /// For each operation, how many of the block's instructions come before it.
     pub before: Box<[u8]>,
     /// What the outer loop calls for the last operation, if that is [`crate::op::system`].
@@ -85,11 +81,25 @@ impl Generations {
     }
 }
 
+/// All that is needed to enter a block, so that its operations can be fetched without a look at
+/// the block itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Target {
+    /// The block's number.
+    pub index: u32,
+    /// Where its operations begin among all.
+    pub start: u32,
+    /// How many they are; never none, and the last leaves the block.
+    pub len: u8,
+    /// Instructions in it.
+    pub count: u8,
+}
+
 /// A block that follows another, if `generation` is the present one of `reach`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Link {
     generation: u64,
-    index: u32,
+    target: Target,
     reach: Reach,
 }
 
@@ -99,7 +109,7 @@ struct Jump {
     rip: u64,
     /// Generation and mode.
     tag: u64,
-    index: u32,
+    target: Target,
     reach: Reach,
 }
 
@@ -142,32 +152,33 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<AddressHasher>>;
 
 /// All blocks of a CPU.
 pub struct BlockCache {
+    /// The operations of all blocks, those of dropped ones too until the cache begins anew.
+    ops: Vec<Op>,
     blocks: Vec<Block>,
     jumps: Box<[Cell<Jump>]>,
     map: Map<Key, u32>,
     /// Which blocks have bytes in an arena page.
     pages: Map<usize, Vec<u32>>,
     free: Vec<u32>,
-    /// Operations in all blocks that are not free.
-    ops: usize,
     /// How many times blocks were dropped.
     drops: u64,
 }
 
-/// More operations than this and the cache begins anew: 48 bytes each, 18 MiB.
-const MAX_OPS: usize = 393_216;
+/// More operations than this and the cache begins anew: 48 bytes each, 24 MiB.
+const MAX_OPS: usize = 524_288;
 
 impl BlockCache {
     /// An empty cache.
     #[must_use]
     pub fn new() -> Self {
         Self {
+            // Address space only, until it is used: it never moves.
+            ops: Vec::with_capacity(MAX_OPS),
             blocks: Vec::new(),
             jumps: vec![Cell::default(); JUMPS].into(),
             map: Map::default(),
             pages: Map::default(),
             free: Vec::new(),
-            ops: 0,
             drops: 0,
         }
     }
@@ -185,6 +196,14 @@ impl BlockCache {
         self.blocks.get(index as usize)
     }
 
+    /// A block's operations.
+    #[inline(always)]
+    #[must_use]
+    pub fn ops(&self, target: Target) -> &[Op] {
+        let start = target.start as usize;
+        self.ops.get(start..start + usize::from(target.len)).unwrap_or_default()
+    }
+
     /// The block of a key.
     #[must_use]
     pub fn find(&self, key: &Key) -> Option<u32> {
@@ -194,14 +213,16 @@ impl BlockCache {
     /// The block at the CPU's RIP, if the jump cache knows.
     #[inline(always)]
     #[must_use]
-    pub fn jump(&self, cpu: &Cpu, rip: u64) -> Option<u32> {
+    pub fn jump(&self, cpu: &Cpu, rip: u64) -> Option<Target> {
         let jump = self.jumps[jump_slot(rip)].get();
-        (jump.rip == rip && jump.tag == jump_tag(cpu, jump.reach)).then_some(jump.index)
+        (jump.rip == rip && jump.tag == jump_tag(cpu, jump.reach)).then_some(jump.target)
     }
 
     /// Tells the jump cache.
     pub fn remember(&self, cpu: &Cpu, rip: u64, index: u32, reach: Reach) {
-        self.jumps[jump_slot(rip)].set(Jump { rip, tag: jump_tag(cpu, reach), index, reach });
+        if let Some(&Block { target, .. }) = self.block(index) {
+            self.jumps[jump_slot(rip)].set(Jump { rip, tag: jump_tag(cpu, reach), target, reach });
+        }
     }
 
     /// Links a block to the one that follows it.
@@ -213,21 +234,24 @@ impl BlockCache {
             && whole;
         let reach = if same_page { Reach::Page } else { reach };
         if let Some(link) = block.links.get(usize::from(slot)) {
-            link.set(Link { generation: cpu.generations.of(reach), index: to, reach });
+            let generation = cpu.generations.of(reach);
+            link.set(Link { generation, target: next.target, reach });
         }
     }
 
     /// Whether another block of `ops` operations fits; if not, [`Self::clear`] is due.
     #[must_use]
     pub fn has_room(&self, ops: usize) -> bool {
-        self.ops + ops <= MAX_OPS
+        self.ops.len() + ops <= MAX_OPS
     }
 
-    /// Takes a new block in; its `index` is set here.
-    pub fn insert(&mut self, mut block: Block) -> u32 {
+    /// Takes a new block in, with its operations; its `target` is set here.
+    pub fn insert(&mut self, mut block: Block, ops: &[Op]) -> u32 {
         let index = self.free.pop().unwrap_or(self.blocks.len() as u32);
-        block.index = index;
-        self.ops += block.ops.len();
+        block.target.index = index;
+        block.target.start = self.ops.len() as u32;
+        block.target.len = ops.len() as u8;
+        self.ops.extend_from_slice(ops);
         self.map.insert(block.key, index);
         let second = block.second_page.map(|(page, _)| page);
         for page in [Some(block.key.offset >> 12), second].into_iter().flatten() {
@@ -256,7 +280,6 @@ impl BlockCache {
         }
         self.map.remove(&block.key);
         self.drops += 1;
-        self.ops -= block.ops.len();
         for page in [Some(block.key.offset >> 12), block.second_page.map(|(page, _)| page)] {
             if let Some(list) = page.and_then(|p| self.pages.get_mut(&p)) {
                 list.retain(|&i| i != index);
@@ -268,7 +291,9 @@ impl BlockCache {
     /// Drops everything. The CPU's ways of every reach must be made void. Gives the pages that held code.
     pub fn clear(&mut self) -> Vec<usize> {
         let pages = self.pages.keys().copied().collect();
-        *self = Self { drops: self.drops + 1, ..Self::new() };
+        let mut ops = std::mem::take(&mut self.ops);
+        ops.clear();
+        *self = Self { drops: self.drops + 1, ops, ..Self::new() };
         pages
     }
 }
@@ -284,7 +309,7 @@ impl Default for BlockCache {
 pub fn follow(cpu: &mut Cpu, rip: u64, slot: u8, block: &Block, links: &BlockCache) {
     let link = block.links[usize::from(slot & 1)].get();
     if link.generation == cpu.generations.of(link.reach) {
-        return enter(cpu, link.index, links);
+        return enter(cpu, link.target, links);
     }
     unlinked(cpu, rip, slot, block)
 }
@@ -301,7 +326,7 @@ fn unlinked(cpu: &mut Cpu, rip: u64, slot: u8, block: &Block) {
 #[inline(always)]
 pub fn follow_indirect(cpu: &mut Cpu, rip: u64, block: &Block, links: &BlockCache) {
     match links.jump(cpu, rip) {
-        Some(index) => enter(cpu, index, links),
+        Some(target) => enter(cpu, target, links),
         None => unlinked(cpu, rip, NO_LINK, block),
     }
 }
@@ -310,14 +335,14 @@ pub fn follow_indirect(cpu: &mut Cpu, rip: u64, block: &Block, links: &BlockCach
 pub const NO_LINK: u8 = 2;
 
 #[inline(always)]
-fn enter(cpu: &mut Cpu, index: u32, links: &BlockCache) {
-    let Some(next) = links.block(index) else { return };
-    let left = cpu.quantum - i64::from(next.count);
+fn enter(cpu: &mut Cpu, target: Target, links: &BlockCache) {
+    let Some(next) = links.block(target.index) else { return };
+    let left = cpu.quantum - i64::from(target.count);
     if left < 0 {
         return exhausted(cpu, next);
     }
     cpu.quantum = left;
-    if let Some((op, rest)) = next.ops.split_first() {
+    if let Some((op, rest)) = links.ops(target).split_first() {
         (op.run)(cpu, op, rest, next, links)
     }
 }

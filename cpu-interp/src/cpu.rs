@@ -17,7 +17,7 @@ use trivium_memory::{GuestMemory, RamView};
 use crate::block::{Block, Generations, Reach};
 use crate::flags::Flags;
 use crate::mem::Mmio;
-use crate::op::{Stop, StopReason};
+use crate::op::{Op, Stop, StopReason};
 use crate::tlb::Tlb;
 
 /// Index in [`Cpu::regs`] of RSP.
@@ -331,7 +331,7 @@ impl Cpu {
     pub fn stop_at(&mut self, reason: StopReason, rest: usize, block: &Block) {
         self.stop = reason;
         self.stop_rest = rest;
-        self.stop_block = block.index;
+        self.stop_block = block.target.index;
     }
 
     /// Records an exception of a handler; its error code, if it has one, is 0.
@@ -353,9 +353,8 @@ impl Cpu {
         Stop
     }
 
-    /// RIP after operation number `index` of a block.
-    pub(crate) fn rip_after(&self, block: &Block, index: usize) -> u64 {
-        let Some(op) = block.ops.get(index) else { return block.rip };
+    /// RIP after an operation of a block.
+    pub(crate) fn rip_after(&self, block: &Block, op: &Op) -> u64 {
         block.rip.wrapping_add(op.off as u64).wrapping_add(u64::from(op.len)) & self.ip_mask
     }
 

@@ -138,16 +138,16 @@ pub enum StopReason {
 pub fn general(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
     cpu.rip = block.rip.wrapping_add(op.off as u64);
     if (op.general)(cpu, op).is_err() || cpu.leave {
-        return stopped(cpu, rest, block);
+        return stopped(cpu, op, rest, block);
     }
     next!(cpu, rest, block, links)
 }
 
 #[cold]
-fn stopped(cpu: &mut Cpu, rest: &[Op], block: &Block) {
+fn stopped(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block) {
     if cpu.stop == StopReason::Cut {
         cpu.stop = StopReason::Done;
-        cpu.next_rip = cpu.rip_after(block, block.ops.len().saturating_sub(rest.len() + 1));
+        cpu.next_rip = cpu.rip_after(block, op);
     }
     cpu.stop_at(cpu.stop, rest.len(), block);
 }

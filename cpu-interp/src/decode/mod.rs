@@ -9,7 +9,7 @@ use std::cell::Cell;
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use trivium_cpu::bits::rflags;
 
-use crate::block::{Block, Key, Link};
+use crate::block::{Block, Key, Link, Target};
 use crate::cpu::{Mode, mask_of};
 use crate::op::{Op, SystemFn, no_general};
 use crate::ops;
@@ -303,17 +303,15 @@ impl Op {
 }
 
 impl Decoded {
-    /// The block; the cache gives it its number.
+    /// The block, without its operations; the cache gives it its place.
     #[must_use]
-    pub fn into_block(self, key: Key, second_page: Option<(usize, u64)>) -> Block {
+    pub fn to_block(&self, key: Key, second_page: Option<(usize, u64)>) -> Block {
         Block {
-            ops: self.ops.into(),
             rip: key.rip,
-            index: 0,
-            count: self.count,
-            mode: key.mode,
             links: [Cell::new(Link::default()), Cell::new(Link::default())],
-            before: self.before.into(),
+            mode: key.mode,
+            target: Target { count: self.count, ..Target::default() },
+            before: self.before.as_slice().into(),
             system: self.system,
             key,
             second_page,

@@ -20,7 +20,7 @@ impl Interpreter {
     /// The instruction cannot be fetched: `Cpu::exception` says why.
     pub(super) fn current_block(&mut self, single: bool) -> Result<u32, Stop> {
         match self.cache.jump(&self.cpu, self.cpu.rip) {
-            Some(index) if !single => Ok(index),
+            Some(target) if !single => Ok(target.index),
             _ => self.find_block(single).map(|(index, _)| index),
         }
     }
@@ -126,7 +126,7 @@ impl Interpreter {
                 None => self.mark_code(page + from, len),
             }
         }
-        Ok(self.cache.insert(decoded.into_block(key, second)))
+        Ok(self.cache.insert(decoded.to_block(key, second), &decoded.ops))
     }
 
     fn code_limit(&self) -> u64 {

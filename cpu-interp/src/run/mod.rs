@@ -145,10 +145,10 @@ impl Interpreter {
     fn run_slice(&mut self, start: &Position, session: &mut Session<'_>) -> Option<Position> {
         let Self { cpu, cache, quantum } = self;
         let block = cache.block(start.block)?;
-        let ops = block.ops.get(start.op..)?;
+        let ops = cache.ops(block.target).get(start.op..)?;
         let before = block.before.get(start.op..)?;
         let base = start.done;
-        let wanted = u64::from(block.count - base);
+        let wanted = u64::from(block.target.count - base);
         let slice = session.left.min(*quantum);
         let (given, retires) = if wanted <= session.left {
             (ops, wanted)
@@ -195,11 +195,15 @@ impl Interpreter {
         let Self { cpu, cache, .. } = self;
         let block = cache.block(cpu.stop_block)?;
         let cut_short = !whole && cpu.stop_block == first;
-        let end = if cut_short { given_end } else { block.ops.len() };
+        let ops = cache.ops(block.target);
+        let end = if cut_short { given_end } else { ops.len() };
         let op_index = end.saturating_sub(cpu.stop_rest + 1);
-        let op = block.ops.get(op_index)?;
-        let given =
-            if cut_short { block.before.get(end).map_or(block.count, |&n| n) } else { block.count };
+        let op = ops.get(op_index)?;
+        let given = if cut_short {
+            block.before.get(end).map_or(block.target.count, |&n| n)
+        } else {
+            block.target.count
+        };
         let before = block.before.get(op_index).copied().unwrap_or_default();
         let not_done = u64::from(given.saturating_sub(before));
         match cpu.stop {
@@ -211,7 +215,7 @@ impl Interpreter {
             StopReason::Cut => {
                 session.retire(retired);
                 // What does nothing has no operation, but was counted: go on after it.
-                let next = block.ops.get(end).map_or(op.off, |next| next.off);
+                let next = ops.get(end).map_or(op.off, |next| next.off);
                 cpu.rip = block.rip.wrapping_add(next as u64) & cpu.ip_mask;
             }
             StopReason::Done => {
@@ -230,7 +234,7 @@ impl Interpreter {
             | StopReason::MmioRead => {
                 session.retire(retired - not_done);
                 cpu.rip = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask;
-                return Some(Position { block: block.index, op: op_index, done: before });
+                return Some(Position { block: block.target.index, op: op_index, done: before });
             }
         }
         None
@@ -302,14 +306,14 @@ impl Interpreter {
     fn run_alone(&mut self, position: &Position) -> bool {
         let Self { cpu, cache, .. } = self;
         let Some(block) = cache.block(position.block) else { return false };
-        let Some(op) = block.ops.get(position.op) else { return false };
+        let Some(op) = cache.ops(block.target).get(position.op) else { return false };
         cpu.mmio.rewind();
         cpu.stop = StopReason::Cut;
         cpu.leave = false;
         cpu.quantum = 0;
         (op.run)(cpu, op, &[], block, cache);
         match cpu.stop {
-            StopReason::Cut => cpu.rip = cpu.rip_after(block, position.op),
+            StopReason::Cut => cpu.rip = cpu.rip_after(block, op),
             StopReason::Done => cpu.rip = cpu.next_rip,
             StopReason::Quantum | StopReason::Unlinked => {}
             _ => return false,
@@ -320,7 +324,8 @@ impl Interpreter {
     fn call_system(&mut self, position: &Position, session: &mut Session<'_>) -> Result<(), Stop> {
         let Self { cpu, cache, .. } = self;
         let block = cache.block(position.block).ok_or(Stop)?;
-        let (Some(op), Some(system)) = (block.ops.get(position.op), block.system) else {
+        let ops = cache.ops(block.target);
+        let (Some(op), Some(system)) = (ops.get(position.op), block.system) else {
             return Err(cpu.raise(Exception::ud()));
         };
         cpu.next_rip = cpu.rip.wrapping_add(u64::from(op.len)) & cpu.ip_mask;
