@@ -76,8 +76,9 @@ fn run_once(cpu: &mut Cpu, bytes: &[u8], by_handler: bool) -> Result<(), Excepti
     let mode = Mode(cpu.mode.0 | Mode::SINGLE);
     let source = Source { bytes, start: 0, rip: 0x8000, limit: u64::MAX };
     let key = Key { offset: 0, rip: 0x8000, mode };
-    let block = decode(&source, mode).unwrap().into_block(key, None);
-    let (cache, op) = (BlockCache::new(), block.ops[0]);
+    let decoded = decode(&source, mode).unwrap();
+    let (block, op) = (decoded.to_block(key, None), decoded.ops[0]);
+    let cache = BlockCache::new();
     assert_eq!(usize::from(op.len), bytes.len());
     cpu.rip = key.rip;
     loop {
