@@ -70,6 +70,8 @@ pub struct TestBus {
     pub cr8: Mutex<u8>,
     /// The time-stamp counter.
     pub tsc: Mutex<u64>,
+    /// How far the guest has moved it.
+    pub tsc_offset: Mutex<u64>,
     /// Instructions retired.
     pub retired: Mutex<u64>,
     /// Changes of FERR#; its assertion brings interrupt 75h, as on a PC.
@@ -77,6 +79,9 @@ pub struct TestBus {
 }
 
 impl CpuBus for TestBus {
+    fn set_tsc_offset(&self, offset: u64) {
+        *self.tsc_offset.lock().unwrap() = offset;
+    }
     fn random(&self) -> u64 {
         0x0123_4567_89ab_cdef
     }

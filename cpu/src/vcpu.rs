@@ -135,6 +135,10 @@ pub trait CpuBus: Sync {
     /// The time-stamp counter of virtual time, without the guest's offset.
     fn tsc(&self) -> u64;
 
+    /// The guest has moved its time-stamp counter: it is now [`Self::tsc`] plus `offset`, modulo
+    /// 2^64. The local APIC's TSC deadline is compared with that.
+    fn set_tsc_offset(&self, offset: u64);
+
     /// A random number, for RDRAND and RDSEED: the host's entropy, or under deterministic clocks
     /// one that a second run gets too.
     fn random(&self) -> u64;

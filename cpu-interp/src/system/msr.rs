@@ -58,10 +58,12 @@ impl Cpu {
             MsrKind::GsBase => self.write_base(GS, value),
             MsrKind::Tsc => {
                 msr::write_tsc(&mut self.msrs, bus.tsc(), value);
+                bus.set_tsc_offset(self.msrs.tsc_offset);
                 Ok(())
             }
             MsrKind::TscAdjust => {
                 msr::write_tsc_adjust(&mut self.msrs, value);
+                bus.set_tsc_offset(self.msrs.tsc_offset);
                 Ok(())
             }
             _ => msr::write(&mut self.msrs, &self.model, number, value),
@@ -245,6 +247,8 @@ mod tests {
         m.run(1);
         assert_eq!((m.reg(0), m.reg(2)), (0x100, 1));
         assert_eq!(m.state().msrs.tsc_adjust, 0xffff_fb00);
+        let moved = *m.bus.tsc_offset.lock().unwrap();
+        assert_eq!(moved, m.state().msrs.tsc_offset, "the local APIC is told");
     }
 
     #[test]

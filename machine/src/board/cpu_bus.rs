@@ -101,6 +101,11 @@ impl VcpuBus<'_> {
 }
 
 impl CpuBus for VcpuBus<'_> {
+    fn set_tsc_offset(&self, offset: u64) {
+        self.board.apics.with(self.cpu, |apic| apic.set_tsc_offset(offset));
+        self.board.refresh_apic_timer(self.cpu);
+    }
+
     fn random(&self) -> u64 {
         self.board.clock.random()
     }
