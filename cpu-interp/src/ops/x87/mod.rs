@@ -3,6 +3,10 @@
 
 mod arith;
 mod control;
+mod convert;
+mod fast;
+#[cfg(test)]
+mod fast_tests;
 mod image;
 #[cfg(test)]
 mod image_tests;
@@ -89,32 +93,39 @@ impl Cpu {
         }
     }
 
+    #[inline(always)]
     fn x87_env(&self) -> X87Env {
         X87Env { control: self.x87.control, status: self.x87.status }
     }
 
+    #[inline(always)]
     fn x87_top(&self) -> u8 {
         (self.x87.status >> TOP_SHIFT & 7) as u8
     }
 
+    #[inline(always)]
     fn x87_set_top(&mut self, top: u8) {
         self.x87.status = self.x87.status & !TOP_MASK | u16::from(top & 7) << TOP_SHIFT;
     }
 
     /// The number of the register that is ST(i).
+    #[inline(always)]
     fn x87_physical(&self, i: u8) -> usize {
         usize::from((self.x87_top() + i) & 7)
     }
 
+    #[inline(always)]
     fn x87_is_empty(&self, i: u8) -> bool {
         self.x87.tags >> (2 * self.x87_physical(i)) & 3 == EMPTY
     }
 
+    #[inline(always)]
     fn x87_get(&self, i: u8) -> F80 {
         let X87Register { mantissa, sign_exponent } = self.x87.regs[self.x87_physical(i)];
         F80 { mantissa, sign_exponent }
     }
 
+    #[inline(always)]
     fn x87_set(&mut self, i: u8, value: F80) {
         let n = self.x87_physical(i);
         let F80 { mantissa, sign_exponent } = value;
@@ -122,11 +133,13 @@ impl Cpu {
         self.x87_set_tag(n, value.tag());
     }
 
+    #[inline(always)]
     fn x87_set_tag(&mut self, physical: usize, tag: u16) {
         let at = 2 * (physical & 7);
         self.x87.tags = self.x87.tags & !(3 << at) | tag << at;
     }
 
+    #[inline(always)]
     fn x87_pop(&mut self) {
         let n = self.x87_physical(0);
         self.x87_set_tag(n, EMPTY);
@@ -191,5 +204,8 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         .or_else(|| control::select(i, context))
         .or_else(|| image::select(i, context))?;
     selection.op.imm = context.fop.into();
+    if let Some(handler) = fast::handler(i, context, &selection.op) {
+        selection.op.run = handler;
+    }
     Some(selection)
 }
