@@ -161,8 +161,11 @@ impl CpuModel {
                 model.features.disable(feature);
             }
         }
-        if let Some(missing) = model.features.without(available).iter().next() {
-            return Err(ModelError::Unavailable { feature: missing.name });
+        // By the name that the user wrote, if it is that and not only something that it needs.
+        let asked_in_vain = asked_for.iter().find(|&&f| !available.has(f)).map(|f| f.info().name);
+        let missing = model.features.without(available).iter().next().map(|info| info.name);
+        if let Some(feature) = asked_in_vain.or(missing) {
+            return Err(ModelError::Unavailable { feature });
         }
         match asked_for.into_iter().find(|&f| !model.has(f)) {
             Some(gone) => Err(ModelError::Contradiction { feature: gone.info().name }),
@@ -338,6 +341,7 @@ mod tests {
             error("max,+zzzzzzzz"),
             "Unknown CPU feature 'zzzzzzzz'; 'trivium models' lists them"
         );
+        assert_eq!(error("max,+avx"), "CPU feature 'avx' is not implemented; leave out +avx");
         assert_eq!(error("qemu64,+svm"), "CPU feature 'svm' is not implemented; leave out +svm");
         assert_eq!(
             error("qemu64,+pcid,-lm"),

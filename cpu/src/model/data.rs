@@ -92,7 +92,7 @@ pub const MODELS: &[CpuModel] = &[
     },
     CpuModel {
         name: "max",
-        description: "all that the interpreter implements",
+        description: "the most that the interpreter offers",
         vendor: Vendor::Amd,
         year: 2006,
         // As qemu64, for the same reason: the vulnerabilities that newer families are suspected of

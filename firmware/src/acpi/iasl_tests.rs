@@ -46,6 +46,8 @@ fn check(config: &AcpiConfig<'_>) {
 #[test]
 fn iasl_finds_nothing_wrong() {
     if Command::new("iasl").arg("-v").output().is_err() {
+        let required = std::env::var_os("TRIVIUM_REQUIRE_GUESTS").is_some_and(|value| value == "1");
+        assert!(!required, "iasl is not installed; it is in Debian's acpica-tools");
         println!("SKIP: iasl not installed");
         return;
     }

@@ -192,9 +192,11 @@ impl CpuBus for VcpuBus<'_> {
             // Another waits that may interrupt this one's handler.
             self.board.control.attend(self.cpu);
         }
-        if self.board.trace.wants(TraceCategories::INT) {
+        if let Some(vector) = vector
+            && self.board.trace.wants(TraceCategories::INT)
+        {
             let now = self.board.clock.now();
-            self.trace(format_args!("int: {now} cpu {} takes {vector:02x?}", self.cpu));
+            self.trace(format_args!("int: {now} cpu {} takes {vector:02x}", self.cpu));
         }
         vector
     }
