@@ -126,7 +126,7 @@ pub struct RunOptions {
     /// Where port E9h (the debug console) goes: stdio, file:PATH or null.
     #[arg(long, value_name = "WHERE")]
     pub debugcon: Option<SerialOption>,
-    /// Write a trace of these: int (interrupt lines, and what is taken of them), io (ports), mmio (device
+    /// Write a trace of these: int (interrupt lines, interrupts and exceptions), io (ports), mmio (device
     /// registers), cpu (state at each exit).
     #[arg(long, value_name = "WHAT,...", value_delimiter = ',', requires = "trace_file")]
     pub trace: Vec<TraceOption>,
@@ -162,7 +162,7 @@ pub enum Display {
 /// What a trace holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TraceOption {
-    /// Interrupt lines, and what the processor takes of them.
+    /// Interrupt lines, interrupts and exceptions.
     Int,
     /// Ports.
     Io,

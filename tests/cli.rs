@@ -144,6 +144,28 @@ fn a_trace_has_the_ports_that_were_written() {
 }
 
 #[test]
+fn a_trace_has_the_exceptions_that_were_delivered() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // ud2 with an empty interrupt table: #UD, #GP, double fault, shutdown.
+    let code = [0x2e, 0x0f, 0x01, 0x1e, 8, 0, 0x0f, 0x0b, 0, 0, 0, 0, 0, 0];
+    let image = file(&folder, "rom", &rom(&code));
+    let trace = folder.path().join("trace");
+    let output = trivium(&[
+        "run",
+        "--bios",
+        utf8(&image),
+        "--no-reboot",
+        "--trace",
+        "int",
+        "--trace-file",
+        utf8(&trace),
+    ]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let lines = std::fs::read_to_string(&trace).expect("the trace is there");
+    assert!(lines.contains("vector 06 at 6"), "{lines}");
+}
+
+#[test]
 fn the_program_tells_of_itself() {
     let models = text(&trivium(&["models"]).stdout);
     assert!(models.contains("qemu64") && models.contains("max"), "{models}");

@@ -79,6 +79,7 @@ pub struct TestBus {
 }
 
 impl CpuBus for TestBus {
+    fn delivering(&self, _: u8, _: Option<u32>, _: u64) {}
     fn set_tsc_offset(&self, offset: u64) {
         *self.tsc_offset.lock().unwrap() = offset;
     }

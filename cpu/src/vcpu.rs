@@ -155,6 +155,10 @@ pub trait CpuBus: Sync {
     /// Takes a waiting INIT or start-up IPI.
     fn take_reset(&self) -> Option<ResetKind>;
 
+    /// The CPU is delivering an exception or interrupt; for traces. `rip` is the interrupted
+    /// instruction's, or the next one's.
+    fn delivering(&self, vector: u8, error_code: Option<u32>, rip: u64);
+
     /// FERR#: an unmasked x87 error waits and CR0.NE is clear (IRQ 13 on a PC).
     fn set_ferr(&self, high: bool);
 }

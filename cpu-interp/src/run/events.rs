@@ -84,6 +84,7 @@ impl Interpreter {
         loop {
             self.cpu.mmio.rewind();
             self.cpu.stop = StopReason::Exception;
+            session.bus().delivering(event.vector, event.error_code, self.cpu.rip);
             if interrupt::deliver(&mut self.cpu, &event).is_ok() {
                 break;
             }

@@ -81,6 +81,16 @@ impl VcpuBus<'_> {
     }
 
     #[cold]
+    fn trace_delivery(&self, vector: u8, error_code: Option<u32>, rip: u64) {
+        let now = self.board.clock.now();
+        let error = error_code.map_or(String::new(), |code| format!(" error {code:x}"));
+        self.trace(format_args!(
+            "int: {now} cpu {} vector {vector:02x}{error} at {rip:x}",
+            self.cpu
+        ));
+    }
+
+    #[cold]
     fn trace(&self, text: Arguments<'_>) {
         self.board.trace.line(text);
     }
@@ -101,6 +111,12 @@ impl VcpuBus<'_> {
 }
 
 impl CpuBus for VcpuBus<'_> {
+    fn delivering(&self, vector: u8, error_code: Option<u32>, rip: u64) {
+        if self.board.trace.wants(TraceCategories::INT) {
+            self.trace_delivery(vector, error_code, rip);
+        }
+    }
+
     fn set_tsc_offset(&self, offset: u64) {
         self.board.apics.with(self.cpu, |apic| apic.set_tsc_offset(offset));
         self.board.refresh_apic_timer(self.cpu);
