@@ -1,0 +1,46 @@
+//! What runs cases.
+
+use thiserror::Error;
+
+use crate::case::Case;
+use crate::outcome::Outcome;
+
+/// Why an engine cannot go on, or cannot begin. A case that kills it is no error: its outcome is
+/// [`Stop::Lost`](crate::Stop::Lost).
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// This host cannot run the engine.
+    #[error("Engine '{engine}' cannot run here: {reason}")]
+    Unavailable {
+        /// Which.
+        engine: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// A call of the host's failed.
+    #[error("Engine '{engine}' failed: {source}")]
+    Host {
+        /// Which.
+        engine: &'static str,
+        /// How.
+        source: std::io::Error,
+    },
+}
+
+/// Something that runs cases.
+pub trait Engine: Send {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// Why it cannot run this case, in a few words; `None` if it can.
+    fn refuses(&self, case: &Case) -> Option<&'static str>;
+
+    /// Whether it has the state of AVX-512.
+    fn has_avx512(&self) -> bool;
+
+    /// Runs cases, each from the start. Gives one outcome for each, in their order.
+    ///
+    /// # Errors
+    /// The engine cannot go on.
+    fn run(&mut self, cases: &[Case]) -> Result<Vec<Outcome>, EngineError>;
+}

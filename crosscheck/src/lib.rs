@@ -1,0 +1,17 @@
+//! Holds CPUs against each other: the same case on two engines must end the same.
+//!
+//! A [`Case`] is a little user-level code with the state and memory that it begins with. An
+//! [`Engine`] runs it until an exception ends it and gives back an [`Outcome`].
+
+#![deny(unsafe_code)]
+
+pub mod case;
+pub mod engine;
+pub mod layout;
+pub mod outcome;
+pub mod state;
+
+pub use case::{Case, CaseId, Kind, LdtEntry, Patch, Width};
+pub use engine::{Engine, EngineError};
+pub use outcome::{Change, Outcome, Stop};
+pub use state::UserState;
