@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bus;
 pub mod case;
 pub mod engine;
 pub mod layout;
