@@ -11,6 +11,7 @@ pub mod engine;
 pub mod layout;
 pub mod outcome;
 pub mod state;
+pub mod vcpu;
 
 pub use case::{Case, CaseId, Kind, LdtEntry, Patch, Width};
 pub use engine::{Engine, EngineError};

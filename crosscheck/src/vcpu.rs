@@ -1,0 +1,123 @@
+//! The engine around a virtual CPU: a small machine whose handlers halt.
+//!
+//! A case runs at privilege level 3 in long mode, as under a 64-bit kernel: its regions are mapped
+//! for it, and all else is the supervisor's. Each vector has a handler of one HLT, so where the
+//! CPU halts says what happened, and the frame on the supervisor's stack says to whom.
+
+mod guest;
+mod ram;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use trivium_cpu::model::{CpuModel, Feature};
+use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
+use trivium_interp::{Interpreter, Topology};
+use trivium_memory::GuestMemory;
+
+use crate::bus::NullBus;
+use crate::case::{Case, Width};
+use crate::engine::{Engine, EngineError};
+use crate::outcome::{Outcome, Stop};
+use guest::Event;
+use ram::Ram;
+
+/// Runs cases on a virtual CPU.
+pub struct VcpuEngine {
+    name: &'static str,
+    vcpu: Box<dyn Vcpu>,
+    model: Arc<CpuModel>,
+    ram: Ram,
+}
+
+impl VcpuEngine {
+    /// An engine around the CPU that `make` makes for a memory and a scratch page in it.
+    ///
+    /// # Errors
+    /// The host refuses memory.
+    pub fn new(
+        name: &'static str,
+        model: CpuModel,
+        make: impl FnOnce(Arc<GuestMemory>, Arc<CpuModel>, usize) -> Box<dyn Vcpu>,
+    ) -> Result<Self, EngineError> {
+        let unavailable = |reason: String| EngineError::Unavailable { engine: name, reason };
+        if !model.has(Feature::Lm) {
+            let reason = format!("CPU model '{}' has no long mode", model.name);
+            return Err(unavailable(reason));
+        }
+        let model = Arc::new(model);
+        let ram = Ram::new().map_err(|e| unavailable(e.to_string()))?;
+        let scratch = ram.scratch();
+        let vcpu = make(ram.memory(), model.clone(), scratch);
+        Ok(Self { name, vcpu, model, ram })
+    }
+
+    /// The interpreter.
+    ///
+    /// # Errors
+    /// The host refuses memory.
+    pub fn interpreter(model: CpuModel) -> Result<Self, EngineError> {
+        let topology =
+            Topology { apic_id: 0, cpus: 1, tsc_hz: 1_000_000_000, apic_hz: 1_000_000_000 };
+        Self::new("interp", model, |memory, model, scratch| {
+            Box::new(Interpreter::new(memory, model, topology, scratch))
+        })
+    }
+
+    fn run_case(&mut self, case: &Case) -> Result<Outcome, EngineError> {
+        self.ram.begin(case);
+        let state = guest::initial_state(case, &self.model);
+        let failed = |name| {
+            move |e: trivium_cpu::CpuError| EngineError::Host {
+                engine: name,
+                source: std::io::Error::other(e),
+            }
+        };
+        self.vcpu.load(&state).map_err(failed(self.name))?;
+        let budget = Budget { instructions: u64::from(case.limit) };
+        let exit = self.vcpu.run(&NullBus, budget).map_err(failed(self.name))?;
+        let after = self.vcpu.save().map_err(failed(self.name))?;
+        let outcome = self.outcome(exit, &after);
+        self.ram.end();
+        Ok(outcome)
+    }
+
+    fn outcome(&self, exit: Exit, after: &CpuState) -> Outcome {
+        let (stop, state) = match (exit, guest::event(after)) {
+            (Exit::Halted, Some(Event::Exception(vector))) => {
+                let (state, error) = guest::interrupted(after, vector, &self.ram);
+                let cr2 = if vector == 14 { after.control.cr2 } else { 0 };
+                let stop = match vector {
+                    0x80 => Stop::Syscall,
+                    _ => Stop::Exception { vector, error, cr2 },
+                };
+                (stop, state)
+            }
+            (Exit::Halted, Some(Event::Syscall)) => (Stop::Syscall, guest::after_syscall(after)),
+            (Exit::Budget, _) => (Stop::Endless, guest::user_state(after)),
+            (exit, _) => (Stop::Lost(format!("{exit:?}")), guest::user_state(after)),
+        };
+        Outcome { stop, state, changes: self.ram.changes() }
+    }
+}
+
+impl Engine for VcpuEngine {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn refuses(&self, case: &Case) -> Option<&'static str> {
+        // The scheme of addresses has the code segments of 32-bit code at 4 GiB and below only.
+        let far = case.width != Width::Bits64 && case.state.rip >> 32 != 0;
+        far.then_some("RIP is beyond 4 GiB in code that is not 64-bit")
+    }
+
+    fn has_avx512(&self) -> bool {
+        false
+    }
+
+    fn run(&mut self, cases: &[Case]) -> Result<Vec<Outcome>, EngineError> {
+        cases.iter().map(|case| self.run_case(case)).collect()
+    }
+}
