@@ -5,11 +5,17 @@
 
 #![deny(unsafe_code)]
 
+pub mod allow;
 pub mod bus;
+pub mod campaign;
 pub mod case;
+pub mod compare;
+pub mod duel;
 pub mod engine;
 pub mod layout;
+pub mod minimise;
 pub mod outcome;
+pub mod repro;
 pub mod state;
 pub mod vcpu;
 

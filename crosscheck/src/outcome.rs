@@ -20,7 +20,9 @@ pub enum Stop {
     Syscall,
     /// Not at all: it was given up.
     Endless,
-    /// It took the engine with it. What of the outcome remains means nothing.
+    /// By a triple fault.
+    Shutdown,
+    /// It took the process that ran it with it. What of the outcome remains means nothing.
     Lost(String),
 }
 

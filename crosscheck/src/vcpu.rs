@@ -96,7 +96,7 @@ impl VcpuEngine {
             }
             (Exit::Halted, Some(Event::Syscall)) => (Stop::Syscall, guest::after_syscall(after)),
             (Exit::Budget, _) => (Stop::Endless, guest::user_state(after)),
-            (exit, _) => (Stop::Lost(format!("{exit:?}")), guest::user_state(after)),
+            _ => (Stop::Shutdown, guest::user_state(after)),
         };
         Outcome { stop, state, changes: self.ram.changes() }
     }

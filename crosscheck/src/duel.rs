@@ -1,0 +1,132 @@
+//! Two engines and what they may differ in.
+
+use trivium_cpu::bits::rflags;
+use trivium_cpu::model::{CpuModel, Vendor};
+
+use crate::allow::Allowance;
+use crate::case::{Case, Kind};
+use crate::compare::{Field, compare};
+use crate::engine::{Engine, EngineError};
+use crate::outcome::{Outcome, Stop};
+
+/// Two engines, the first of which is the one that is doubted.
+pub struct Duel {
+    engines: [Box<dyn Engine>; 2],
+    vendor: Vendor,
+    strict: bool,
+    wide: bool,
+}
+
+/// What came of a case on both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Round {
+    /// The outcomes.
+    pub outcomes: [Outcome; 2],
+    /// In what they differ and may not.
+    pub fields: Vec<Field>,
+}
+
+/// What came of a case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// An engine cannot run it, for this reason.
+    Refused(&'static str),
+    /// They agree, or differ in what they may; or not.
+    Run(Box<Round>),
+}
+
+impl Duel {
+    /// Two engines that both are a CPU of this model. Nothing may differ, not even what the
+    /// manuals leave undefined, if `strict`.
+    #[must_use]
+    pub fn new(engines: [Box<dyn Engine>; 2], model: &CpuModel, strict: bool) -> Self {
+        let wide = engines.iter().all(|e| e.has_avx512());
+        Self { engines, vendor: model.vendor, strict, wide }
+    }
+
+    /// The names of the engines.
+    #[must_use]
+    pub fn names(&self) -> [&'static str; 2] {
+        self.engines.each_ref().map(|e| e.name())
+    }
+
+    /// Runs cases on both engines.
+    ///
+    /// # Errors
+    /// An engine cannot go on.
+    pub fn run(&mut self, cases: &[Case]) -> Result<Vec<Verdict>, EngineError> {
+        let refused: Vec<_> = cases.iter().map(|case| self.refuses(case)).collect();
+        let asked = cases.iter().zip(&refused).filter(|(_, r)| r.is_none());
+        let cases: Vec<Case> = asked.map(|(case, _)| case.clone()).collect();
+        let [first, second] = &mut self.engines;
+        let outcomes = first.run(&cases)?.into_iter().zip(second.run(&cases)?);
+        let mut rounds = cases.iter().zip(outcomes);
+        let mut verdicts = Vec::new();
+        for reason in refused {
+            verdicts.push(match (reason, rounds.next()) {
+                (Some(reason), _) => Verdict::Refused(reason),
+                (None, Some((_, (one, other)))) if is_lost(&one) || is_lost(&other) => {
+                    Verdict::Refused("the case took the process that ran it with it")
+                }
+                (None, Some((case, (one, other)))) => {
+                    Verdict::Run(Box::new(self.judge(case, [one, other])))
+                }
+                (None, None) => Verdict::Refused("no outcome"),
+            });
+        }
+        Ok(verdicts)
+    }
+
+    /// Runs one case.
+    ///
+    /// # Errors
+    /// An engine cannot go on.
+    pub fn run_one(&mut self, case: &Case) -> Result<Verdict, EngineError> {
+        let verdicts = self.run(std::slice::from_ref(case))?;
+        Ok(verdicts.into_iter().next().unwrap_or(Verdict::Refused("no outcome")))
+    }
+
+    /// The fields in which the engines differ on a case; none if they cannot run it.
+    ///
+    /// # Errors
+    /// An engine cannot go on.
+    pub fn differences(&mut self, case: &Case) -> Result<Vec<Field>, EngineError> {
+        Ok(match self.run_one(case)? {
+            Verdict::Run(round) => round.fields,
+            Verdict::Refused(_) => Vec::new(),
+        })
+    }
+
+    fn refuses(&self, case: &Case) -> Option<&'static str> {
+        self.engines.iter().find_map(|e| e.refuses(case))
+    }
+
+    fn judge(&self, case: &Case, outcomes: [Outcome; 2]) -> Round {
+        let [one, other] = &outcomes;
+        let allow = if !self.strict && is_single(case, &outcomes) {
+            Allowance::of(case, one, self.vendor)
+        } else {
+            Allowance::default()
+        };
+        let fields = compare(one, other, &allow, self.wide);
+        Round { outcomes, fields }
+    }
+}
+
+fn is_lost(outcome: &Outcome) -> bool {
+    matches!(outcome.stop, Stop::Lost(_))
+}
+
+/// Whether a case has run no more than one instruction. That it ended behind its first one says so
+/// too, since a case that is done stops there.
+fn is_single(case: &Case, outcomes: &[Outcome; 2]) -> bool {
+    if case.state.rflags & rflags::TF != 0 || case.kind == Kind::Encoding {
+        return true;
+    }
+    let end = case.state.rip.wrapping_add(crate::allow::first_instruction(case).len() as u64);
+    outcomes.iter().all(|o| match o.stop {
+        // #BP tells of the instruction after INT3.
+        Stop::Exception { vector: 3, .. } => o.state.rip == end.wrapping_add(1),
+        _ => o.state.rip == case.state.rip,
+    })
+}

@@ -1,0 +1,108 @@
+//! Finds the instruction of a case on which two engines part: one by one, from the same state.
+
+use trivium_cpu::bits::rflags;
+
+use crate::allow::first_instruction;
+use crate::case::{Case, Kind, Patch};
+use crate::compare::compare;
+use crate::duel::{Duel, Round, Verdict};
+use crate::engine::EngineError;
+use crate::layout::{self, selector};
+use crate::outcome::{Change, Stop};
+
+/// More instructions than any case has that ends.
+const STEPS: usize = 2000;
+
+/// Where two engines part.
+pub(super) enum Walk {
+    /// On one instruction, from this state.
+    Instruction(Box<Case>),
+    /// Nowhere, but some instruction differs in what it may.
+    Undefined,
+    /// Nowhere: they part only when the case is run as a whole.
+    Whole,
+}
+
+/// Steps through a case. The second engine says how each instruction goes on.
+pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, EngineError> {
+    let mut undefined = false;
+    let mut at = first_step(case);
+    for _ in 0..STEPS {
+        let Verdict::Run(round) = duel.run_one(&at)? else { break };
+        if !round.fields.is_empty() {
+            at.state.rflags &= !rflags::TF;
+            let apart = !duel.differences(&at)?.is_empty();
+            at.state.rflags |= if apart { 0 } else { rflags::TF };
+            return Ok(Walk::Instruction(Box::new(at)));
+        }
+        let [one, other] = &round.outcomes;
+        undefined |= !compare(one, other, &Default::default(), false).is_empty();
+        match next_step(&at, &round) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    Ok(if undefined { Walk::Undefined } else { Walk::Whole })
+}
+
+/// The first instruction of a case, alone.
+fn first_step(case: &Case) -> Case {
+    let mut step = case.clone();
+    step.state.rflags |= rflags::TF;
+    step.memory.push(Patch { address: case.code_at, bytes: case.code.clone() });
+    fetch(&mut step);
+    step
+}
+
+/// The case of the instruction after one that was stepped over; `None` if the step ended the case.
+fn next_step(step: &Case, round: &Round) -> Option<Case> {
+    let outcome = &round.outcomes[1];
+    if !matches!(outcome.stop, Stop::Exception { vector: 1, .. }) {
+        return None;
+    }
+    let mut next = step.clone();
+    next.state = outcome.state.clone();
+    next.state.rflags |= rflags::TF;
+    let changed = |c: &Change| Patch { address: c.address, bytes: c.bytes.clone() };
+    next.memory.push(Patch { address: step.code_at, bytes: step.code.clone() });
+    next.memory.extend(outcome.changes.iter().map(changed));
+    next.code_at = code_base(&next)?.wrapping_add(next.state.rip);
+    fetch(&mut next);
+    layout::region_of(next.code_at).is_some().then_some(next)
+}
+
+/// The base of the code segment of a case.
+fn code_base(case: &Case) -> Option<u64> {
+    match case.state.selectors[1] {
+        selector::CODE32 | selector::CODE64 => Some(0),
+        local if local & 4 != 0 => {
+            let entry = case.ldt.get(usize::from(local >> 3)).copied().flatten()?;
+            Some(u64::from(entry.base))
+        }
+        _ => None,
+    }
+}
+
+/// Makes the instruction at a case's RIP its code.
+fn fetch(case: &mut Case) {
+    case.kind = Kind::Manual;
+    case.limit = 2;
+    let region = layout::region_of(case.code_at);
+    let end = region.map_or(case.code_at, |r| r.end());
+    let len = end.saturating_sub(case.code_at).min(15);
+    case.code = (case.code_at..case.code_at + len).map(|at| byte_at(case, at)).collect();
+    let exact = first_instruction(case).len();
+    case.code.truncate(exact.max(1));
+}
+
+/// The byte of memory at an address when the case begins, its code left aside.
+fn byte_at(case: &Case, address: u64) -> u8 {
+    let patched = case.memory.iter().rev().find_map(|p| {
+        let offset = usize::try_from(address.checked_sub(p.address)?).ok()?;
+        p.bytes.get(offset).copied()
+    });
+    patched.unwrap_or_else(|| match layout::region_of(address).map(|r| r.fill) {
+        Some(layout::Fill::Pattern) => layout::pattern(address),
+        _ => 0xcc,
+    })
+}
