@@ -15,6 +15,7 @@ pub mod engine;
 pub mod layout;
 pub mod minimise;
 pub mod outcome;
+pub mod report;
 pub mod repro;
 pub mod state;
 pub mod vcpu;
