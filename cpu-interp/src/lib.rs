@@ -13,6 +13,8 @@ pub mod flags;
 pub mod mem;
 pub mod op;
 pub mod ops;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod run;
 pub mod system;
 #[cfg(test)]

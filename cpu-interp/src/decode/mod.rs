@@ -201,6 +201,8 @@ fn select(i: &Instruction, context: &Context) -> Selection {
     if i.is_invalid() {
         return ops::control::undefined();
     }
+    #[cfg(feature = "planted-bugs")]
+    let i = &crate::planted::instead(i);
     ops::select(i, context).unwrap_or_else(|| ops::control::not_implemented(i))
 }
 

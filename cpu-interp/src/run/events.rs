@@ -62,6 +62,8 @@ impl Interpreter {
     /// Delivers `Cpu::exception`; RIP is that of the instruction that raised it.
     pub(super) fn raise(&mut self, session: &mut Session<'_>) {
         self.cpu.mmio.forget();
+        #[cfg(feature = "planted-bugs")]
+        crate::planted::exception(&mut self.cpu);
         let event = Event::from(self.cpu.exception);
         if let Some(linear) = self.cpu.exception.cr2 {
             self.cpu.control.cr2 = linear;

@@ -96,7 +96,7 @@ impl Interpreter {
             }
             let trap = self.cpu.system_flags & rflags::TF != 0;
             let shadow = std::mem::take(&mut self.cpu.interrupt_shadow);
-            if trap || shadow {
+            if trap || shadow || one_by_one() {
                 self.step(trap, shadow, session);
             } else {
                 match self.current_block(false) {
@@ -125,7 +125,11 @@ impl Interpreter {
     /// Runs the block of a single instruction, and no further.
     fn run_once(&mut self, block: u32, session: &mut Session<'_>) {
         let left = std::mem::replace(&mut session.left, 1);
+        #[cfg(feature = "planted-bugs")]
+        let before = crate::planted::before(&self.cpu, self.cache.block(block));
         self.run_block(block, session);
+        #[cfg(feature = "planted-bugs")]
+        crate::planted::after(&mut self.cpu, before);
         let used = 1 - session.left.min(1);
         session.left = left - used;
     }
@@ -365,6 +369,14 @@ impl Interpreter {
     }
 }
 
+/// Whether every instruction is to be run alone.
+fn one_by_one() -> bool {
+    #[cfg(feature = "planted-bugs")]
+    return crate::planted::any();
+    #[cfg(not(feature = "planted-bugs"))]
+    false
+}
+
 /// What became of a position that was to be served.
 enum Served {
     /// Go on there.
@@ -400,6 +412,8 @@ impl Vcpu for Interpreter {
     }
 
     fn load(&mut self, state: &CpuState) -> Result<(), CpuError> {
+        #[cfg(feature = "planted-bugs")]
+        let state = &crate::planted::load(state);
         self.cpu.put_state(state);
         Ok(())
     }
