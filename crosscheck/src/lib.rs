@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod allow;
+pub mod anything;
 pub mod bus;
 pub mod campaign;
 pub mod case;
