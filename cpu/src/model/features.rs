@@ -237,6 +237,12 @@ impl FeatureSet {
         Self(self.0 | other.0)
     }
 
+    /// What this and that have in common.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// This without that.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
