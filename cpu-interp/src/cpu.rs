@@ -19,6 +19,7 @@ use crate::flags::Flags;
 use crate::mem::Mmio;
 use crate::op::{Op, Stop, StopReason};
 use crate::tlb::Tlb;
+use crate::watch::Watch;
 
 /// Index in [`Cpu::regs`] of RSP.
 pub const RSP: u8 = 4;
@@ -101,6 +102,16 @@ pub enum Space {
     SupervisorAc = 1,
     /// CPL 3.
     User = 2,
+    /// CPL 3 with alignment checks: no translations are kept, so that each access is looked at.
+    Checked = 3,
+}
+
+/// What a shadow of one instruction holds off.
+pub mod shadow {
+    /// STI: interrupts.
+    pub const STI: u8 = 1;
+    /// MOV SS and POP SS: debug exceptions too. Intel SDM vol. 3A, 6.8.3.
+    pub const MOV_SS: u8 = 2;
 }
 
 /// Makes the CPU look up from its work.
@@ -211,11 +222,19 @@ pub struct Cpu {
 
     /// What the CPU is doing.
     pub activity: Activity,
-    /// STI or MOV SS was just executed.
-    pub interrupt_shadow: bool,
+    /// What the instruction before has put the next one into: bits of [`shadow`].
+    pub shadow: u8,
+    /// The shadow that the present instruction is in.
+    pub shadowed: u8,
     /// #DB follows the present instruction: RFLAGS.TF was set when it began. Instructions that hold
     /// it off clear this.
     pub single_step: bool,
+    /// Debug traps that follow the present instruction, as bits of DR6.
+    pub pending_debug: u64,
+    /// The breakpoints that are enabled.
+    pub(crate) watch: Watch,
+    /// An SMI waits.
+    pub smi_pending: bool,
     /// NMIs wait for IRET.
     pub nmi_masked: bool,
     /// An NMI waits.
@@ -228,7 +247,7 @@ pub struct Cpu {
     pub look: bool,
 
     /// The translations not in use, by [`Space`]; the place of the one in use is empty.
-    pub(crate) tlbs: [Option<Box<Tlb>>; 3],
+    pub(crate) tlbs: [Option<Box<Tlb>>; 4],
     pub(crate) space: Space,
     /// Page walk parameters, from the control registers.
     pub paging: Paging,
@@ -303,14 +322,18 @@ impl Cpu {
             exception: Exception::ud(),
             mmio: Mmio::default(),
             activity: Activity::Running,
-            interrupt_shadow: false,
+            shadow: 0,
+            shadowed: 0,
             single_step: false,
+            pending_debug: 0,
+            watch: Watch::default(),
+            smi_pending: false,
             nmi_masked: false,
             nmi_pending: false,
             smm: false,
             injected: None,
             look: true,
-            tlbs: [None, Some(Tlb::new()), Some(Tlb::new())],
+            tlbs: [None, Some(Tlb::new()), Some(Tlb::new()), None],
             space: Space::Supervisor,
             paging: Paging::from_state(&state.control, model.phys_bits),
             view: MemoryView::new(&memory),
@@ -472,6 +495,7 @@ impl Cpu {
     fn enter_space(&mut self) {
         let ac = self.system_flags & rflags::AC != 0 && self.control.cr4 & cr4::SMAP != 0;
         let space = match (self.cpl() == 3, ac) {
+            (true, _) if self.checks_alignment() => Space::Checked,
             (true, _) => Space::User,
             (_, true) => Space::SupervisorAc,
             _ => Space::Supervisor,
@@ -479,11 +503,10 @@ impl Cpu {
         if space == self.space {
             return;
         }
-        if let Some(entered) = self.tlbs[space as usize].take() {
-            let left = std::mem::replace(&mut self.tlb, entered);
-            self.tlbs[self.space as usize] = Some(left);
-            self.space = space;
-        }
+        let entered = self.tlbs[space as usize].take().unwrap_or_else(Tlb::new);
+        let left = std::mem::replace(&mut self.tlb, entered);
+        self.tlbs[self.space as usize] = Some(left);
+        self.space = space;
     }
 
     /// Page walk parameters follow the control registers; to be called after each change of these,
@@ -532,7 +555,10 @@ impl Cpu {
             vector: self.vector,
             events: trivium_cpu::state::Events {
                 activity: self.activity,
-                interrupt_shadow: self.interrupt_shadow,
+                interrupt_shadow: self.shadow != 0,
+                debug_shadow: self.shadow & shadow::MOV_SS != 0,
+                pending_debug: self.pending_debug,
+                smi_pending: self.smi_pending,
                 nmi_masked: self.nmi_masked,
                 nmi_pending: self.nmi_pending,
                 smm: self.smm,
@@ -554,7 +580,13 @@ impl Cpu {
         self.vector = state.vector;
         let events = &state.events;
         self.activity = events.activity;
-        self.interrupt_shadow = events.interrupt_shadow;
+        self.shadow = match (events.debug_shadow, events.interrupt_shadow) {
+            (true, _) => shadow::MOV_SS,
+            (_, true) => shadow::STI,
+            _ => 0,
+        };
+        self.pending_debug = events.pending_debug;
+        self.smi_pending = events.smi_pending;
         self.nmi_masked = events.nmi_masked;
         self.nmi_pending = events.nmi_pending;
         self.smm = events.smm;
@@ -565,6 +597,7 @@ impl Cpu {
         self.update_mode();
         self.update_paging();
         self.flush_tlb(false);
+        self.update_watch();
     }
 
     /// GDTR or IDTR.

@@ -20,6 +20,9 @@ pub mod system;
 #[cfg(test)]
 mod testing;
 pub mod tlb;
+mod watch;
+#[cfg(test)]
+mod watch_tests;
 
 pub use cpu::{Cpu, Topology};
 pub use run::Interpreter;

@@ -277,6 +277,8 @@ impl Mmio {
 pub enum Rights {
     /// The running program's.
     Program,
+    /// The running program's, for accesses whose alignment is not checked.
+    Unaligned,
     /// The processor's own, to descriptor tables and the like: supervisor, whatever CPL is.
     Processor,
 }
@@ -410,7 +412,7 @@ impl Cpu {
         write: bool,
         rights: Rights,
     ) -> Result<Place, Stop> {
-        let program = rights == Rights::Program;
+        let program = rights != Rights::Processor;
         let access = walk::Access {
             write,
             fetch: false,
@@ -422,11 +424,15 @@ impl Cpu {
             Err(exception) => return Err(self.raise(exception)),
         };
         let space = if program { self.space } else { Space::Supervisor };
+        let may_cache = self.may_cache(linear);
         match self.view.lookup(found.gpa) {
             Backing::Ram(offset) => {
                 let may_write = write && !self.memory.code().has_code(offset);
                 if may_write {
                     self.memory.dirty().mark(offset, 1);
+                }
+                if !may_cache {
+                    return Ok(Place::Ram(offset));
                 }
                 let tlb = self.tlb_of(space);
                 tlb.fill(linear, offset, false, found.global);
@@ -438,6 +444,7 @@ impl Cpu {
                 }
                 Ok(Place::Ram(offset))
             }
+            Backing::Rom(offset) if !may_cache => Ok(Place::Rom(offset)),
             Backing::Rom(offset) => {
                 self.tlb_of(space).fill(linear, offset, false, found.global);
                 Ok(Place::Rom(offset))
@@ -456,7 +463,7 @@ impl Cpu {
 
     /// Where an access goes, from the TLB if it is there.
     fn place(&mut self, linear: u64, write: bool, rights: Rights) -> Result<Place, Stop> {
-        let space = if rights == Rights::Program { self.space } else { Space::Supervisor };
+        let space = if rights == Rights::Processor { Space::Supervisor } else { self.space };
         let tlb = self.tlb_of(space);
         let entries = if write { &tlb.write } else { &tlb.read };
         let entry = entries[Tlb::index(linear)];
@@ -469,12 +476,14 @@ impl Cpu {
     /// Loads from a linear address.
     ///
     /// # Errors
-    /// #PF, or the value of a device is still to be fetched.
+    /// #AC, #PF, or the value of a device is still to be fetched.
     pub fn load_linear<T: Scalar>(&mut self, linear: u64, rights: Rights) -> Result<T, Stop> {
-        if rights == Rights::Program
-            && let Some(value) = self.tlb_read::<T>(linear)
-        {
-            return Ok(value);
+        if rights != Rights::Processor {
+            if let Some(value) = self.tlb_read::<T>(linear) {
+                return Ok(value);
+            }
+            let align = if rights == Rights::Program { T::BYTES as u64 } else { 1 };
+            self.examine(linear, T::BYTES as u64, align, false)?;
         }
         let in_page = 4096 - (linear & 0xfff) as usize;
         if T::BYTES <= in_page {
@@ -522,11 +531,13 @@ impl Cpu {
         value: T,
         rights: Rights,
     ) -> Result<(), Stop> {
-        if rights == Rights::Program
-            && let Some(offset) = self.tlb_write::<T>(linear)
-        {
-            self.ram.store(offset, value);
-            return Ok(());
+        if rights != Rights::Processor {
+            if let Some(offset) = self.tlb_write::<T>(linear) {
+                self.ram.store(offset, value);
+                return Ok(());
+            }
+            let align = if rights == Rights::Program { T::BYTES as u64 } else { 1 };
+            self.examine(linear, T::BYTES as u64, align, true)?;
         }
         let in_page = 4096 - (linear & 0xfff) as usize;
         let first = self.place(linear, true, rights)?;
@@ -575,7 +586,7 @@ impl Cpu {
     /// several pieces.
     ///
     /// # Errors
-    /// #PF.
+    /// #AC, #PF.
     pub fn probe(
         &mut self,
         linear: u64,
@@ -583,6 +594,10 @@ impl Cpu {
         write: bool,
         rights: Rights,
     ) -> Result<(), Stop> {
+        // Pieces of other sizes are parts of operands that are aligned otherwise, or not at all.
+        if rights == Rights::Program && len <= 16 && len.is_power_of_two() {
+            self.check_alignment(linear, len)?;
+        }
         self.place(linear, write, rights)?;
         let last = linear.wrapping_add(len.saturating_sub(1));
         if last & !0xfff != linear & !0xfff {

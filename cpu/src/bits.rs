@@ -85,13 +85,23 @@ pub mod efer {
 
 /// DR6 and DR7. Intel SDM vol. 3B, 18.2.
 pub mod debug {
+    /// B0 to B3.
+    pub const DR6_B: u64 = 15;
     pub const DR6_BD: u64 = 1 << 13;
     pub const DR6_BS: u64 = 1 << 14;
     pub const DR6_BT: u64 = 1 << 15;
     /// Bits of DR6 that read as one.
     pub const DR6_FIXED: u64 = 0xffff_0ff0;
     pub const DR7_FIXED: u64 = 1 << 10;
+    /// L0 to L3 and LE, which a task switch clears.
+    pub const DR7_LOCAL: u64 = 0x155;
     pub const DR7_GD: u64 = 1 << 13;
+}
+
+/// IA32_DEBUGCTL. Intel SDM vol. 3B, 18.4.1.
+pub mod debugctl {
+    pub const LBR: u64 = 1 << 0;
+    pub const BTF: u64 = 1 << 1;
 }
 
 /// Error code of #PF. Intel SDM vol. 3A, 4.7.

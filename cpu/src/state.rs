@@ -246,6 +246,8 @@ pub struct Msrs {
     pub debugctl: u64,
     pub syscfg: u64,
     pub hwcr: u64,
+    /// Where SMRAM begins, in which an SMI saves the state. Intel SDM vol. 3C, 32.11.
+    pub smbase: u64,
     /// TOP_MEM and TOP_MEM2.
     pub top_mem: [u64; 2],
 }
@@ -278,6 +280,7 @@ impl Default for Msrs {
             debugctl: 0,
             syscfg: 0,
             hwcr: 0,
+            smbase: 0x3_0000,
             top_mem: [0; 2],
         }
     }
@@ -353,6 +356,12 @@ pub struct Events {
     pub activity: Activity,
     /// STI or MOV SS was just executed: interrupts wait for one instruction.
     pub interrupt_shadow: bool,
+    /// It was MOV SS or POP SS: debug exceptions wait too. Intel SDM vol. 3A, 6.8.3.
+    pub debug_shadow: bool,
+    /// Debug traps that are still to be delivered, as bits of DR6.
+    pub pending_debug: u64,
+    /// An SMI waits.
+    pub smi_pending: bool,
     /// NMIs are blocked until IRET.
     pub nmi_masked: bool,
     /// An NMI waits.

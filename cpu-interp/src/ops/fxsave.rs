@@ -41,6 +41,8 @@ fn image(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Stop> {
     }
     let offset = cpu.offset(op);
     let linear = cpu.linear(op.seg, offset, SIZE, write)?;
+    // AMD's processors look at the alignment of the double words first.
+    cpu.check_alignment(linear, 4)?;
     if linear & 15 != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }

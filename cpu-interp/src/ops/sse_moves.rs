@@ -90,13 +90,12 @@ fn masked_store(
     (value, mask): (V128, V128),
     size: u64,
 ) -> Result<(), Stop> {
+    // A mask of zero may fault or not; on AMD's processors it does.
     let chosen = simd::pmovmskb(mask);
-    if chosen == 0 {
-        return Ok(());
-    }
     let offset = cpu.regs[7] & address_mask(op.asize);
     let linear = cpu.linear(op.seg, offset, size, true)?;
-    cpu.probe(linear, size, true, Rights::Program)?;
+    cpu.check_alignment(linear, 8)?;
+    cpu.probe(linear, size, true, Rights::Unaligned)?;
     let bytes = value.map(u64::to_le_bytes);
     for (n, &byte) in (0_u64..size).zip(bytes.as_flattened()) {
         if chosen >> n & 1 != 0 {

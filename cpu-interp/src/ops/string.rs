@@ -5,7 +5,7 @@
 //! so many elements the instruction is begun again, and interrupts are looked at.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use trivium_cpu::bits::rflags;
+use trivium_cpu::bits::rflags::{self, RF};
 use trivium_cpu::state::SegmentAttributes;
 
 use crate::cpu::{Cpu, Mode, SEG_BASE};
@@ -167,6 +167,7 @@ fn again(cpu: &mut Cpu) -> Result<(), Stop> {
 /// With RFLAGS.TF, each iteration is followed by #DB, like an instruction of its own.
 fn stepped(cpu: &mut Cpu) -> Result<(), Stop> {
     cpu.next_rip = cpu.rip;
+    cpu.system_flags |= RF;
     cpu.stop = StopReason::Done;
     Err(Stop)
 }

@@ -1,11 +1,12 @@
 //! Exceptions, interrupts, and what else others want of the CPU.
 
-use trivium_cpu::bits::{debug, rflags};
+use trivium_cpu::bits::{debug, debugctl, rflags};
 use trivium_cpu::exception::{Combined, combine};
 use trivium_cpu::state::Activity;
 use trivium_cpu::{Exception, Exit, ResetKind, Vector};
 
 use super::{Interpreter, Session};
+use crate::cpu::shadow;
 use crate::op::StopReason;
 use crate::system::interrupt::{self, Event, Source};
 
@@ -13,7 +14,7 @@ impl Interpreter {
     /// Looks at what others want, and delivers an interrupt if one may come.
     pub(super) fn look(&mut self, session: &mut Session<'_>) -> Option<Exit> {
         let cpu = &mut self.cpu;
-        cpu.look = cpu.interrupt_shadow;
+        cpu.look = cpu.shadow != 0;
         if cpu.attention.take_kick() {
             return Some(Exit::Kicked);
         }
@@ -32,13 +33,13 @@ impl Interpreter {
         if let Some(injected) = cpu.injected.take() {
             self.deliver(interrupt::reinjected(&injected), session);
             self.cpu.look = true;
-        } else if cpu.nmi_pending && !cpu.nmi_masked && !cpu.interrupt_shadow {
+        } else if cpu.nmi_pending && !cpu.nmi_masked && cpu.shadow == 0 {
             cpu.nmi_pending = false;
             cpu.nmi_masked = true;
             cpu.activity = Activity::Running;
             self.deliver(Event::new(Vector::NMI as u8, None, Source::Nmi), session);
         } else if cpu.system_flags & rflags::IF != 0
-            && !cpu.interrupt_shadow
+            && cpu.shadow == 0
             && bus.interrupt_pending()
             && let Some(vector) = bus.acknowledge_interrupt()
         {
@@ -64,6 +65,8 @@ impl Interpreter {
         self.cpu.mmio.forget();
         #[cfg(feature = "planted-bugs")]
         crate::planted::exception(&mut self.cpu);
+        // Data breakpoints that it met are met again when it is.
+        self.cpu.pending_debug = 0;
         let event = Event::from(self.cpu.exception);
         if let Some(linear) = self.cpu.exception.cr2 {
             self.cpu.control.cr2 = linear;
@@ -71,13 +74,27 @@ impl Interpreter {
         self.deliver(event, session);
     }
 
-    /// #DB after an instruction with RFLAGS.TF set.
-    pub(super) fn single_step_trap(&mut self, session: &mut Session<'_>) {
-        if self.cpu.activity == Activity::Shutdown {
+    /// #DB after an instruction, for what is pending; not yet after MOV SS.
+    pub(super) fn debug_trap(&mut self, session: &mut Session<'_>) {
+        if self.cpu.shadow & shadow::MOV_SS == 0 {
+            let bits = std::mem::take(&mut self.cpu.pending_debug);
+            self.debug_fault(bits, session);
+        }
+    }
+
+    /// #DB of the processor's own, for the conditions that these bits of DR6 tell of. B0 to B3 say
+    /// what was met now, the others stay until they are cleared by software. Intel SDM vol. 3B,
+    /// 18.2.3 and 18.4.4.
+    pub(super) fn debug_fault(&mut self, bits: u64, session: &mut Session<'_>) {
+        let cpu = &mut self.cpu;
+        if cpu.activity == Activity::Shutdown {
             return;
         }
-        self.cpu.debug.dr6 |= debug::DR6_BS;
-        self.deliver(Event::from(Exception::plain(Vector::DB)), session);
+        cpu.debug.dr6 = cpu.debug.dr6 & !debug::DR6_B | bits;
+        cpu.msrs.debugctl &= !(debugctl::LBR | debugctl::BTF);
+        self.deliver(Event::debug(), session);
+        // Nor does a breakpoint on the handler's stack lead there again.
+        self.cpu.pending_debug = 0;
     }
 
     /// Delivers an event; exceptions on the way make double and triple faults of it.

@@ -44,7 +44,7 @@ impl Interpreter {
         // A block that ends on another page depends on that one's translation too.
         let whole = self.cache.block(index).is_some_and(|b| b.second_page.is_none());
         let reach = if whole { reach } else { Reach::Any };
-        if !single {
+        if !single && !self.cpu.watches_code(rip) {
             self.cache.remember(&self.cpu, rip, index, reach);
         }
         Ok((index, reach))

@@ -17,7 +17,8 @@ struct Loan {
     miss: Miss,
     /// What was in the TLB at its place.
     saved: Entry,
-    scratch: usize,
+    /// Where the access was put together; none if it goes where it belongs at once.
+    scratch: Option<usize>,
     parts: Parts,
 }
 
@@ -39,7 +40,8 @@ impl Interpreter {
     pub(super) fn fill_tlb(&mut self) -> bool {
         let miss = self.cpu.miss;
         let last = miss.linear.wrapping_add(u64::from(miss.size) - 1);
-        if last & !0xfff != miss.linear & !0xfff {
+        let crosses = last & !0xfff != miss.linear & !0xfff;
+        if crosses || !self.cpu.may_cache(miss.linear) {
             return false;
         }
         let write = miss.kind != Access::Read;
@@ -63,22 +65,38 @@ impl Interpreter {
     ) -> Result<(), Stop> {
         let miss = self.cpu.miss;
         self.cpu.check_canonical(miss.linear, miss.size, miss.seg)?;
-        let write = miss.kind != Access::Read;
+        let (write, size) = (miss.kind != Access::Read, u64::from(miss.size));
+        self.cpu.examine(miss.linear, size, size.next_power_of_two().min(16), write)?;
         let parts = self.parts(&miss, write)?;
         let slot = miss.kind as usize;
+        let direct = self.direct(&parts, write);
         let scratch = self.cpu.scratch + slot * 64;
-        if miss.kind != Access::Write {
+        if direct.is_none() && miss.kind != Access::Write {
             let mut bytes = [0; 64];
             let bytes = &mut bytes[..usize::from(miss.size.min(64))];
             self.read_parts(&parts, bytes, session);
             self.cpu.ram.write_slice(scratch, bytes);
         }
         let last = miss.linear.wrapping_add(u64::from(miss.size) - 1);
-        let saved = self.cpu.tlb.lend(miss.linear, last, scratch, write);
+        let offset = direct.unwrap_or(scratch);
+        let saved = self.cpu.tlb.lend(miss.linear, last, offset, write);
+        let scratch = direct.is_none().then_some(scratch);
         if let Some(earlier) = loans.list[slot].replace(Loan { miss, saved, scratch, parts }) {
             self.cpu.tlb.give_back(earlier.miss.linear, write, earlier.saved);
         }
         Ok(())
+    }
+
+    /// The arena offset of an access that may be made in place, as those may that are in plain RAM
+    /// but watched: so a locked one stays locked.
+    fn direct(&self, parts: &Parts, write: bool) -> Option<usize> {
+        let memory = &self.cpu.memory;
+        match parts.places {
+            [Place::Ram(first), Place::Ram(second)] if first == second => {
+                (!write || !memory.code().has_code(first)).then_some(first)
+            }
+            _ => None,
+        }
     }
 
     fn parts(&mut self, miss: &Miss, write: bool) -> Result<Parts, Stop> {
@@ -142,10 +160,10 @@ impl Interpreter {
             // The operation may have gone over to another privilege's TLB; it makes no accesses
             // after that, and blocks of system operations take no loans.
             self.cpu.tlb.give_back(loan.miss.linear, write, loan.saved);
-            if completed && write {
+            if let Some(scratch) = loan.scratch.filter(|_| completed && write) {
                 let mut bytes = [0; 64];
                 let bytes = &mut bytes[..usize::from(loan.miss.size.min(64))];
-                self.cpu.ram.read_slice(loan.scratch, bytes);
+                self.cpu.ram.read_slice(scratch, bytes);
                 self.write_parts(&loan.parts, bytes, session);
             }
         }

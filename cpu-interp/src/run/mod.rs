@@ -9,13 +9,13 @@ mod tests;
 
 use std::sync::Arc;
 
-use trivium_cpu::bits::rflags;
+use trivium_cpu::bits::{debug, debugctl, rflags};
 use trivium_cpu::state::Activity;
 use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exception, Exit, Kick, Vcpu};
 use trivium_memory::GuestMemory;
 
 use crate::block::{BlockCache, NO_LINK};
-use crate::cpu::{Cpu, Topology};
+use crate::cpu::{Cpu, Topology, shadow};
 use crate::op::{Stop, StopReason};
 use miss::Loans;
 
@@ -86,6 +86,9 @@ impl Interpreter {
             if cpu.view.refresh(&cpu.memory) {
                 cpu.flush_tlb(false);
             }
+            if self.cpu.pending_debug != 0 {
+                self.debug_trap(session);
+            }
             if self.cpu.look | self.cpu.attention.take()
                 && let Some(exit) = self.look(session)
             {
@@ -94,32 +97,70 @@ impl Interpreter {
             if session.left == 0 {
                 return Exit::Budget;
             }
-            let trap = self.cpu.system_flags & rflags::TF != 0;
-            let shadow = std::mem::take(&mut self.cpu.interrupt_shadow);
-            if trap || shadow || one_by_one() {
-                self.step(trap, shadow, session);
-            } else {
-                match self.current_block(false) {
-                    Ok(block) => self.run_block(block, session),
-                    Err(Stop) => self.raise(session),
-                }
+            if self.cpu.pending_debug == 0 || self.cpu.shadow != 0 {
+                self.advance(session);
             }
         }
     }
 
-    /// Runs one instruction, for those after which something is to be done.
-    fn step(&mut self, trap: bool, shadow: bool, session: &mut Session<'_>) {
-        let before = session.left;
-        self.cpu.single_step = trap;
-        match self.current_block(true) {
-            Ok(block) => self.run_once(block, session),
+    /// Runs some instructions, or one if something is to be done before or after it.
+    fn advance(&mut self, session: &mut Session<'_>) {
+        let cpu = &mut self.cpu;
+        let alone = cpu.system_flags & rflags::TF != 0 || cpu.shadow != 0 || one_by_one();
+        if alone || cpu.watches_code(cpu.rip) {
+            return self.step(session);
+        }
+        // What it holds off is not there; an instruction that is completed clears it, and the image
+        // that a fault pushes has it set in any case.
+        cpu.system_flags &= !rflags::RF;
+        match self.current_block(false) {
+            Ok(block) => self.run_block(block, session),
             Err(Stop) => self.raise(session),
         }
-        let completed = session.left != before;
-        self.cpu.look |= shadow;
-        if self.cpu.single_step && completed {
-            self.single_step_trap(session);
+    }
+
+    /// Runs one instruction, for those before or after which something is to be done.
+    fn step(&mut self, session: &mut Session<'_>) {
+        let cpu = &mut self.cpu;
+        let shadow = std::mem::take(&mut cpu.shadow);
+        let resumes = cpu.system_flags & rflags::RF != 0 || shadow & shadow::MOV_SS != 0;
+        let hits = if resumes { 0 } else { cpu.code_breakpoints(cpu.rip) };
+        if hits != 0 {
+            return self.debug_fault(hits, session);
         }
+        cpu.system_flags &= !rflags::RF;
+        cpu.shadowed = shadow;
+        cpu.single_step = cpu.system_flags & rflags::TF != 0;
+        let on_branches = cpu.msrs.debugctl & debugctl::BTF != 0;
+        let (left, rip) = (session.left, cpu.rip);
+        let next = match self.current_block(true) {
+            Ok(block) => {
+                let next = self.rip_after(block);
+                self.run_once(block, session);
+                next
+            }
+            Err(Stop) => {
+                self.raise(session);
+                None
+            }
+        };
+        let cpu = &mut self.cpu;
+        cpu.shadowed = 0;
+        cpu.look |= shadow != 0;
+        let completed = session.left != left;
+        // Between the iterations of a REP, RF is set.
+        let branched =
+            next != Some(cpu.rip) && (cpu.rip != rip || cpu.system_flags & rflags::RF == 0);
+        if completed && cpu.single_step && (branched || !on_branches) {
+            cpu.pending_debug |= debug::DR6_BS;
+        }
+    }
+
+    /// RIP after the only instruction of a block.
+    fn rip_after(&self, block: u32) -> Option<u64> {
+        let block = self.cache.block(block)?;
+        let op = self.cache.ops(block.target).first()?;
+        Some(self.cpu.rip_after(block, op))
     }
 
     /// Runs the block of a single instruction, and no further.
@@ -230,6 +271,7 @@ impl Interpreter {
             StopReason::Again => {
                 session.retire(retired - not_done);
                 cpu.rip = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask;
+                cpu.system_flags |= rflags::RF;
                 self.flush_device_stores(session);
             }
             StopReason::Miss
@@ -248,7 +290,7 @@ impl Interpreter {
     fn link_next(&mut self) {
         let (from, slot) = (self.cpu.stop_block, self.cpu.stop_link);
         let single = self.cache.block(from).is_some_and(|b| b.mode.has(crate::cpu::Mode::SINGLE));
-        if slot == NO_LINK || single {
+        if slot == NO_LINK || single || self.cpu.watches_code(self.cpu.rip) {
             return;
         }
         let before = self.cache.drops();
@@ -270,7 +312,8 @@ impl Interpreter {
         self.settle(&mut loans, done == Finish::Completed, session);
         match done {
             Finish::Completed => session.retire(1),
-            Finish::Again => {}
+            // What interrupts a REP between its iterations sees RF set.
+            Finish::Again => self.cpu.system_flags |= rflags::RF,
             Finish::Exception => self.raise(session),
         }
         Served::Other

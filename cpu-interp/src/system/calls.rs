@@ -4,7 +4,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic};
 use trivium_cpu::Exception;
-use trivium_cpu::bits::{cr4, efer, rflags};
+use trivium_cpu::bits::{cr4, debug, efer, rflags};
 use trivium_cpu::model::{Feature, Vendor};
 use trivium_cpu::state::{CS, FS, GS, SS, Segment, SegmentAttributes};
 
@@ -118,6 +118,8 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     };
     cpu.segments.cpl = 3;
     cpu.next_rip = rip;
+    // The trap comes before the program's first instruction, unlike that after IRET.
+    cpu.pending_debug |= if flags & rflags::TF != 0 { debug::DR6_BS } else { 0 };
     cpu.set_rflags(flags);
     cpu.update_mode();
     Ok(())
@@ -261,7 +263,7 @@ mod tests {
             s.msrs.cstar = 0xffff_8000_0000_2000;
             s.msrs.sfmask = rflags::IF | rflags::TF | rflags::DF | rflags::CF;
             s.general.regs[RCX] = 0x4000;
-            s.general.regs[R11] = 0x3f_7fd7;
+            s.general.regs[R11] = 0x3f_7ed7;
         });
         m
     }
@@ -296,7 +298,17 @@ mod tests {
         assert_eq!(state.segments.regs[CS], flat(0x2b, flat::CODE64 | 0x60));
         assert_eq!(state.segments.regs[SS], flat(0x23, flat::DATA | 0x60));
         // RF and VM are not taken from R11.
-        assert_eq!(state.general.rflags, 0x3c_7fd7);
+        assert_eq!(state.general.rflags, 0x3c_7ed7);
+    }
+
+    #[test]
+    fn sysret_that_sets_tf_is_followed_by_the_trap() {
+        let mut m = with_star(TestMachine::long_with(intel(), &SYSRETQ));
+        m.set(|s| s.general.regs[R11] |= rflags::TF);
+        assert_eq!(m.run_to_handler(), Vector::DB as u8);
+        let sp = m.reg(4);
+        assert_eq!(m.get_u64(sp), 0x4000);
+        assert_eq!(m.state().debug.dr6 & debug::DR6_BS, debug::DR6_BS);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use trivium_cpu::model::Feature;
 
 use super::iret::{guarded_flags, load_flags, set_virtual_interrupts};
 use crate::block::{Block, BlockCache};
-use crate::cpu::{Cpu, Mode};
+use crate::cpu::{Cpu, Mode, shadow};
 use crate::decode::{Context, Selection};
 use crate::next;
 use crate::op::{Op, Stop};
@@ -47,6 +47,7 @@ fn popf(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         let kept = guarded_flags(cpu) | unchanged;
         cpu.drop_stack(op.size.into());
         load_flags(cpu, value, op.size, kept);
+        cpu.system_flags &= !rflags::RF;
         return Ok(());
     }
     if !has_cr4(cpu, cr4::VME) || op.size != 2 {
@@ -94,7 +95,9 @@ fn sti(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
     match target(cpu)? {
         Target::Real if cpu.system_flags & rflags::IF == 0 => {
             cpu.system_flags |= rflags::IF;
-            cpu.interrupt_shadow = true;
+            if cpu.shadowed & shadow::STI == 0 {
+                cpu.shadow |= shadow::STI;
+            }
             cpu.look = true;
         }
         Target::Real => {}

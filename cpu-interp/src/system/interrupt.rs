@@ -43,6 +43,8 @@ pub struct Event {
     /// Length of the software interrupt instruction at RIP, if it is that: the return address is
     /// behind it.
     pub length: u8,
+    /// RFLAGS is pushed with RF set: the instruction is to be begun again after a fault.
+    rf: bool,
     first: Option<Vector>,
 }
 
@@ -50,7 +52,14 @@ impl Event {
     /// An event.
     #[must_use]
     pub fn new(vector: u8, error_code: Option<u32>, source: Source) -> Self {
-        Self { vector, error_code, source, length: 0, first: None }
+        Self { vector, error_code, source, length: 0, rf: false, first: None }
+    }
+
+    /// #DB that the instruction at RIP does not raise itself: a trap after the one before it, or
+    /// an instruction breakpoint.
+    #[must_use]
+    pub fn debug() -> Self {
+        Self { rf: false, ..Self::from(Exception::plain(Vector::DB)) }
     }
 
     /// The exception that it is, for the double-fault rules.
@@ -70,12 +79,22 @@ impl Event {
         u32::from(self.vector) << 3 | IDT | self.ext()
     }
 
-    /// Whether RFLAGS is pushed with RF set: the instruction is to be begun again after a fault.
-    /// Intel SDM vol. 3B, 18.3.1.1.
-    fn sets_rf(&self) -> bool {
-        use Vector as V;
-        self.first.is_some_and(|v| !matches!(v, V::DB | V::BP | V::OF | V::DF | V::MC))
+    /// What is pushed of RFLAGS. Intel SDM vol. 3B, 18.3.1.1.
+    fn flags(&self, cpu: &Cpu) -> u64 {
+        let flags = cpu.rflags();
+        match self.source {
+            Source::Exception if self.rf => flags | rflags::RF,
+            Source::Software | Source::Int1 => flags & !rflags::RF,
+            _ => flags,
+        }
     }
+}
+
+/// Whether an exception that an instruction raises is a fault: #DB for general detection is.
+/// Aborts have RF as it is.
+fn is_fault(vector: Vector) -> bool {
+    use Vector as V;
+    !matches!(vector, V::BP | V::OF | V::DF | V::MC | V::NMI)
 }
 
 /// Bit of an error code: it names an entry of the IDT.
@@ -88,6 +107,7 @@ impl From<Exception> for Event {
             error_code: exception.error_code,
             source: Source::Exception,
             length: 0,
+            rf: is_fault(exception.vector),
             first: Some(exception.vector),
         }
     }
@@ -104,7 +124,8 @@ pub fn reinjected(injected: &Injected) -> Event {
     };
     let length = injected.software_length.unwrap_or(0);
     let first = (source == Source::Exception).then(|| exception_of(injected.vector)).flatten();
-    Event { length, first, ..Event::new(injected.vector, injected.error_code, source) }
+    let rf = first.is_some_and(|v| v != Vector::DB && is_fault(v));
+    Event { length, first, rf, ..Event::new(injected.vector, injected.error_code, source) }
 }
 
 /// The exception of a vector.
@@ -167,7 +188,7 @@ pub fn deliver(cpu: &mut Cpu, event: &Event) -> Result<(), Stop> {
     let return_rip = cpu.rip.wrapping_add(event.length.into()) & cpu.ip_mask;
     cpu.rip = enter(cpu, event, return_rip)?;
     cpu.activity = Activity::Running;
-    cpu.interrupt_shadow = false;
+    cpu.shadow = 0;
     Ok(())
 }
 
@@ -206,7 +227,7 @@ fn enter_real(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64, Stop
     }
     let address = cpu.table_address(cpu.segments.idtr.base, offset);
     let pointer = cpu.load_linear::<u32>(address, Rights::Processor)?;
-    enter_real_at(cpu, pointer, return_rip, cpu.rflags())
+    enter_real_at(cpu, pointer, return_rip, event.flags(cpu))
 }
 
 /// Pushes FLAGS, CS and IP and goes to a far pointer, as in real mode.
@@ -268,6 +289,9 @@ fn enter_protected(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64,
         matches!(k, INTERRUPT_GATE16 | TRAP_GATE16 | INTERRUPT_GATE32 | TRAP_GATE32 | TASK_GATE)
     })?;
     if gate.system_kind() == Some(TASK_GATE) {
+        // The old task's image has RF as a frame would have it.
+        let flags = event.flags(cpu) & rflags::RF;
+        cpu.system_flags = cpu.system_flags & !rflags::RF | flags;
         return task::interrupt(
             cpu,
             event.error_code,
@@ -299,8 +323,7 @@ fn enter_protected(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64,
         frame.push(old.regs[SS].selector.into());
         frame.push(cpu.regs[usize::from(RSP)]);
     }
-    let rf = if event.sets_rf() { rflags::RF } else { 0 };
-    frame.push(cpu.rflags() | rf);
+    frame.push(event.flags(cpu));
     frame.push(old.regs[CS].selector.into());
     frame.push(return_rip);
     if let Some(code) = event.error_code {
@@ -399,11 +422,10 @@ fn enter_long(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64, Stop
     };
     let rights = if inner { Rights::Processor } else { Rights::Program };
     let stack = Stack::long(rsp & !15, rights, ext);
-    let rf = if event.sets_rf() { rflags::RF } else { 0 };
     let frame = [
         cpu.segments.regs[SS].selector.into(),
         old,
-        cpu.rflags() | rf,
+        event.flags(cpu),
         cpu.segments.regs[CS].selector.into(),
         return_rip,
         event.error_code.unwrap_or(0).into(),

@@ -69,6 +69,7 @@ fn port_in(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus) -> Result<(), Stop> {
     let port = port(cpu, op);
     cpu.check_port(port, op.size)?;
     let value = bus.pio_read(port, op.size);
+    cpu.note_port(port, op.size);
     cpu.set_reg(RAX, 0, op.size, value.into());
     Ok(())
 }
@@ -77,6 +78,7 @@ fn port_out(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus) -> Result<(), Stop> {
     let port = port(cpu, op);
     cpu.check_port(port, op.size)?;
     bus.pio_write(port, op.size, cpu.reg(RAX, 0, op.size) as u32);
+    cpu.note_port(port, op.size);
     // The port may have made an interrupt come or go.
     cpu.look = true;
     Ok(())
@@ -124,7 +126,9 @@ fn repeat(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus, one: One) -> Result<(), Stop
     cpu.check_port(port, op.size)?;
     cpu.look = true;
     if !repeats {
-        return one(cpu, op, port, bus);
+        one(cpu, op, port, bus)?;
+        cpu.note_port(port, op.size);
+        return Ok(());
     }
     for done in 0..CHUNK {
         match one(cpu, op, port, bus) {
@@ -135,10 +139,17 @@ fn repeat(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus, one: One) -> Result<(), Stop
         }
         let left = counter(cpu, RCX, op).wrapping_sub(1) & address_mask(op.asize);
         cpu.set_reg(RCX, 0, op.asize, left);
+        cpu.note_port(port, op.size);
         if left == 0 {
             return Ok(());
         }
-        if cpu.attention.is_wanted() {
+        if cpu.system_flags & rflags::TF != 0 {
+            // Each iteration is followed by #DB, like an instruction of its own.
+            cpu.next_rip = cpu.rip;
+            cpu.system_flags |= rflags::RF;
+            return Ok(());
+        }
+        if cpu.attention.is_wanted() || cpu.pending_debug != 0 {
             break;
         }
     }

@@ -19,13 +19,12 @@ use crate::op::{Op, Stop};
 const KEPT_ALWAYS: u64 = rflags::VM | rflags::VIF | rflags::VIP;
 
 /// Sets RFLAGS to `value` but for the bits of `kept`; of 16-bit values, the upper bits are kept
-/// too. RF is not kept up: it would hold off instruction breakpoints alone, and be clear after the
-/// next instruction.
+/// too.
 pub(super) fn load_flags(cpu: &mut Cpu, value: u64, size: u8, kept: u64) {
     let upper = if size == 2 { !0xffff } else { 0 };
     let kept = kept | upper;
     let flags = value & !kept | cpu.rflags() & kept;
-    cpu.set_rflags(flags & !rflags::RF);
+    cpu.set_rflags(flags);
 }
 
 /// The bits of RFLAGS that CPL and IOPL keep from being changed.
@@ -158,7 +157,7 @@ fn to_v86(cpu: &mut Cpu, rip: u64, selector: u64, flags: u64) -> Result<(), Stop
     cpu.segments.cpl = 3;
     cpu.regs[usize::from(RSP)] = sp;
     cpu.next_rip = rip;
-    cpu.set_rflags(flags & !rflags::RF);
+    cpu.set_rflags(flags);
     cpu.update_mode();
     Ok(())
 }
@@ -313,7 +312,8 @@ mod tests {
         put32(&mut m, &[0x4000, sel::USER_CODE.into(), 0x1f_7ed7]);
         m.run(1);
         let flags = m.state().general.rflags;
-        assert_eq!(flags, 0x04_4cd7, "{flags:#x}");
+        // RF is loaded whatever the privilege.
+        assert_eq!(flags, 0x05_4cd7, "{flags:#x}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use trivium_cpu::bits::{cr0, cr4, debug, efer};
-use trivium_cpu::model::Feature;
+use trivium_cpu::model::{Feature, Vendor};
 use trivium_cpu::state::{CS, SegmentAttributes as A};
 use trivium_cpu::{CpuBus, Exception, Vector, walk};
 
@@ -130,6 +130,7 @@ impl Cpu {
     pub(super) fn after_control(&mut self, paging: bool) {
         self.update_paging();
         self.update_mode();
+        self.update_watch();
         if paging {
             self.flush_tlb(false);
         }
@@ -185,6 +186,10 @@ fn mov_from_cr8(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus) -> Result<(), Stop> {
 /// The debug register that a number means: DR4 and DR5 are DR6 and DR7 unless CR4.DE is set.
 fn debug_register(cpu: &mut Cpu, number: u8) -> Result<u8, Stop> {
     let aliases = cpu.control.cr4 & cr4::DE == 0;
+    // AMD's processors look at the privilege first.
+    if cpu.model.vendor == Vendor::Amd && number < 8 {
+        cpu.require_cpl0()?;
+    }
     let number = match number {
         0..=3 | 6 | 7 => number,
         4 | 5 if aliases => number + 2,
@@ -192,7 +197,7 @@ fn debug_register(cpu: &mut Cpu, number: u8) -> Result<u8, Stop> {
     };
     cpu.require_cpl0()?;
     if cpu.debug.dr7 & debug::DR7_GD != 0 {
-        cpu.debug.dr6 |= debug::DR6_BD;
+        cpu.debug.dr6 = cpu.debug.dr6 & !debug::DR6_B | debug::DR6_BD;
         return Err(cpu.raise(Exception::plain(Vector::DB)));
     }
     Ok(number)
@@ -209,6 +214,7 @@ fn mov_to_dr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         7 => cpu.debug.dr7 = value & !DR7_ZERO | debug::DR7_FIXED,
         n => cpu.debug.address[usize::from(n & 3)] = value,
     }
+    cpu.update_watch();
     Ok(())
 }
 

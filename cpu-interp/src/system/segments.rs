@@ -9,7 +9,7 @@ use trivium_cpu::{Exception, Vector};
 
 use super::descriptor::{Selector, fault};
 use super::stack::null_segment;
-use crate::cpu::{Cpu, Mode};
+use crate::cpu::{Cpu, Mode, shadow};
 use crate::decode::{Context, Selection};
 use crate::op::{Op, Stop};
 
@@ -144,8 +144,10 @@ fn load_from_instruction(cpu: &mut Cpu, number: u8, value: u16) -> Result<(), St
     cpu.load_segment(index, value)?;
     if index == SS {
         // Interrupts and debug traps wait until the stack pointer is loaded too.
-        cpu.interrupt_shadow = true;
-        cpu.single_step = false;
+        if cpu.shadowed & shadow::MOV_SS == 0 {
+            cpu.shadow |= shadow::MOV_SS;
+            cpu.single_step = false;
+        }
     }
     Ok(())
 }

@@ -265,13 +265,11 @@ fn put_image(cpu: &mut Cpu, image: &Image, nested: bool, size: u8) {
         *place = null_segment(Selector(selector), 0);
     }
     cpu.segments.ldtr = null_segment(Selector(image.ldt), 0);
-    cpu.debug.dr7 &= !LOCAL_ENABLES;
+    cpu.debug.dr7 &= !debug::DR7_LOCAL;
+    cpu.update_watch();
     let nt = if nested { rflags::NT } else { 0 };
-    cpu.set_rflags(image.flags & !rflags::RF | nt);
+    cpu.set_rflags(image.flags | nt);
 }
-
-/// L0 to L3 and LE of DR7, which a task switch clears. Intel SDM vol. 3B, 18.2.4.
-const LOCAL_ENABLES: u64 = 0x155;
 
 /// The part of a switch that happens in the new task.
 fn enter(cpu: &mut Cpu, image: &Image, ext: u32, error_code: Option<u32>) -> Result<(), Stop> {
@@ -348,11 +346,10 @@ fn enter_segments(cpu: &mut Cpu, image: &Image, ext: u32) -> Result<(), Stop> {
 fn finish(cpu: &mut Cpu, entered: Result<(), Stop>, trap: bool) {
     let exception = match entered {
         Err(Stop) if cpu.stop == StopReason::Exception => cpu.exception,
-        _ if trap => {
-            cpu.debug.dr6 |= debug::DR6_BT;
-            Exception::plain(Vector::DB)
+        _ => {
+            cpu.pending_debug |= if trap { debug::DR6_BT } else { 0 };
+            return;
         }
-        _ => return,
     };
     if let Some(linear) = exception.cr2 {
         cpu.control.cr2 = linear;

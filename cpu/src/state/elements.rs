@@ -4,7 +4,7 @@ use super::{
     Activity, Control, CpuState, Debug, Events, General, Injected, Msrs, Segment, Segments,
     TableRegister, Vector, X87,
 };
-use crate::bits::{cr0, cr4, efer, rflags};
+use crate::bits::{cr0, cr4, debug, efer, rflags};
 use crate::walk::is_canonical;
 
 /// Takes a value of the state: its name, its index if it is one of an array, the value.
@@ -267,6 +267,7 @@ fn visit_msrs(msrs: &Msrs, visit: Visit<'_>) {
         debugctl,
         syscfg,
         hwcr,
+        smbase,
         top_mem,
     } = msrs;
     let single = [
@@ -290,6 +291,7 @@ fn visit_msrs(msrs: &Msrs, visit: Visit<'_>) {
         ("debugctl", debugctl),
         ("syscfg", syscfg),
         ("hwcr", hwcr),
+        ("smbase", smbase),
     ];
     for (name, value) in single {
         visit(name, 0, *value);
@@ -332,11 +334,27 @@ fn visit_vector(vector: &Vector, visit: Visit<'_>) {
 
 fn validate_events(events: &Events) -> Result<(), &'static str> {
     let length = events.injected.and_then(|i| i.software_length);
-    require(length.is_none_or(|l| matches!(l, 1..=15)), "An event's instruction has no such length")
+    require(
+        length.is_none_or(|l| matches!(l, 1..=15)),
+        "An event's instruction has no such length",
+    )?;
+    require(events.interrupt_shadow || !events.debug_shadow, "MOV SS holds off interrupts too")?;
+    let traps = debug::DR6_B | debug::DR6_BS | debug::DR6_BT;
+    require(events.pending_debug & !traps == 0, "A debug trap that does not exist is pending")
 }
 
 fn visit_events(events: &Events, visit: Visit<'_>) {
-    let Events { activity, interrupt_shadow, nmi_masked, nmi_pending, smm, injected } = events;
+    let Events {
+        activity,
+        interrupt_shadow,
+        debug_shadow,
+        pending_debug,
+        smi_pending,
+        nmi_masked,
+        nmi_pending,
+        smm,
+        injected,
+    } = events;
     let activity = match activity {
         Activity::Running => 0,
         Activity::Halted => 1,
@@ -345,6 +363,9 @@ fn visit_events(events: &Events, visit: Visit<'_>) {
     };
     visit("activity", 0, activity);
     visit("interrupt_shadow", 0, u64::from(*interrupt_shadow));
+    visit("debug_shadow", 0, u64::from(*debug_shadow));
+    visit("pending_debug", 0, *pending_debug);
+    visit("smi_pending", 0, u64::from(*smi_pending));
     visit("nmi_masked", 0, u64::from(*nmi_masked));
     visit("nmi_pending", 0, u64::from(*nmi_pending));
     visit("smm", 0, u64::from(*smm));

@@ -85,6 +85,7 @@ impl Place {
         let field = if op.aux & WIDE != 0 { 4 } else { 2 };
         let len = 7 * field + if registers { 80 } else { 0 };
         let linear = cpu.linear(op.seg, cpu.offset(op), len, write)?;
+        cpu.check_alignment(linear, field)?;
         cpu.probe(linear, len, write, Rights::Program)?;
         let mask = if cpu.code64() { !0 } else { address_mask(4) };
         Ok(Self { linear, mask, field })
@@ -150,9 +151,9 @@ fn fnsave(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     for i in 0..8 {
         let value = cpu.x87_get(i);
         let at = place.register(i);
-        cpu.store_linear(at, value.mantissa, Rights::Program)?;
+        cpu.store_linear(at, value.mantissa, Rights::Unaligned)?;
         let at = at.wrapping_add(8) & place.mask;
-        cpu.store_linear(at, value.sign_exponent, Rights::Program)?;
+        cpu.store_linear(at, value.sign_exponent, Rights::Unaligned)?;
     }
     initialise(cpu);
     cpu.x87_release_ferr();
@@ -166,8 +167,9 @@ fn frstor(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let mut values = [F80::ZERO; 8];
     for (i, value) in (0..).zip(&mut values) {
         let at = place.register(i);
-        value.mantissa = cpu.load_linear(at, Rights::Program)?;
-        value.sign_exponent = cpu.load_linear(at.wrapping_add(8) & place.mask, Rights::Program)?;
+        value.mantissa = cpu.load_linear(at, Rights::Unaligned)?;
+        value.sign_exponent =
+            cpu.load_linear(at.wrapping_add(8) & place.mask, Rights::Unaligned)?;
     }
     put_environment(cpu, image, op.aux & WIDE != 0);
     let tags = cpu.x87.tags;

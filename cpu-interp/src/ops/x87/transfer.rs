@@ -55,6 +55,7 @@ fn load_ten(cpu: &mut Cpu, op: &Op) -> Result<[u8; 10], Stop> {
 fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Result<(), Stop> {
     let offset = cpu.offset(op);
     let linear = cpu.linear(op.seg, offset, 10, true)?;
+    cpu.check_alignment(linear, 8)?;
     cpu.probe(linear, 10, true, Rights::Program)?;
     let [a, b, c, d, e, f, g, h, i, j] = bytes;
     let low = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
