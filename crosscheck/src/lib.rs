@@ -13,6 +13,11 @@ pub mod case;
 pub mod compare;
 pub mod duel;
 pub mod engine;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod host;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[path = "host/elsewhere.rs"]
+pub mod host;
 pub mod layout;
 pub mod minimise;
 pub mod outcome;

@@ -1,0 +1,54 @@
+//! What this processor is and has.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+use trivium_cpu::cpuid::features_of;
+use trivium_cpu::model::{FeatureSet, Vendor};
+
+/// The features of this processor, as its CPUID tells them to programs.
+#[must_use]
+pub fn host_features() -> FeatureSet {
+    features_of(|leaf, subleaf| {
+        if leaf & 0x7fff_ffff > __cpuid(leaf & 0x8000_0000).eax & 0x7fff_ffff {
+            return [0; 4];
+        }
+        let answer = __cpuid_count(leaf, subleaf);
+        [answer.eax, answer.ebx, answer.ecx, answer.edx]
+    })
+}
+
+/// Who made this processor. One of another vendor's is held to be of the kind it descends from:
+/// Hygon's is AMD's, any other is Intel's.
+#[must_use]
+pub fn host_vendor() -> Vendor {
+    let answer = __cpuid(0);
+    let signature = [answer.ebx, answer.edx, answer.ecx].map(u32::to_le_bytes).concat();
+    match signature.as_slice() {
+        b"AuthenticAMD" | b"HygonGenuine" => Vendor::Amd,
+        _ => Vendor::Intel,
+    }
+}
+
+/// XCR0, if the system has switched XSAVE on.
+pub(super) fn xcr0() -> Option<u64> {
+    const OSXSAVE: u32 = 1 << 27;
+    #[target_feature(enable = "xsave")]
+    fn read() -> u64 {
+        // SAFETY: there is an XCR0 wherever there is XSAVE.
+        unsafe { _xgetbv(0) }
+    }
+    // SAFETY: the system has switched XSAVE on, so the instruction exists.
+    (__cpuid(1).ecx & OSXSAVE != 0).then(|| unsafe { read() })
+}
+
+/// Whether the system lets programs use RDFSBASE and its relatives: Linux says so in the
+/// auxiliary vector, AT_HWCAP2 bit 1.
+pub(super) fn has_fsgsbase() -> std::io::Result<bool> {
+    const AT_HWCAP2: u64 = 26;
+    let auxv = std::fs::read("/proc/self/auxv")?;
+    let words: Vec<u64> = auxv.as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect();
+    let found = words.as_chunks::<2>().0.iter().find(|[key, _]| *key == AT_HWCAP2);
+    Ok(found.is_some_and(|[_, value]| value & 2 != 0))
+}
