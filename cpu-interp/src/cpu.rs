@@ -18,6 +18,7 @@ use crate::block::{Block, Generations, Reach};
 use crate::flags::Flags;
 use crate::mem::Mmio;
 use crate::op::{Op, Stop, StopReason};
+use crate::system::monitor::Monitor;
 use crate::tlb::Tlb;
 use crate::watch::Watch;
 
@@ -235,6 +236,8 @@ pub struct Cpu {
     pub(crate) watch: Watch,
     /// An SMI waits.
     pub smi_pending: bool,
+    /// What MONITOR has set up.
+    pub(crate) monitor: Monitor,
     /// NMIs wait for IRET.
     pub nmi_masked: bool,
     /// An NMI waits.
@@ -328,6 +331,7 @@ impl Cpu {
             pending_debug: 0,
             watch: Watch::default(),
             smi_pending: false,
+            monitor: Monitor::default(),
             nmi_masked: false,
             nmi_pending: false,
             smm: false,
@@ -554,7 +558,8 @@ impl Cpu {
             x87: self.x87,
             vector: self.vector,
             events: trivium_cpu::state::Events {
-                activity: self.activity,
+                // A wait may end at any time, and its line is not part of the state.
+                activity: if self.in_mwait() { Activity::Running } else { self.activity },
                 interrupt_shadow: self.shadow != 0,
                 debug_shadow: self.shadow & shadow::MOV_SS != 0,
                 pending_debug: self.pending_debug,
@@ -580,6 +585,7 @@ impl Cpu {
         self.vector = state.vector;
         let events = &state.events;
         self.activity = events.activity;
+        self.monitor = Monitor::default();
         self.shadow = match (events.debug_shadow, events.interrupt_shadow) {
             (true, _) => shadow::MOV_SS,
             (_, true) => shadow::STI,

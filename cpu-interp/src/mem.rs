@@ -405,13 +405,12 @@ impl Cpu {
         Err(self.raise(Exception::with_code(vector, 0)))
     }
 
-    /// Walks the page tables and enters the page into the TLB, as far as it may be there.
-    pub(crate) fn translate(
+    fn walk(
         &mut self,
         linear: u64,
         write: bool,
         rights: Rights,
-    ) -> Result<Place, Stop> {
+    ) -> Result<walk::Translation, Stop> {
         let program = rights != Rights::Processor;
         let access = walk::Access {
             write,
@@ -419,11 +418,21 @@ impl Cpu {
             user: program && self.cpl() == 3,
             ac: program && self.space == Space::SupervisorAc,
         };
-        let found = match walk::walk_in(&self.paging, &self.memory, &self.view, linear, access) {
-            Ok(found) => found,
-            Err(exception) => return Err(self.raise(exception)),
-        };
-        let space = if program { self.space } else { Space::Supervisor };
+        match walk::walk_in(&self.paging, &self.memory, &self.view, linear, access) {
+            Ok(found) => Ok(found),
+            Err(exception) => Err(self.raise(exception)),
+        }
+    }
+
+    /// Walks the page tables and enters the page into the TLB, as far as it may be there.
+    pub(crate) fn translate(
+        &mut self,
+        linear: u64,
+        write: bool,
+        rights: Rights,
+    ) -> Result<Place, Stop> {
+        let found = self.walk(linear, write, rights)?;
+        let space = if rights == Rights::Processor { Space::Supervisor } else { self.space };
         let may_cache = self.may_cache(linear);
         match self.view.lookup(found.gpa) {
             Backing::Ram(offset) => {
@@ -471,6 +480,14 @@ impl Cpu {
             return Ok(Place::Ram(linear.wrapping_add(entry.addend) as usize));
         }
         self.translate(linear, write, rights)
+    }
+
+    /// The guest-physical address that a linear one is translated to, for a load.
+    ///
+    /// # Errors
+    /// #PF.
+    pub(crate) fn physical(&mut self, linear: u64, rights: Rights) -> Result<u64, Stop> {
+        self.walk(linear, false, rights).map(|found| found.gpa)
     }
 
     /// Loads from a linear address.

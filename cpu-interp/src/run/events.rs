@@ -27,6 +27,9 @@ impl Interpreter {
             bus.set_ferr(cpu.ferr);
         }
         cpu.nmi_pending |= bus.take_nmi();
+        if cpu.in_mwait() {
+            cpu.check_mwait(bus.interrupt_pending());
+        }
         if cpu.activity == Activity::Shutdown || cpu.activity == Activity::WaitForSipi {
             return self.waiting();
         }

@@ -110,6 +110,10 @@ impl Interpreter {
         if alone || cpu.watches_code(cpu.rip) {
             return self.step(session);
         }
+        if cpu.virtual_interrupt_waits() {
+            cpu.exception = Exception::gp(0);
+            return self.raise(session);
+        }
         // What it holds off is not there; an instruction that is completed clears it, and the image
         // that a fault pushes has it set in any case.
         cpu.system_flags &= !rflags::RF;

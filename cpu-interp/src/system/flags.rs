@@ -23,6 +23,17 @@ fn v86_restricted(cpu: &Cpu) -> bool {
     cpu.v86() && cpu.iopl() < 3
 }
 
+impl Cpu {
+    /// Whether VIF and VIP are both set where they mean something: the instruction at RIP is not
+    /// begun, but #GP raised. Only IRET and task switches lead there. Intel SDM vol. 3A, 20.3.2
+    /// and 20.4.
+    pub(crate) fn virtual_interrupt_waits(&self) -> bool {
+        const BOTH: u64 = rflags::VIF | rflags::VIP;
+        let bit = if self.v86() { cr4::VME } else { cr4::PVI };
+        self.system_flags & BOTH == BOTH && self.cpl() == 3 && self.iopl() < 3 && has_cr4(self, bit)
+    }
+}
+
 fn has_cr4(cpu: &Cpu, bit: u64) -> bool {
     cpu.control.cr4 & bit != 0
 }
@@ -277,6 +288,58 @@ mod tests {
         let mut m = with_flags(TestMachine::protected(&[0xfb]).in_v86(0), rflags::VIP);
         m.set(|s| s.control.cr4 |= cr4::VME);
         m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn vif_and_vip_together_raise_gp_before_an_instruction() {
+        // iretd to virtual-8086 code with both set
+        let frame = [CODE as u32 + 0x100, 0, 0x1a_0002, 0x8000, 0, 0, 0, 0, 0];
+        for (cr4, faults) in [(cr4::VME, true), (0, false)] {
+            let mut m = TestMachine::protected(&[0xcf]);
+            m.put(CODE + 0x100, &[0x40, 0x40]);
+            for (at, value) in (STACK..).step_by(4).zip(frame) {
+                m.put(at, &value.to_le_bytes());
+            }
+            m.set(|s| s.control.cr4 |= cr4);
+            m.run(1);
+            assert_eq!(m.state().general.rip, CODE + 0x100);
+            if faults {
+                m.raises(Vector::GP, Some(0));
+            } else {
+                m.run(1);
+                assert_eq!(m.reg(0), 1);
+            }
+        }
+        let mut m =
+            with_flags(TestMachine::protected(&[0x90]).at_cpl3(), rflags::VIF | rflags::VIP);
+        m.set(|s| s.control.cr4 |= cr4::PVI);
+        m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn a_second_sti_or_mov_ss_casts_no_shadow_of_its_own() {
+        // sti; cli; sti casts a new one: the flag changes again. mov ss twice; nop
+        let mut m = with_flags(TestMachine::long(&[0x8e, 0xd0, 0x8e, 0xd0, 0x90]), rflags::IF);
+        m.set(|s| s.general.regs[0] = crate::testing::sel::DATA.into());
+        m.run(1);
+        *m.bus.interrupt.lock().unwrap() = Some(0x40);
+        assert_eq!(m.run_to_handler(), 0x40);
+        assert_eq!(m.get_u64(STACK - 40), CODE + 4);
+        // mov ss; sti: the second shadow is of another kind.
+        let mut m = TestMachine::long(&[0x8e, 0xd0, 0xfb, 0x90, 0x90]);
+        m.set(|s| s.general.regs[0] = crate::testing::sel::DATA.into());
+        *m.bus.interrupt.lock().unwrap() = Some(0x40);
+        assert_eq!(m.run_to_handler(), 0x40);
+        assert_eq!(m.get_u64(STACK - 40), CODE + 4);
+    }
+
+    #[test]
+    fn cli_in_the_shadow_of_sti_leaves_no_window() {
+        // sti; cli; nop; hlt
+        let mut m = TestMachine::long(&[0xfb, 0xfa, 0x90, 0xf4]);
+        *m.bus.interrupt.lock().unwrap() = Some(0x40);
+        assert_eq!(m.run(100), trivium_cpu::Exit::Halted);
+        assert_eq!(m.state().general.rip, CODE + 4);
     }
 
     #[test]

@@ -239,7 +239,6 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Insb | M::Insw | M::Insd => Selection::system(with_string(i, context), ins),
         M::Outsb | M::Outsw | M::Outsd => Selection::system(with_string(i, context), outs),
         M::Hlt => Selection::general_end(context.op(i), hlt),
-        M::Monitor | M::Mwait => crate::ops::control::undefined(),
         _ => return None,
     })
 }

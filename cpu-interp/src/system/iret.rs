@@ -40,17 +40,17 @@ pub(super) fn guarded_flags(cpu: &Cpu) -> u64 {
 }
 
 fn iret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    if !cpu.protected() {
-        real(cpu, op)?;
-    } else if cpu.v86() {
-        v86(cpu, op)?;
-    } else {
-        protected(cpu, op)?;
-    }
-    // Whatever it returned from, NMIs may come again.
+    // NMIs may come again whatever it returns from, and even if it faults. Intel SDM vol. 3A,
+    // 6.7.1.
     cpu.nmi_masked = false;
     cpu.look |= cpu.nmi_pending;
-    Ok(())
+    if !cpu.protected() {
+        real(cpu, op)
+    } else if cpu.v86() {
+        v86(cpu, op)
+    } else {
+        protected(cpu, op)
+    }
 }
 
 fn pop_three(cpu: &mut Cpu, size: u8) -> Result<[u64; 3], Stop> {
@@ -408,6 +408,16 @@ mod tests {
         let mut m = TestMachine::long(&IRETQ);
         put64(&mut m, &[0x8000_0000_0000, sel::CODE.into(), 2, 0x8000, 0]);
         m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn nmis_come_again_even_if_iret_faults() {
+        let mut m = TestMachine::protected(&IRETD).in_v86(2);
+        m.set(|s| (s.events.nmi_masked, s.events.nmi_pending) = (true, true));
+        assert_eq!(m.run_to_handler(), Vector::NMI as u8);
+        // #GP was raised, and the NMI came before its handler's first instruction.
+        let sp = m.reg(4);
+        assert_eq!(m.get_u32(sp), (crate::testing::HANDLERS + 16 * 13) as u32);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod flags;
 pub mod interrupt;
 pub mod io;
 pub mod iret;
+pub mod monitor;
 pub mod msr;
 pub mod registers;
 pub mod segments;
@@ -33,6 +34,7 @@ const GROUPS: &[Select] = &[
     far::select,
     software::select,
     tables::select,
+    monitor::select,
 ];
 
 /// Chooses functions for system instructions, and those that do nothing.

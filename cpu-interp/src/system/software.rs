@@ -61,6 +61,7 @@ fn redirected(cpu: &mut Cpu, vector: u8) -> Result<(), Stop> {
     }
     cpu.next_rip = enter_real_at(cpu, pointer, cpu.next_rip, flags)?;
     cpu.system_flags &= !if full { rflags::IF } else { rflags::VIF };
+    cpu.single_step = false;
     Ok(())
 }
 
@@ -171,6 +172,41 @@ mod tests {
         // INT3 does not.
         let mut m = TestMachine::protected(&[0xcc]).in_v86(0);
         assert_eq!(m.run_to_handler(), 3);
+    }
+
+    /// INT 21h in virtual-8086 mode: gives where it led, and what was pushed as FLAGS.
+    fn method(vme: bool, iopl: u64, intercepted: bool) -> (u64, u32) {
+        let mut m = TestMachine::protected(&[0xcd, 0x21]).in_v86(iopl);
+        m.put(TSS + 102, &136_u16.to_le_bytes());
+        m.put(TSS + 104 + 0x21 / 8, &[u8::from(intercepted) << 1]);
+        m.put(4 * 0x21, &[0x34, 0x12, 0, 0x01]);
+        m.put(0x1000 + 0x1234, &[0xf4]);
+        m.set(|s| {
+            s.control.cr4 |= if vme { cr4::VME } else { 0 };
+            s.segments.tr.limit = 200;
+            s.general.rflags |= rflags::VIF | rflags::TF;
+        });
+        m.run(1);
+        let state = m.state();
+        let rip = state.general.rip;
+        let pushed =
+            if rip == 0x1234 { m.get_u16(STACK - 2).into() } else { m.get_u32(STACK0 - 28) };
+        assert_eq!(state.general.rflags & rflags::TF, 0);
+        (rip, pushed)
+    }
+
+    #[test]
+    fn software_interrupts_of_virtual_8086_code_go_where_table_20_2_says() {
+        let handler = |vector: u64| crate::testing::HANDLERS + 16 * vector;
+        // Method 1: VME clear, IOPL 3. Methods 2 and 3 and 4.
+        assert_eq!(method(false, 3, false), (handler(0x21), 0xa_3102));
+        // A fault is no instruction: the first of its handler, HLT, is.
+        assert_eq!(method(false, 0, false).0, handler(13) + 1);
+        assert_eq!(method(true, 2, true).0, handler(13) + 1);
+        assert_eq!(method(true, 3, true), (handler(0x21), 0xa_3102));
+        // Method 5: as they are. Method 6: IOPL 3, and VIF in the place of IF.
+        assert_eq!(method(true, 3, false), (0x1234, 0x3102));
+        assert_eq!(method(true, 0, false), (0x1234, 0x3302));
     }
 
     #[test]

@@ -14,7 +14,9 @@ const BASE: &[Feature] = &[
 /// it is one line to add what the interpreter learns.
 #[rustfmt::skip]
 const MAX: &[Feature] = &[
+    Vme,
     Sse3,
+    Monitor,
     Cx16,
     Pcid,
     X2apic,
