@@ -17,7 +17,7 @@ use crate::allow::first_instruction;
 use crate::case::{Case, Kind};
 use crate::duel::{Duel, Round, Verdict};
 use crate::engine::EngineError;
-use crate::minimise::minimise;
+use crate::minimise::{Minimised, minimise};
 use crate::repro::Repro;
 
 pub use coverage::Coverage;
@@ -229,6 +229,9 @@ fn run_chunk<S: Fn(u64) -> Case + Sync>(
 /// What differs only because of what a single instruction of it may differ in.
 const UNDEFINED: &str = "depends on what is undefined";
 
+/// What differed once and then no more.
+const FLEETING: &str = "not seen again when run alone";
+
 fn diverged<S>(
     shared: &Shared<'_, S>,
     duel: &mut Duel,
@@ -251,6 +254,17 @@ fn diverged<S>(
         None => {
             chunk.cases -= 1;
             *chunk.skipped.entry(UNDEFINED.to_owned()).or_default() += 1;
+        }
+        Some(small) if small.round.fields.is_empty() => {
+            *chunk.divergences.entry(FLEETING.to_owned()).or_default() += 1;
+            chunk.findings.push(Finding {
+                group: FLEETING.to_owned(),
+                repro: Repro::new(
+                    duel.names(),
+                    case.id,
+                    Minimised { case: case.clone(), round: round.clone(), single: false },
+                ),
+            });
         }
         Some(small) => {
             let group = look(&small.case, &small.round);

@@ -125,7 +125,7 @@ pub struct Case {
     pub memory: Vec<Patch>,
     /// The first entries of the local descriptor table; `None` is an empty one.
     pub ldt: Vec<Option<LdtEntry>>,
-    /// An engine that counts gives up after so many instructions.
+    /// An engine that counts gives up after so many instructions, the INT3 behind the code included.
     pub limit: u32,
 }
 

@@ -17,6 +17,9 @@ pub struct Duel {
     wide: bool,
 }
 
+/// Exception summary, in the x87 status word.
+const ES: u16 = 1 << 7;
+
 /// What came of a case on both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
@@ -63,7 +66,8 @@ impl Duel {
         let mut rounds = cases.iter().zip(outcomes);
         let mut verdicts = Vec::new();
         for reason in refused {
-            verdicts.push(match (reason, rounds.next()) {
+            let round = if reason.is_none() { rounds.next() } else { None };
+            verdicts.push(match (reason, round) {
                 (Some(reason), _) => Verdict::Refused(reason),
                 (None, Some((_, (one, other)))) if is_lost(&one) || is_lost(&other) => {
                     Verdict::Refused("the case took the process that ran it with it")
@@ -103,11 +107,15 @@ impl Duel {
 
     fn judge(&self, case: &Case, outcomes: [Outcome; 2]) -> Round {
         let [one, other] = &outcomes;
-        let allow = if !self.strict && is_single(case, &outcomes) {
+        let mut allow = if !self.strict && is_single(case, &outcomes) {
             Allowance::of(case, one, self.vendor)
         } else {
             Allowance::default()
         };
+        // AMD's FXSAVE and XSAVE save the pointers and the opcode only while an exception waits
+        // (AMD64 APM vol. 2, 11.4.4), so a program cannot be told of them before.
+        let waiting = outcomes.iter().any(|o| o.state.x87.status & ES != 0);
+        allow.x87_pointers |= self.vendor == Vendor::Amd && !waiting;
         let fields = compare(one, other, &allow, self.wide);
         Round { outcomes, fields }
     }

@@ -75,7 +75,8 @@ impl VcpuEngine {
             }
         };
         self.vcpu.load(&state).map_err(failed(self.name))?;
-        let budget = Budget { instructions: u64::from(case.limit) };
+        // The handler's HLT counts too.
+        let budget = Budget { instructions: u64::from(case.limit) + 1 };
         let exit = self.vcpu.run(&NullBus, budget).map_err(failed(self.name))?;
         let after = self.vcpu.save().map_err(failed(self.name))?;
         let outcome = self.outcome(exit, &after);

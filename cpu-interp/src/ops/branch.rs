@@ -2,13 +2,23 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
+use trivium_cpu::bits::cr4;
+use trivium_cpu::walk::is_canonical;
+
 use crate::block::{Block, BlockCache, follow, follow_indirect};
 use crate::cpu::{Cpu, Mode, RSP};
 use crate::decode::{AddressKind, Context, Fuse, Selection};
 use crate::mem::{Addressing, Int, address_mask};
-use crate::op::{Handler, Op, Stop};
+use crate::op::{Handler, Op, Stop, general_end};
 use crate::ops::mov::condition_number;
 use crate::{load, load_at, pick_address, pick_condition, store_at};
+
+/// Whether an address is canonical where page tables have four levels. For the fast forms: those
+/// that are not are left to the general ones.
+#[inline(always)]
+fn plainly_canonical(rip: u64) -> bool {
+    rip.wrapping_add(1 << 47) >> 48 == 0
+}
 
 /// RIP of the instruction after this one.
 #[inline(always)]
@@ -28,8 +38,12 @@ fn jcc<const C: u8>(cpu: &mut Cpu, op: &Op, _: &[Op], block: &Block, links: &Blo
     }
 }
 
-fn jmp_reg<T: Int>(cpu: &mut Cpu, op: &Op, _: &[Op], block: &Block, links: &BlockCache) {
-    follow_indirect(cpu, T::get(cpu, op.dst, 0), block, links)
+fn jmp_reg<T: Int>(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
+    let target = T::get(cpu, op.dst, 0);
+    if T::BYTES == 8 && !plainly_canonical(target) {
+        return general_end(cpu, op, rest, block, links);
+    }
+    follow_indirect(cpu, target, block, links)
 }
 
 fn jmp_mem<A: Addressing, T: Int>(
@@ -40,6 +54,9 @@ fn jmp_mem<A: Addressing, T: Int>(
     links: &BlockCache,
 ) {
     let target: u64 = load!(A, T, cpu, op, rest, block).into();
+    if T::BYTES == 8 && !plainly_canonical(target) {
+        return general_end(cpu, op, rest, block, links);
+    }
     follow_indirect(cpu, target, block, links)
 }
 
@@ -62,6 +79,9 @@ fn call<T: Int>(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &Bloc
 
 fn call_reg<T: Int>(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
     let target = T::get(cpu, op.dst, 0);
+    if T::BYTES == 8 && !plainly_canonical(target) {
+        return general_end(cpu, op, rest, block, links);
+    }
     let sp = below::<T>(cpu);
     let back = next_rip(cpu, op, block);
     store_at!(T, sp, T::of(back), cpu, SS, rest, block);
@@ -77,6 +97,9 @@ fn call_mem<A: Addressing, T: Int>(
     links: &BlockCache,
 ) {
     let target: u64 = load!(A, T, cpu, op, rest, block).into();
+    if T::BYTES == 8 && !plainly_canonical(target) {
+        return general_end(cpu, op, rest, block, links);
+    }
     let sp = below::<T>(cpu);
     let back = next_rip(cpu, op, block);
     store_at!(T, sp, T::of(back), cpu, SS, rest, block);
@@ -87,25 +110,29 @@ fn call_mem<A: Addressing, T: Int>(
 fn ret<T: Int>(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
     let sp = cpu.regs[usize::from(RSP)] & T::MASK;
     let target: u64 = load_at!(T, sp, cpu, SS, rest, block).into();
+    if T::BYTES == 8 && !plainly_canonical(target) {
+        return general_end(cpu, op, rest, block, links);
+    }
     let freed = (T::BYTES as u64).wrapping_add(op.imm);
     cpu.regs[usize::from(RSP)] = sp.wrapping_add(freed) & T::MASK;
     follow_indirect(cpu, target, block, links)
 }
 
-/// What the general forms of near branches do last: the target is checked against the segment's
-/// limit when it is fetched, but a call or return must not have changed the stack by then.
+/// What the general forms of near branches do last.
 fn go(cpu: &mut Cpu, target: u64, size: u8) -> Result<(), Stop> {
     cpu.next_rip = target & address_mask(size);
     Ok(())
 }
 
-/// Raises #GP(0) if a near branch goes outside the code segment.
+/// Raises #GP(0) if a near branch goes outside the code segment, or to an address that is not
+/// canonical: the branch itself is what faults. Intel SDM vol. 2, CALL, JMP, RET.
 fn check_target(cpu: &mut Cpu, target: u64) -> Result<(), Stop> {
     let limit = u64::from(cpu.segments.regs[trivium_cpu::state::CS].limit);
-    if !cpu.code64() && target > limit {
-        return Err(cpu.raise(trivium_cpu::Exception::gp(0)));
-    }
-    Ok(())
+    let good = match cpu.code64() {
+        true => is_canonical(target, cpu.control.cr4 & cr4::LA57 != 0),
+        false => target <= limit,
+    };
+    if good { Ok(()) } else { Err(cpu.raise(trivium_cpu::Exception::gp(0))) }
 }
 
 fn target(cpu: &mut Cpu, op: &Op) -> Result<u64, Stop> {
@@ -122,7 +149,8 @@ fn target(cpu: &mut Cpu, op: &Op) -> Result<u64, Stop> {
 const DIRECT: u8 = 1;
 
 fn general_jmp(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    let target = target(cpu, op)?;
+    let target = target(cpu, op)? & address_mask(op.size);
+    check_target(cpu, target)?;
     go(cpu, target, op.size)
 }
 
@@ -212,7 +240,8 @@ fn is_plain(context: &Context, size: u8) -> bool {
 }
 
 fn jump(i: &Instruction, context: &Context) -> Selection {
-    let (op, plain) = prepared(i, context);
+    let (mut op, plain) = prepared(i, context);
+    op.general = general_jmp;
     let kind = context.address_kind(&op);
     let direct = op.aux == DIRECT;
     match (direct, op.has_mem(), op.size) {
@@ -226,7 +255,8 @@ fn jump(i: &Instruction, context: &Context) -> Selection {
 }
 
 fn call_near(i: &Instruction, context: &Context) -> Selection {
-    let (op, plain) = prepared(i, context);
+    let (mut op, plain) = prepared(i, context);
+    op.general = general_call;
     let kind = context.address_kind(&op);
     let direct = op.aux == DIRECT;
     let run: Handler = match (direct, op.has_mem(), op.size) {
@@ -292,7 +322,10 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Jmp if !i.is_jmp_far() && !i.is_jmp_far_indirect() => jump(i, context),
         M::Call if !i.is_call_far() && !i.is_call_far_indirect() => call_near(i, context),
         M::Ret => match prepared(i, context) {
-            (op, true) if op.size == 8 => Selection::memory(op, ret::<u64>).ending(),
+            (mut op, true) if op.size == 8 => {
+                op.general = general_ret;
+                Selection::memory(op, ret::<u64>).ending()
+            }
             (op, true) => Selection::memory(op, ret::<u32>).ending(),
             (op, false) => Selection::general_end(op, general_ret),
         },

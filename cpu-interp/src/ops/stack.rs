@@ -1,6 +1,7 @@
 //! PUSH, POP, PUSHA, POPA, ENTER, LEAVE, and how the stack is reached in every mode.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
+use trivium_cpu::model::Vendor;
 
 use super::branch::{SS, below};
 use crate::block::{Block, BlockCache};
@@ -113,8 +114,9 @@ fn general_push(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         operand::MEM => cpu.load_sized(op.seg, cpu.offset(op), op.size)?,
         _ => u64::from(cpu.segments.regs[usize::from(op.dst) % 6].selector),
     };
-    if op.aux == operand::SEG && op.size == 4 {
-        // Processors since the P6 write only the selector's two bytes of the slot.
+    if op.aux == operand::SEG && op.size == 4 && cpu.model.vendor == Vendor::Intel {
+        // Intel's processors since the P6 write only the selector's two bytes of the slot (SDM
+        // vol. 2, PUSH); AMD's extend it with zeroes (APM vol. 3, PUSH).
         let sp = cpu.stack_pointer().wrapping_sub(4) & cpu.stack_mask;
         cpu.store_sized(SS, sp, 2, value)?;
         cpu.set_stack_pointer(sp);
@@ -187,22 +189,18 @@ fn enter(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let sp = cpu.stack_pointer();
     let rbp = cpu.regs[usize::from(RBP)];
     let frame = sp.wrapping_sub(size) & mask;
-    let mut links = [0; 32];
-    for n in 1..level {
-        let at = rbp.wrapping_sub(size * n) & mask;
-        links[n as usize] = cpu.load_sized(SS, at, op.size)?;
+    // A fault leaves what was pushed before it below the stack pointer, as on a real processor.
+    cpu.store_sized(SS, frame, op.size, rbp)?;
+    for n in 1..=level {
+        let value = match n == level {
+            true => frame,
+            false => cpu.load_sized(SS, rbp.wrapping_sub(size * n) & mask, op.size)?,
+        };
+        cpu.store_sized(SS, frame.wrapping_sub(size * n) & mask, op.size, value)?;
     }
     let last = sp.wrapping_sub(size * (level + 1) + (op.imm & 0xffff)) & mask;
     let linear = cpu.linear(SS, last, 1, true)?;
     cpu.probe(linear, 1, true, Rights::Program)?;
-    let lowest = sp.wrapping_sub(size * (level + 1)) & mask;
-    let linear = cpu.linear(SS, lowest, size, true)?;
-    cpu.probe(linear, size, true, Rights::Program)?;
-    cpu.store_sized(SS, frame, op.size, rbp)?;
-    for n in 1..=level {
-        let value = if n == level { frame } else { links[n as usize] };
-        cpu.store_sized(SS, frame.wrapping_sub(size * n) & mask, op.size, value)?;
-    }
     cpu.set_reg(RBP, 0, op.size, frame & address_mask(op.size));
     cpu.set_stack_pointer(last);
     Ok(())

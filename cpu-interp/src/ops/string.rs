@@ -90,8 +90,9 @@ fn element(cpu: &mut Cpu, op: &Op, what: What) -> Result<(), Stop> {
             compare(cpu, a, b, op.size);
         }
         What::Cmps => {
-            let a = cpu.load_sized(op.seg, si, op.size)?;
+            // The manuals leave open which of two faults comes first; real processors read this first.
             let b = cpu.load_sized(ES, di, op.size)?;
+            let a = cpu.load_sized(op.seg, si, op.size)?;
             compare(cpu, a, b, op.size);
         }
     }

@@ -151,8 +151,9 @@ fn sysenter(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
 }
 
 fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    require_sysenter(cpu)?;
+    // AMD's processors look at the privilege first, also in long mode, where they have no SYSEXIT.
     cpu.require_cpl0()?;
+    require_sysenter(cpu)?;
     let base = cpu.msrs.sysenter_cs as u16 & !3;
     let (rip, rsp) = (cpu.regs[RDX], cpu.regs[RCX]);
     if op.size == 8 {

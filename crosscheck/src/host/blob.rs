@@ -20,6 +20,8 @@ const _: () = assert!(ROOM < arena::OUTPUT_SIZE);
 global_asm!(
     ".pushsection .rodata.trivium_host_blob, \"a\"",
     ".balign 64",
+    ".globl trivium_host_blob",
+    ".hidden trivium_host_blob",
     "trivium_host_blob:",
     // The arena is file 0.
     "mov eax, {mmap}",
@@ -163,6 +165,8 @@ global_asm!(
     // A signal has arrived: its number, information and context in RDI, RSI and RDX. The kernel
     // has cleared DF and TF and reset the vector state; it leaves AC.
     ".balign 64",
+    ".globl trivium_host_blob_handler",
+    ".hidden trivium_host_blob_handler",
     "trivium_host_blob_handler:",
     "pushfq",
     "and dword ptr [rsp], {not_ac}",
@@ -261,6 +265,8 @@ global_asm!(
     "movaps [r12 + rbx + {working} + 48], xmm7",
     "add rdi, {line_entry}",
     "jmp 62b",
+    ".globl trivium_host_blob_end",
+    ".hidden trivium_host_blob_end",
     "trivium_host_blob_end:",
     ".popsection",
     mmap = const libc::SYS_mmap,

@@ -30,10 +30,9 @@ pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, Engi
     for _ in 0..STEPS {
         let Verdict::Run(round) = duel.run_one(&at)? else { break };
         if !round.fields.is_empty() {
-            at.state.rflags &= !rflags::TF;
-            let apart = !duel.differences(&at)?.is_empty();
-            at.state.rflags |= if apart { 0 } else { rflags::TF };
-            return Ok(Walk::Instruction(Box::new(at)));
+            let plain = without_trap(&at);
+            let apart = !duel.differences(&plain)?.is_empty();
+            return Ok(Walk::Instruction(Box::new(if apart { plain } else { at })));
         }
         let [one, other] = &round.outcomes;
         undefined |= !compare(one, other, &Default::default(), false).is_empty();
@@ -52,6 +51,18 @@ fn first_step(case: &Case) -> Case {
     step.memory.push(Patch { address: case.code_at, bytes: case.code.clone() });
     fetch(&mut step);
     step
+}
+
+/// The same instruction, ended by an INT3 behind it.
+fn without_trap(step: &Case) -> Case {
+    let mut plain = step.clone();
+    plain.state.rflags &= !rflags::TF;
+    let behind = step.code_at + step.code.len() as u64;
+    let room = layout::region_of(step.code_at).map_or(0, |r| r.end().saturating_sub(behind));
+    if room > 0 {
+        plain.memory.push(Patch { address: behind, bytes: vec![0xcc; room.min(15) as usize] });
+    }
+    plain
 }
 
 /// The case of the instruction after one that was stepped over; `None` if the step ended the case.

@@ -69,6 +69,8 @@ pub(super) fn system_memory() -> Vec<(u64, Vec<u8>)> {
         found.push((GDT + u64::from(high) + 8, upper));
     }
     found.push((TSS + 4, (SUPERVISOR + STACK0).to_le_bytes().to_vec()));
+    // The I/O permission bitmap begins behind the limit: no port is permitted.
+    found.push((TSS + 0x66, 0x68_u16.to_le_bytes().to_vec()));
     for vector in 0..256 {
         let handler = HANDLERS + 16 * vector;
         found.push((handler, vec![0xf4]));
