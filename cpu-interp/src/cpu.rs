@@ -518,7 +518,9 @@ impl Cpu {
     pub fn update_paging(&mut self) {
         let paging = Paging::from_state(&self.control, self.model.phys_bits);
         let gigabytes = self.model.has(trivium_cpu::model::Feature::Pdpe1gb);
-        self.paging = if gigabytes { paging } else { paging.without_gigabyte_pages() };
+        let paging = if gigabytes { paging } else { paging.without_gigabyte_pages() };
+        let amd = self.model.vendor == trivium_cpu::model::Vendor::Amd;
+        self.paging = if amd { paging.of_amd() } else { paging };
     }
 
     /// Drops translations, in every space; `keep_global` spares those of global pages.

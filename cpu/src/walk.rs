@@ -139,6 +139,17 @@ impl Paging {
         self
     }
 
+    /// The same for a CPU of AMD's: bit 8, which Intel's ignore, must be zero in entries above the
+    /// page-directory-pointer table. AMD APM vol. 2, 5.3.3, "4-Kbyte PML4E, Long Mode".
+    #[must_use]
+    pub fn of_amd(mut self) -> Self {
+        if matches!(self.mode, PagingMode::Level4 | PagingMode::Level5) {
+            self.reserved_table[4] |= entry::G;
+            self.reserved_table[5] |= entry::G;
+        }
+        self
+    }
+
     /// Fills in the reserved bits. Intel SDM vol. 3A, 4.4.2 (PAE) and 4.5.4 (4- and 5-level).
     fn with_reserved_bits(mut self) -> Self {
         let mut always = entry::ADDRESS & !address_mask(self.max_phys_bits);

@@ -435,6 +435,17 @@ fn without_gigabyte_pages_ps_is_reserved_in_a_pdpte() {
 }
 
 #[test]
+fn bit_8_of_a_pml4e_must_be_zero_on_amd_and_is_ignored_on_intel() {
+    for mode in [Level4, Level5] {
+        let memory = memory();
+        build(&memory, mode, 1, |level| P | if level >= 4 { G } else { 0 });
+        let intel = paging(mode, 0, 0, true);
+        assert_eq!(code(walk(&intel, &memory, mode.linear(), READ)), None);
+        assert_eq!(code(walk(&intel.of_amd(), &memory, mode.linear(), READ)), Some(9));
+    }
+}
+
+#[test]
 fn accessed_is_set_on_the_way_and_dirty_by_writes_in_the_last_entry() {
     for mode in MODES {
         let (_, levels) = mode.shape();
