@@ -154,6 +154,15 @@ fn general_jmp(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     go(cpu, target, op.size)
 }
 
+/// Jcc with a target that must be checked; `aux` is the condition.
+fn general_jcc(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    if cpu.flags.test_number(op.aux) {
+        check_target(cpu, op.imm)?;
+        cpu.next_rip = op.imm;
+    }
+    Ok(())
+}
+
 fn general_call(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let target = target(cpu, op)? & address_mask(op.size);
     check_target(cpu, target)?;
@@ -239,12 +248,19 @@ fn is_plain(context: &Context, size: u8) -> bool {
     }
 }
 
+/// Whether the target of a direct branch of 64-bit code may not be canonical; with five levels of
+/// page tables, it may be nevertheless.
+fn is_doubtful(i: &Instruction, context: &Context) -> bool {
+    context.mode.has(Mode::LONG) && !plainly_canonical(i.near_branch_target())
+}
+
 fn jump(i: &Instruction, context: &Context) -> Selection {
     let (mut op, plain) = prepared(i, context);
     op.general = general_jmp;
     let kind = context.address_kind(&op);
     let direct = op.aux == DIRECT;
     match (direct, op.has_mem(), op.size) {
+        (true, _, _) if is_doubtful(i, context) => Selection::general_end(op, general_jmp),
         (true, _, _) => Selection::register(op, jmp).ending(),
         _ if !plain => Selection::general_end(op, general_jmp),
         (_, false, 8) => Selection::register(op, jmp_reg::<u64>).ending(),
@@ -260,7 +276,9 @@ fn call_near(i: &Instruction, context: &Context) -> Selection {
     let kind = context.address_kind(&op);
     let direct = op.aux == DIRECT;
     let run: Handler = match (direct, op.has_mem(), op.size) {
-        _ if !plain => return Selection::general_end(op, general_call),
+        _ if !plain || direct && is_doubtful(i, context) => {
+            return Selection::general_end(op, general_call);
+        }
         (true, _, 8) => call::<u64>,
         (true, _, _) => call::<u32>,
         (_, false, 8) => call_reg::<u64>,
@@ -303,7 +321,11 @@ fn prepared(i: &Instruction, context: &Context) -> (Op, bool) {
 }
 
 fn conditional(i: &Instruction, context: &Context, number: u8) -> Selection {
-    let op = context.op(i);
+    let mut op = context.op(i);
+    if is_doubtful(i, context) {
+        op.aux = number;
+        return Selection::general_end(op, general_jcc);
+    }
     let run: Handler = pick_condition!(@all number, |C| jcc::<C>);
     Selection::register(op, run).ending().with_fuse(Fuse::Branch(number))
 }
@@ -336,4 +358,64 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         _ if i.is_jcc_short_or_near() => conditional(i, context, condition_number(i)?),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use trivium_cpu::Vector;
+
+    use crate::testing::{DATA, STACK, TABLES, TestMachine};
+
+    /// The first address that is not canonical.
+    const HOLE: u64 = 0x8000_0000_0000;
+
+    #[test]
+    fn near_branches_to_what_is_not_canonical_raise_gp_themselves_and_change_nothing() {
+        let branches: [&[u8]; 7] = [
+            &[0xff, 0xe0],                                            // jmp rax
+            &[0xff, 0xd0],                                            // call rax
+            &[0xff, 0x24, 0x25, DATA as u8, (DATA >> 8) as u8, 0, 0], // jmp [DATA]
+            &[0xff, 0x14, 0x25, DATA as u8, (DATA >> 8) as u8, 0, 0], // call [DATA]
+            &[0xc3],                                                  // ret
+            &[0xc2, 0x08, 0x00],                                      // ret 8
+            &[0x50, 0xc3],                                            // push rax; ret
+        ];
+        for code in branches {
+            let mut machine = TestMachine::long(code);
+            machine.put_u64(DATA, HOLE);
+            machine.put_u64(STACK, HOLE);
+            machine.put_u64(STACK - 8, 0x1234);
+            machine.set(|state| state.general.regs[0] = HOLE);
+            if code[0] == 0x50 {
+                machine.run(1);
+            }
+            let rsp = machine.reg(4);
+            machine.raises(Vector::GP, Some(0));
+            // The frame holds the stack pointer as it was: error code, RIP, CS, RFLAGS, RSP.
+            let frame = machine.reg(4);
+            assert_eq!(machine.get_u64(frame + 32), rsp, "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn direct_branches_into_the_hole_raise_gp_themselves() {
+        // jmp, call, jc, each of 16 bytes ahead.
+        let branches: [&[u8]; 3] = [&[0xeb, 0x10], &[0xe8, 0x10, 0, 0, 0], &[0x72, 0x10]];
+        for code in branches {
+            let mut machine = TestMachine::long(&[]);
+            machine.put_u64(TABLES + 0x7f8, (TABLES + 0x4000) | 7);
+            machine.put_u64(TABLES + 0x4ff8, (TABLES + 0x5000) | 7);
+            machine.put_u64(TABLES + 0x5ff8, (TABLES + 0x6000) | 7);
+            machine.put_u64(TABLES + 0x6ff8, DATA | 7);
+            machine.put(DATA + 0xff8, code);
+            machine.set(|state| {
+                state.general.rip = HOLE - 8;
+                state.general.rflags |= 1;
+            });
+            assert_eq!(machine.run_to_exception(), (Vector::GP as u8, 0));
+            let frame = machine.reg(4);
+            assert_eq!(machine.get_u64(frame + 8), HOLE - 8, "RIP, {code:x?}");
+            assert_eq!(machine.get_u64(frame + 32), STACK, "RSP, {code:x?}");
+        }
+    }
 }
