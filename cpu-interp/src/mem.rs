@@ -6,7 +6,7 @@
 //! Both check everything before they change anything.
 
 use trivium_cpu::state::{SS, SegmentAttributes};
-use trivium_cpu::walk::{self, is_canonical};
+use trivium_cpu::walk::{self, PagingMode, is_canonical};
 use trivium_cpu::{Exception, Vector};
 use trivium_memory::{Backing, Word};
 
@@ -412,6 +412,9 @@ impl Cpu {
         rights: Rights,
     ) -> Result<walk::Translation, Stop> {
         let program = rights != Rights::Processor;
+        if !program {
+            self.check_canonical_table(linear)?;
+        }
         let access = walk::Access {
             write,
             fetch: false,
@@ -422,6 +425,17 @@ impl Cpu {
             Ok(found) => Ok(found),
             Err(exception) => Err(self.raise(exception)),
         }
+    }
+
+    /// Raises #GP(0) if the address of the processor's own access, to a descriptor table for
+    /// example, is not canonical; a program's addresses have been checked before.
+    fn check_canonical_table(&mut self, linear: u64) -> Result<(), Stop> {
+        let level5 = match self.paging.mode {
+            PagingMode::Level4 => false,
+            PagingMode::Level5 => true,
+            PagingMode::None | PagingMode::Legacy32 | PagingMode::Pae => return Ok(()),
+        };
+        if is_canonical(linear, level5) { Ok(()) } else { Err(self.raise(Exception::gp(0))) }
     }
 
     /// Walks the page tables and enters the page into the TLB, as far as it may be there.

@@ -146,7 +146,15 @@ impl Interpreter {
         let start = key.offset % PAGE;
         let in_first = PAGE - start;
         let next = (linear & !0xfff).wrapping_add(PAGE as u64);
-        let next = if self.cpu.mode.has(Mode::LONG) { next } else { next & 0xffff_ffff };
+        // The rest is fetched after the checks that its address must pass, as for the first byte.
+        let next_rip = key.rip.wrapping_add(in_first as u64);
+        let next = if self.cpu.mode.has(Mode::LONG) {
+            self.code_linear(next_rip)?
+        } else if next_rip > self.code_limit() {
+            return Err(self.cpu.raise(Exception::gp(0)));
+        } else {
+            next & 0xffff_ffff
+        };
         let (second, _) = self.fetch_place(next)?;
         let mut bytes = [0; 2 * MAX_LEN];
         bytes[..in_first].copy_from_slice(&first[start..]);

@@ -196,6 +196,30 @@ fn device_registers_are_reached_by_every_kind_of_handler() {
 }
 
 #[test]
+fn an_instruction_that_leaves_the_canonical_addresses_or_the_limit_raises_gp_and_not_pf() {
+    // The first bytes of mov eax, 12345678h, the last below the hole between canonical addresses.
+    let mut machine = with_a_last_page(&[]);
+    machine.put(DATA + 0x1ffd, &[0xb8, 0x78, 0x56]);
+    machine.put_u64(TABLES + 0x7f8, (TABLES + 0x4000) | 7);
+    machine.put_u64(TABLES + 0x4ff8, (TABLES + 0x5000) | 7);
+    machine.put_u64(TABLES + 0x5ff8, (TABLES + 0x6000) | 7);
+    machine.put_u64(TABLES + 0x6ff8, (DATA + 0x1000) | 7);
+    machine.set(|state| state.general.rip = 0x7fff_ffff_fffd);
+    assert_eq!(machine.run_to_exception(), (Vector::GP as u8, 0));
+
+    // A segment of code that ends with the page; what follows is not present.
+    let mut machine = with_a_last_page(&[]);
+    machine.put(DATA + 0x1ffd, &[0xb8, 0x78, 0x56]);
+    machine.set(|state| {
+        let cs = &mut state.segments.regs[trivium_cpu::state::CS];
+        cs.attributes.0 = 0x409b;
+        cs.limit = 0x20_0fff;
+        state.general.rip = 0x20_0ffd;
+    });
+    assert_eq!(machine.run_to_exception(), (Vector::GP as u8, 0));
+}
+
+#[test]
 fn open_bus_is_not_executed() {
     let mut machine = TestMachine::long(&[]);
     machine.set(|state| state.general.rip = DEVICE);
