@@ -24,6 +24,7 @@ pub mod outcome;
 pub mod report;
 pub mod repro;
 pub mod state;
+pub mod system;
 pub mod vcpu;
 
 pub use case::{Case, CaseId, Kind, LdtEntry, Patch, Width};

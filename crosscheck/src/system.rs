@@ -1,0 +1,61 @@
+//! System level: random cases of paging and privilege, held against a reference model.
+//!
+//! User-level code is held against a real processor; what user code cannot see is held against
+//! [`model`], which is small and written from the manuals' tables alone.
+
+pub mod generate;
+pub mod image;
+pub mod layout;
+pub mod machine;
+pub mod model;
+pub mod paging;
+mod random;
+pub mod report;
+pub mod steps;
+
+use trivium_cpu::Vcpu;
+use trivium_cpu::model::{CpuModel, ModelError, Vendor};
+
+use crate::engine::EngineError;
+use image::Image;
+use machine::{Machine, MakeVcpu};
+pub use report::{Divergence, Finding, Report, Verdict};
+
+/// The processors on which cases run: their name, what they have, whose they are, MAXPHYADDR.
+const PROCESSORS: [(&str, &str, Vendor, u8); 4] = [
+    ("max,+la57 of AMD with 40 bits", "max,+la57", Vendor::Amd, 40),
+    ("max,+la57 of Intel with 46 bits", "max,+la57", Vendor::Intel, 46),
+    ("max of Intel with 36 bits and no 1 GiB pages", "max,-pdpe1gb", Vendor::Intel, 36),
+    ("max,+la57 of AMD with 52 bits and no 1 GiB pages", "max,+la57,-pdpe1gb", Vendor::Amd, 52),
+];
+
+fn model_of(spec: &str, vendor: Vendor, phys_bits: u8) -> Result<CpuModel, ModelError> {
+    Ok(CpuModel { vendor, phys_bits, ..CpuModel::parse(spec)? })
+}
+
+/// Runs so many cases of a seed on CPUs that `make` makes.
+///
+/// # Errors
+/// A CPU cannot be made, or fails.
+pub fn run<V: Vcpu>(seed: u64, cases: u64, make: MakeVcpu<'_, V>) -> Result<Report, EngineError> {
+    let failed = |e| EngineError::Host { engine: "system", source: std::io::Error::other(e) };
+    let mut machines = Vec::new();
+    for (name, spec, vendor, phys_bits) in PROCESSORS {
+        let model = model_of(spec, vendor, phys_bits).map_err(failed)?;
+        machines.push((name, Machine::new(model, make)?));
+    }
+    let mut report = Report { seed, ..Report::default() };
+    let blank = Image::with_data();
+    for index in 0..cases {
+        let number = (index % machines.len() as u64) as usize;
+        if let Some((name, machine)) = machines.get_mut(number) {
+            let case = generate::paging::case(seed, index, machine.model(), &blank);
+            let verdict = paging::check(machine, &case)?;
+            report.add("paging", index, name, verdict);
+        }
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! Makes cases: each from a seed and an index alone.
+
+pub mod paging;
+mod tables;
