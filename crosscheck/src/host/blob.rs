@@ -249,6 +249,8 @@ global_asm!(
     "mov [r14 + {out_size}], rax",
     "add [r12 + {output_at}], rax",
     "mov r13, [r12 + {input_at}]",
+    "mov rax, [r13 + {case_tag}]",
+    "mov [r14 + {out_tag}], rax",
     "add r13, [r13 + {case_size}]",
     "mov [r12 + {input_at}], r13",
     "inc dword ptr [r12 + {finished}]",
@@ -326,6 +328,8 @@ global_asm!(
     pristine = const arena::PRISTINE,
     region_bytes = const arena::REGION_BYTES,
     case_size = const case::SIZE,
+    case_tag = const case::TAG,
+    out_tag = const outcome::TAG,
 );
 
 unsafe extern "C" {

@@ -85,11 +85,18 @@ fn code_segment(case: &Case) -> Reason {
     if !good {
         return Some("its CS does not select code of its width");
     }
-    let reachable = match case.width {
-        Width::Bits64 => is_canonical(s.rip),
-        Width::Bits32 | Width::Bits16 => s.rip >> 32 == 0,
+    let reachable = match (case.width, local(case, cs)) {
+        (Width::Bits64, _) => is_canonical(s.rip),
+        (_, Some(entry)) => s.rip <= last_offset(&entry),
+        (_, None) => s.rip >> 32 == 0,
     };
     (!reachable).then_some("its RIP cannot be entered")
+}
+
+/// The last offset of a segment that does not expand down.
+fn last_offset(entry: &LdtEntry) -> u64 {
+    let limit = u64::from(entry.limit);
+    if entry.pages { limit << 12 | 0xfff } else { limit }
 }
 
 fn data_segments(case: &Case) -> Reason {

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use rustix::thread::futex;
 
 use super::arena::{Arena, CONFIG, INPUT, PRISTINE, WORKING, control};
@@ -83,7 +84,8 @@ impl Server {
         let path = format!("/proc/self/fd/{}", self.executable.as_raw_fd());
         let mut command = Command::new(path);
         command.env_clear().stdin(self.arena.file()?).stdout(Stdio::null()).stderr(Stdio::null());
-        self.child = Some(command.spawn()?);
+        let child = command.spawn();
+        self.child = Some(child.map_err(|e| io::Error::other(format!("no process: {e}")))?);
         match self.wait(1)? {
             End::Done => Ok(()),
             End::Died(how) => Err(io::Error::other(self.why_not_started(&how))),
@@ -124,7 +126,7 @@ impl Server {
 
     /// Waits until a batch is done, or the child has ended.
     fn wait(&mut self, number: u32) -> io::Result<End> {
-        let (mut progress, mut since) = (0, Instant::now());
+        let (mut progress, mut since, mut looked) = (0, Instant::now(), Instant::now());
         loop {
             let done = self.arena.word(control::DONE);
             let seen = done.load(Acquire);
@@ -133,16 +135,19 @@ impl Server {
             }
             let timeout = LOOK.try_into().ok();
             match futex::wait(done, futex::Flags::empty(), seen, timeout.as_ref()) {
-                Ok(()) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => continue,
-                Err(rustix::io::Errno::TIMEDOUT) => {}
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
                 Err(error) => return Err(error.into()),
             }
+            if looked.elapsed() < LOOK {
+                continue;
+            }
+            looked = Instant::now();
             if let Some(how) = self.has_died()? {
                 return Ok(End::Died(how));
             }
             let now = self.arena.word(control::FINISHED).load(Relaxed);
             if std::mem::replace(&mut progress, now) != now {
-                since = Instant::now();
+                since = looked;
             } else if since.elapsed() > STUCK {
                 self.end();
                 return Ok(End::Died("it got no further".to_owned()));

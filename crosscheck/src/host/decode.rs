@@ -2,21 +2,30 @@
 //! length or offset in them is trusted.
 
 use super::arena::{LINE, REGION_BYTES};
-use super::encode::Memory;
+use super::encode::{Memory, place};
 use super::record::{LINE_ENTRY, context, outcome as field};
 use super::xsave::Xsave;
-use crate::case::{Case, Width};
-use crate::layout::{self, REGIONS};
+use trivium_cpu::bits::rflags;
+
+use crate::case::Case;
+use crate::layout::{self, REGIONS, selector};
 use crate::outcome::{self, Change, Outcome, Stop};
 use crate::state::UserState;
 
 /// The first address that programs cannot have.
 const USER_END: u64 = 0x7fff_ffff_f000;
 
+/// INT1, also known as ICEBP.
+const INT1: u8 = 0xf1;
+/// The prefixes that it may have: segments, operand and address size, REP and REPNE.
+const PREFIXES: [u8; 10] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3];
+
 /// Reads records.
 pub(super) struct Decoder {
     xsave: Xsave,
     memory: Memory,
+    /// INT1 tells of itself instead of the next instruction.
+    pub int1_tells_of_itself: bool,
 }
 
 /// Outcomes that make no sense: something wrote over them.
@@ -25,27 +34,52 @@ pub(super) struct Garbled;
 
 impl Decoder {
     pub(super) fn new(xsave: Xsave) -> Self {
-        Self { xsave, memory: Memory::new() }
+        Self { xsave, memory: Memory::new(), int1_tells_of_itself: false }
     }
 
-    /// The outcome of a case, and what is left of the records behind its own.
+    /// The outcome of the case with this number, and what is left of the records behind its own.
     pub(super) fn take<'a>(
         &mut self,
         case: &Case,
+        tag: u64,
         records: &'a [u8],
     ) -> Result<(Outcome, &'a [u8]), Garbled> {
+        if word(records, field::TAG) != tag {
+            return Err(Garbled);
+        }
         let size = usize::try_from(word(records, field::SIZE)).map_err(|_| Garbled)?;
         let (record, rest) = records.split_at_checked(size).ok_or(Garbled)?;
         let lines_at = field::XSAVE + self.xsave.size;
         let lines_end = usize::try_from(word(record, field::LINES_END)).map_err(|_| Garbled)?;
         let lines = record.get(lines_at..lines_end).ok_or(Garbled)?;
-        let state = self.state(record);
-        let outcome = Outcome {
-            stop: stop(case, &state, record),
-            state,
-            changes: self.changes(case, lines)?,
+        let mut state = self.state(record);
+        let changes = self.changes(case, lines)?;
+        let stop = stop(case, &state, record);
+        if matches!(stop, Stop::Exception { vector: 1, .. }) && self.int1_tells_of_itself {
+            self.pass_int1(case, &mut state, &changes);
+        }
+        Ok((Outcome { stop, state, changes }, rest))
+    }
+
+    /// Moves RIP behind INT1, if that is what ended the case: a single step ends elsewhere.
+    fn pass_int1(&self, case: &Case, state: &mut UserState, changes: &[Change]) {
+        if state.rflags & rflags::TF != 0 && state.rip != case.state.rip {
+            return;
+        }
+        let byte = |n: u64| {
+            let at = linear(case, state.selectors[1], state.rip.wrapping_add(n));
+            let changed = changes.iter().find_map(|c| {
+                let offset = usize::try_from(at.checked_sub(c.address)?).ok()?;
+                c.bytes.get(offset)
+            });
+            changed.or_else(|| self.memory.before.get(place(at)?)).copied()
         };
-        Ok((outcome, rest))
+        let code64 = state.selectors[1] == selector::CODE64;
+        let is_prefix = |b: u8| PREFIXES.contains(&b) || code64 && b & 0xf0 == 0x40;
+        let opcode = (0..15).find(|&n| !byte(n).is_some_and(is_prefix));
+        if let Some(n) = opcode.filter(|&n| byte(n) == Some(INT1)) {
+            state.rip = state.rip.wrapping_add(n + 1);
+        }
     }
 
     fn state(&self, record: &[u8]) -> UserState {
@@ -60,6 +94,10 @@ impl Decoder {
         let [es, ds, fs, gs] = [0, 2, 4, 6].map(|n| half(&selectors, n));
         let (cs, ss) = (half(context, context::CS), half(context, context::SS));
         state.selectors = [es, cs, ss, ds, fs, gs];
+        if state.selectors[1] != selector::CODE64 {
+            // Other code has no upper half of RSP; what the frame has there is the kernel's.
+            state.regs[4] &= 0xffff_ffff;
+        }
         state.fs_base = word(record, field::BASES);
         state.gs_base = word(record, field::BASES + 8);
         self.xsave.get(&record[field::XSAVE..field::XSAVE + self.xsave.size], &mut state);
@@ -115,8 +153,8 @@ fn stop(case: &Case, state: &UserState, record: &[u8]) -> Stop {
     let signal = word(record, field::INFO) as i32;
     match signal {
         libc::SIGPROF => Stop::Endless,
-        libc::SIGSYS if went_astray(case, state) => {
-            Stop::Lost("a system call of 32-bit code ends in the kernel's own page".to_owned())
+        libc::SIGSYS if went_astray(case, state, record) => {
+            Stop::Lost("Linux made a system call of it that is none of the case's".to_owned())
         }
         libc::SIGSYS => Stop::Syscall,
         _ => {
@@ -131,16 +169,20 @@ fn stop(case: &Case, state: &UserState, record: &[u8]) -> Stop {
     }
 }
 
-/// Whether a system call has come back elsewhere: SYSCALL and SYSENTER of 32-bit code do, in the
-/// vDSO, and there is none.
-fn went_astray(case: &Case, state: &UserState) -> bool {
-    let base = match case.width {
-        Width::Bits64 => 0,
-        _ => super::check::code_base(case, state.selectors[1]),
-    };
-    let linear = base.wrapping_add(state.rip.wrapping_sub(1));
-    let linear = if case.width == Width::Bits64 { linear } else { linear & 0xffff_ffff };
-    !layout::region_of(linear).is_some_and(|r| r.execute)
+/// Whether a system call was not one of the case's own instructions: SYSCALL and SYSENTER of 32-bit
+/// code come back in the vDSO, of which there is none, and Linux emulates its vsyscall page.
+fn went_astray(case: &Case, state: &UserState, record: &[u8]) -> bool {
+    let behind = word(record, field::INFO + 16);
+    let last = linear(case, state.selectors[1], behind.wrapping_sub(1));
+    !layout::region_of(last).is_some_and(|r| r.execute)
+}
+
+/// The linear address of an offset in the code segment.
+fn linear(case: &Case, cs: u16, offset: u64) -> u64 {
+    if cs == selector::CODE64 {
+        return offset;
+    }
+    super::check::code_base(case, cs).wrapping_add(offset) & 0xffff_ffff
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {

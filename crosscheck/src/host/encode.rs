@@ -87,12 +87,14 @@ pub(super) struct Encoder {
     ldt: [Option<LdtEntry>; LDT_ENTRIES],
     /// The records so far.
     pub bytes: Vec<u8>,
+    /// The number of the next record.
+    pub tag: u64,
 }
 
 impl Encoder {
     pub(super) fn new(xsave: Xsave) -> Self {
         let (memory, bytes) = (Memory::new(), Vec::new());
-        Self { xsave, memory, ldt: [None; LDT_ENTRIES], bytes }
+        Self { xsave, memory, ldt: [None; LDT_ENTRIES], bytes, tag: 1 }
     }
 
     /// A new child has an empty local descriptor table.
@@ -129,6 +131,7 @@ impl Encoder {
         put(record, field::SELECTORS, es | ds << 16 | fs << 32 | gs << 48);
         put(record, field::BASES, s.fs_base);
         put(record, field::BASES + 8, s.gs_base);
+        put(record, field::TAG, self.tag);
         put(record, field::FLAGS, s.rflags & FLAGS_APART | FLAGS_ALWAYS);
         frame(case, &mut record[field::FRAME + 8..], child_address(INPUT + start + field::XSAVE));
         self.xsave.put(s, &mut record[field::XSAVE..field::XSAVE + self.xsave.frame_size()]);
@@ -137,6 +140,7 @@ impl Encoder {
             put(entry, 0, (line * LINE) as u64);
             entry[8..].copy_from_slice(&self.memory.before[line * LINE..(line + 1) * LINE]);
         }
+        self.tag += 1;
         true
     }
 

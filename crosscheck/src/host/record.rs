@@ -23,8 +23,10 @@ pub(super) mod case {
     pub const BASES: usize = 48;
     /// RFLAGS that `rt_sigreturn` leaves alone.
     pub const FLAGS: usize = 64;
+    /// A number that the outcome has too, so that no other's is taken for it.
+    pub const TAG: usize = 72;
     /// The frame: a return address that nobody uses, then the `ucontext`.
-    pub const FRAME: usize = 72;
+    pub const FRAME: usize = 80;
     /// The XSAVE image, aligned.
     pub const XSAVE: usize = 448;
 }
@@ -75,6 +77,8 @@ pub(super) mod outcome {
     pub const SELECTORS: usize = 16;
     /// Bases of FS and GS.
     pub const BASES: usize = 24;
+    /// The case's number.
+    pub const TAG: usize = 40;
     /// The beginning of `siginfo`: number, error, code; and for SIGSYS where, what, which kind.
     pub const INFO: usize = 48;
     /// The `sigcontext`.

@@ -1,7 +1,13 @@
 //! Cases on this processor, with what the manuals say of them.
 
+mod hostile;
+mod itself;
+mod segments;
+mod state;
+
 use super::*;
-use crate::layout::{CODE, DATA, READ_ONLY};
+use crate::case::{LdtEntry, Patch};
+use crate::layout::{CODE, DATA, OPEN_CODE, READ_ONLY, STACK, selector};
 use crate::outcome::Change;
 
 fn case(code: &[u8]) -> Case {
@@ -104,6 +110,14 @@ fn floating_point_exceptions_come_where_they_are_unmasked() {
     assert_eq!((done.stop, done.state.rip), (exception(16, 0, 0), CODE.start + 7));
     assert_eq!(done.state.x87.status & 0xbfff, 0x8084 | 6 << 11);
     assert_eq!(done.state.x87.last_ip, CODE.start + 4);
+}
+
+#[test]
+fn int1_tells_of_the_next_instruction() {
+    for (code, end) in [(&[0xf1][..], 1), (&[0x66, 0x48, 0xf1], 3), (&[0x90, 0xf1], 2)] {
+        let done = run(&case(code));
+        assert_eq!((done.stop, done.state.rip), (exception(1, 0, 0), CODE.start + end));
+    }
 }
 
 #[test]

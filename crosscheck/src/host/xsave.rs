@@ -4,8 +4,10 @@
 
 use std::arch::x86_64::__cpuid_count;
 
+use trivium_cpu::model::Vendor;
 use trivium_cpu::state::{X87, X87Register};
 
+use super::features::host_vendor;
 use crate::state::UserState;
 
 /// Components of the state, by their bits in XCR0 and XSTATE_BV.
@@ -38,6 +40,9 @@ mod legacy {
     pub const SIZE: usize = 576;
 }
 
+/// An unmasked exception is pending.
+const STATUS_ES: u16 = 1 << 7;
+
 /// Marks of a frame that has an extended state: at the software's bytes, and behind the image.
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
@@ -51,6 +56,8 @@ pub(super) struct Xsave {
     pub size: usize,
     /// Bits of MXCSR that may be set.
     pub mxcsr_mask: u32,
+    /// FIP, FDP and FOP are saved only while an exception is pending.
+    pub pointers_pending_only: bool,
 }
 
 impl Xsave {
@@ -70,7 +77,13 @@ impl Xsave {
             offsets[n as usize] = place.ebx as usize;
             size = size.max(place.ebx as usize + place.eax as usize);
         }
-        Self { components, offsets, size: size.next_multiple_of(8), mxcsr_mask: 0xffff }
+        Self {
+            components,
+            offsets,
+            size: size.next_multiple_of(8),
+            mxcsr_mask: 0xffff,
+            pointers_pending_only: host_vendor() == Vendor::Amd,
+        }
     }
 
     pub(super) fn has_avx512(&self) -> bool {
@@ -118,6 +131,10 @@ impl Xsave {
         let present = word(image, legacy::XSTATE_BV);
         let initial = UserState::default();
         state.x87 = if present & component::X87 != 0 { get_x87(image) } else { initial.x87 };
+        if self.pointers_pending_only && state.x87.status & STATUS_ES == 0 {
+            // AMD64 APM vol. 2, 11.4.4: some processors leave what was there before.
+            (state.x87.last_ip, state.x87.last_dp, state.x87.last_opcode) = (0, 0, 0);
+        }
         state.mxcsr = word(image, legacy::MXCSR) as u32;
         for part in self.parts().filter(|p| present & p.component != 0) {
             let words = &mut state.zmm[part.register][part.words];
@@ -254,6 +271,7 @@ mod tests {
             offsets: [0, 0, 576, 0, 0, 832, 896, 1408],
             size: 2432,
             mxcsr_mask: 0xffff,
+            pointers_pending_only: false,
         };
         let mut image = vec![0; xsave.frame_size()];
         xsave.put(&state, &mut image);
