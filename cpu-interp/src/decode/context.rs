@@ -1,6 +1,7 @@
 //! What an instruction group is given to choose handlers with.
 
 use iced_x86::{Instruction, OpKind, Register};
+use trivium_cpu::model::Vendor;
 
 use crate::cpu::{Mode, ZERO};
 use crate::op::{self, GeneralFn, Handler, Op, SystemFn};
@@ -10,10 +11,15 @@ use crate::op::{self, GeneralFn, Handler, Op, SystemFn};
 pub struct Context {
     /// The mode it is decoded for.
     pub mode: Mode,
+    /// Whose processor it is for: they differ in what some bytes mean.
+    pub vendor: Vendor,
     /// The low 11 bits of an x87 instruction's opcode and ModR/M byte, which the unit keeps; zero
     /// for others. Intel SDM vol. 1, 8.1.9.
     pub fop: u16,
 }
+
+/// Number of CS.
+const CS: u8 = trivium_cpu::state::CS as u8;
 
 /// Which [`crate::mem::Addressing`] a handler is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +180,7 @@ impl Context {
 
     fn put_memory(&self, op: &mut Op, i: &Instruction) {
         op.prefixes |= Op::MEM;
-        op.seg = segment_number(i.memory_segment());
+        op.seg = self.segment(i);
         let (base, index) = (i.memory_base(), i.memory_index());
         if i.is_ip_rel_memory_operand() {
             op.disp = i.ip_rel_memory_address();
@@ -190,6 +196,20 @@ impl Context {
             op.scale = i.memory_index_scale().trailing_zeros() as u8;
         }
         op.asize = self.address_size(i);
+    }
+
+    /// The number of a memory operand's segment. In 64-bit code only FS and GS can be chosen; others
+    /// change nothing, not even which exception an address raises. Intel SDM vol. 2A, 2.1.1.
+    fn segment(&self, i: &Instruction) -> u8 {
+        let chosen = i.memory_segment();
+        if !self.mode.has(Mode::LONG) || matches!(chosen, Register::FS | Register::GS) {
+            return segment_number(chosen);
+        }
+        let stack = matches!(
+            i.memory_base(),
+            Register::RSP | Register::RBP | Register::ESP | Register::EBP
+        );
+        segment_number(if stack { Register::SS } else { Register::DS })
     }
 
     /// The address size of a memory operand, in bytes.
@@ -211,7 +231,8 @@ impl Context {
     /// Which addressing suits the memory operand of an operation.
     #[must_use]
     pub fn address_kind(&self, op: &Op) -> AddressKind {
-        let extra_base = op.seg >= 4;
+        // Nothing can be written through CS, which only the segmented form looks at.
+        let extra_base = op.seg >= 4 || op.seg == CS;
         if self.mode.has(Mode::LONG) && op.asize == 8 {
             if op.index == ZERO && !extra_base {
                 AddressKind::Simple64

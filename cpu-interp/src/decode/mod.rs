@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use trivium_cpu::bits::rflags;
+use trivium_cpu::model::Vendor;
 
 use crate::block::{Block, Key, Link, Target};
 use crate::cpu::{Mode, mask_of};
@@ -32,6 +33,8 @@ pub struct Source<'a> {
     pub rip: u64,
     /// The highest RIP that the code segment allows.
     pub limit: u64,
+    /// Whose processor decodes.
+    pub vendor: Vendor,
 }
 
 /// Why nothing could be decoded.
@@ -71,10 +74,10 @@ struct Pending {
 /// The bytes end in the middle of the first instruction.
 pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     let bitness = mode.bitness();
-    let mut decoder = Decoder::with_ip(bitness, source.bytes, source.rip, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(bitness, source.bytes, source.rip, options(source.vendor));
     decoder.set_position(source.start).map_err(|_| DecodeError::Truncated)?;
     decoder.set_ip(source.rip);
-    let mut context = Context { mode, fop: 0 };
+    let mut context = Context { mode, vendor: source.vendor, fop: 0 };
     let ip_mask = mask_of(bitness);
     let max = if mode.has(Mode::SINGLE) { 1 } else { MAX_COUNT };
 
@@ -146,6 +149,16 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
         before.push(count);
     }
     Ok(Decoded { ops, before, system, count, spans })
+}
+
+/// How the vendors' decoders differ: in the operand size of near branches in 64-bit code, LOCK
+/// before MOV CR0, UD0's operands.
+#[must_use]
+pub fn options(vendor: Vendor) -> u32 {
+    match vendor {
+        Vendor::Intel => DecoderOptions::NONE,
+        Vendor::Amd => DecoderOptions::AMD,
+    }
 }
 
 /// Where an instruction stands in its block.

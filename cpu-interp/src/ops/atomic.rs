@@ -3,6 +3,7 @@
 use iced_x86::{Instruction, Mnemonic};
 use trivium_cpu::Exception;
 use trivium_cpu::bits::rflags::ZF;
+use trivium_cpu::model::Vendor;
 
 use crate::block::{Block, BlockCache};
 use crate::cpu::Cpu;
@@ -63,12 +64,18 @@ fn compared<T: Int>(cpu: &mut Cpu, a: u64) {
 fn cmpxchg_reg<T: Int>(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
     let a = T::get(cpu, op.dst, op.dst_shift);
     let new = T::get(cpu, op.src, op.src_shift);
-    // The destination is written in any case, which zero-extends 32 bits. Intel SDM vol. 2, CMPXCHG.
     let equal = T::get(cpu, RAX, 0) == a;
     compared::<T>(cpu, a);
-    T::set(cpu, op.dst, op.dst_shift, if equal { new } else { a });
+    // Intel's processors write the destination in any case (SDM vol. 2, CMPXCHG), which zero-extends
+    // 32 bits; AMD's leave a register that is not exchanged as it is.
+    if equal || op.aux == ALWAYS_WRITES {
+        T::set(cpu, op.dst, op.dst_shift, if equal { new } else { a });
+    }
     next!(cpu, rest, block, links)
 }
+
+/// For [`Op::aux`] of CMPXCHG with registers.
+const ALWAYS_WRITES: u8 = 1;
 
 fn cmpxchg_mem<A: Addressing, T: Int>(
     cpu: &mut Cpu,
@@ -135,7 +142,8 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     let op = || context.op(i);
     Some(match i.mnemonic() {
         M::Xadd | M::Cmpxchg => {
-            let op = op();
+            let mut op = op();
+            op.aux = if context.vendor == Vendor::Intel { ALWAYS_WRITES } else { 0 };
             let kind = context.address_kind(&op);
             match (i.mnemonic(), op.has_mem()) {
                 (M::Xadd, false) => Selection::register(op, pick_size!(op.size, xadd_reg)),

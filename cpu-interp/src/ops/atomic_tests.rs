@@ -2,6 +2,7 @@
 
 use trivium_cpu::Vector;
 use trivium_cpu::bits::rflags::{AF, CF, OF, PF, SF, STATUS, ZF};
+use trivium_cpu::model::{CpuModel, Vendor};
 
 use crate::testing::{DATA, DEVICE, TABLES, TestMachine};
 
@@ -96,15 +97,20 @@ fn cmpxchg_sets_flags_as_cmp_of_the_accumulator_with_the_destination() {
 }
 
 #[test]
-fn cmpxchg_of_registers_writes_the_destination_in_any_case() {
-    // CMPXCHG EBX, ECX: the destination's upper half is cleared, the accumulator's only if loaded.
+fn cmpxchg_of_registers_writes_the_destination_and_on_intel_in_any_case() {
+    // CMPXCHG EBX, ECX: the upper half of what is written is cleared.
     let code = [0x0f, 0xb1, 0xcb];
     let mut m = long(&code, &[(RAX, 1 << 32 | 7), (RBX, 2 << 32 | 7), (RCX, 3 << 32 | 9)]);
     m.run(1);
     assert_eq!((m.reg(RAX), m.reg(RBX)), (1 << 32 | 7, 9));
     let mut m = long(&code, &[(RAX, 1 << 32 | 6), (RBX, 2 << 32 | 7), (RCX, 3 << 32 | 9)]);
     m.run(1);
-    assert_eq!((m.reg(RAX), m.reg(RBX)), (7, 7));
+    assert_eq!((m.reg(RAX), m.reg(RBX)), (7, 2 << 32 | 7), "as on a Zen 4");
+    let intel = CpuModel { vendor: Vendor::Intel, ..TestMachine::model() };
+    let mut m = TestMachine::long_with(intel, &code);
+    m.set(|s| (s.general.regs[0], s.general.regs[3]) = (1 << 32 | 6, 2 << 32 | 7));
+    m.run(1);
+    assert_eq!((m.reg(RAX), m.reg(RBX)), (7, 7), "SDM vol. 2, CMPXCHG");
     // CMPXCHG AH, CL; CMPXCHG RAX, RCX.
     let mut m = long(&[0x0f, 0xb0, 0xcc], &[(RAX, 0x1234), (RCX, 9)]);
     m.run(1);

@@ -74,7 +74,13 @@ fn run(cpu: &mut Cpu, bytes: &[u8]) -> Result<(), Exception> {
 
 fn run_once(cpu: &mut Cpu, bytes: &[u8], by_handler: bool) -> Result<(), Exception> {
     let mode = Mode(cpu.mode.0 | Mode::SINGLE);
-    let source = Source { bytes, start: 0, rip: 0x8000, limit: u64::MAX };
+    let source = Source {
+        bytes,
+        start: 0,
+        rip: 0x8000,
+        limit: u64::MAX,
+        vendor: trivium_cpu::model::Vendor::Amd,
+    };
     let key = Key { offset: 0, rip: 0x8000, mode };
     let decoded = decode(&source, mode).unwrap();
     let (block, op) = (decoded.to_block(key, None), decoded.ops[0]);

@@ -104,7 +104,8 @@ impl Interpreter {
         let mut bytes = [0; PAGE];
         self.cpu.ram.read_slice(key.offset - start, &mut bytes);
         let limit = self.code_limit();
-        let source = Source { bytes: &bytes, start, rip: key.rip, limit };
+        let vendor = self.cpu.model.vendor;
+        let source = Source { bytes: &bytes, start, rip: key.rip, limit, vendor };
         let (decoded, second) = match decode::decode(&source, key.mode) {
             Ok(decoded) => (decoded, None),
             Err(decode::DecodeError::Truncated) => self.decode_across(key, linear, &bytes)?,
@@ -160,8 +161,9 @@ impl Interpreter {
         bytes[..in_first].copy_from_slice(&first[start..]);
         let end = in_first + MAX_LEN;
         self.cpu.ram.read_slice(second, &mut bytes[in_first..end]);
-        let source =
-            Source { bytes: &bytes[..end], start: 0, rip: key.rip, limit: self.code_limit() };
+        let vendor = self.cpu.model.vendor;
+        let limit = self.code_limit();
+        let source = Source { bytes: &bytes[..end], start: 0, rip: key.rip, limit, vendor };
         let mode = Mode(key.mode.0 | Mode::SINGLE);
         match decode::decode(&source, mode) {
             Ok(decoded) => Ok((decoded, Some((second >> 12, next)))),

@@ -290,6 +290,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
 mod tests {
     use super::*;
     use crate::testing::{CODE, DATA, STACK, STACK0, TSS, TestMachine, descriptor, gate, sel};
+    use trivium_cpu::model::{CpuModel, Vendor};
 
     /// jmp far 0x40:0x12345678
     const JMP: [u8; 7] = [0xea, 0x78, 0x56, 0x34, 0x12, 0x40, 0];
@@ -446,8 +447,9 @@ mod tests {
 
     #[test]
     fn far_pointers_in_memory_in_64_bit_code() {
-        // rex.w jmp far [0xb000]
-        let mut m = TestMachine::long(&[0x48, 0xff, 0x2c, 0x25, 0, 0xb0, 0, 0]);
+        // rex.w jmp far [0xb000]; AMD's processors do not have the form with a 64-bit offset.
+        let intel = CpuModel { vendor: Vendor::Intel, ..TestMachine::model() };
+        let mut m = TestMachine::long_with(intel, &[0x48, 0xff, 0x2c, 0x25, 0, 0xb0, 0, 0]);
         m.put_u64(DATA, 0xffff_8000_0000_1234);
         m.put(DATA + 8, &sel::CODE.to_le_bytes());
         m.run(1);

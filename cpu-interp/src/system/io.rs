@@ -4,6 +4,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 use trivium_cpu::bits::rflags;
+use trivium_cpu::model::Vendor;
 use trivium_cpu::state::Activity;
 use trivium_cpu::{CpuBus, Exception};
 
@@ -222,7 +223,21 @@ fn is_nop(i: &Instruction) -> bool {
             | M::Prefetcht0
             | M::Prefetcht1
             | M::Prefetcht2
+            | M::Prefetchit0
+            | M::Prefetchit1
+            // A hint that may be ignored, in the space of what older processors take for a NOP.
+            | M::Cldemote
             | M::Reservednop
+    )
+}
+
+/// PREFETCH and PREFETCHW with a register: undefined for AMD, whose instructions they are (APM
+/// vol. 3, PREFETCH), nothing for Intel.
+fn is_prefetch_of_register(i: &Instruction) -> bool {
+    use Code::*;
+    matches!(
+        i.code(),
+        Reservednop_rm16_r16_0F0D | Reservednop_rm32_r32_0F0D | Reservednop_rm64_r64_0F0D
     )
 }
 
@@ -230,6 +245,9 @@ fn is_nop(i: &Instruction) -> bool {
 #[must_use]
 pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     use Mnemonic as M;
+    if context.vendor == Vendor::Amd && is_prefetch_of_register(i) {
+        return None;
+    }
     if is_nop(i) && i.code() != Code::INVALID {
         return Some(Selection::register(context.op(i), nop));
     }

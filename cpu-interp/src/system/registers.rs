@@ -424,7 +424,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Xsetbv => ending(xsetbv),
         M::Rdpkru => general(rdpkru),
         M::Wrpkru => ending(wrpkru),
-        M::Clflush | M::Clflushopt | M::Clwb | M::Cldemote => general(cache_line),
+        M::Clflush | M::Clflushopt | M::Clwb => general(cache_line),
         _ => None,
     }
 }

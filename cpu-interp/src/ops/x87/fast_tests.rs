@@ -38,7 +38,13 @@ type Outcome = (Result<(), Exception>, CpuState, u64);
 /// Runs an instruction on this operand, by its handler or by its general function.
 fn run(cpu: &mut Cpu, code: &[u8], x87: &X87, operand: u64, by_handler: bool) -> Outcome {
     let mode = Mode(cpu.mode.0 | Mode::SINGLE);
-    let source = Source { bytes: code, start: 0, rip: 0x8000, limit: u64::MAX };
+    let source = Source {
+        bytes: code,
+        start: 0,
+        rip: 0x8000,
+        limit: u64::MAX,
+        vendor: trivium_cpu::model::Vendor::Amd,
+    };
     let key = Key { offset: 0, rip: 0x8000, mode };
     let decoded = decode(&source, mode).unwrap();
     let (block, op) = (decoded.to_block(key, None), decoded.ops[0]);
