@@ -7,7 +7,7 @@ use trivium_cpu::state::{CS, SS, Segment, SegmentAttributes as A};
 use trivium_cpu::{Exception, Vector};
 
 use super::descriptor::{Descriptor, Selector, fault, kind};
-use super::iret::{checked_return, leave_to, outer_stack};
+use super::iret::{checked_return, leave_to, outer_stack, read_outer_stack};
 use super::segments::{real_segment, v86_segment};
 use super::stack::{Stack, null_segment};
 use super::task::{self, Switch};
@@ -232,7 +232,9 @@ fn call_inner(cpu: &mut Cpu, gate: &Gate) -> Result<(), Stop> {
 /// `imm` is the number of bytes of parameters.
 fn ret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let step = u64::from(op.size);
-    let (rip, value) = (cpu.peek(0, op.size)?, cpu.peek(step, op.size)?);
+    // Real processors read the selector first.
+    let value = cpu.peek(step, op.size)?;
+    let rip = cpu.peek(0, op.size)?;
     let selector = Selector(value as u16);
     let parameters = op.imm & 0xffff;
     let taken = 2 * step + parameters;
@@ -241,6 +243,9 @@ fn ret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         cpu.drop_stack(taken);
         go(cpu, cs, rip);
         return Ok(());
+    }
+    if selector.rpl() != cpu.cpl() {
+        read_outer_stack(cpu, taken, op.size)?;
     }
     let cs = checked_return(cpu, selector, rip)?;
     if selector.rpl() == cpu.cpl() {

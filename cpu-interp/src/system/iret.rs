@@ -4,6 +4,7 @@
 
 use iced_x86::{Code, Instruction};
 use trivium_cpu::bits::{cr4, rflags};
+use trivium_cpu::model::Vendor;
 use trivium_cpu::state::{CS, SS, Segment, SegmentAttributes as A};
 use trivium_cpu::{Exception, Vector};
 
@@ -55,7 +56,22 @@ fn iret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 
 fn pop_three(cpu: &mut Cpu, size: u8) -> Result<[u64; 3], Stop> {
     let step = u64::from(size);
-    Ok([cpu.peek(0, size)?, cpu.peek(step, size)?, cpu.peek(2 * step, size)?])
+    // The manuals leave open which fault comes first; real processors read the flags first.
+    let flags = cpu.peek(2 * step, size)?;
+    Ok([cpu.peek(0, size)?, cpu.peek(step, size)?, flags])
+}
+
+/// AMD's processors read the outer stack pointer before they look at the code segment (APM vol. 3,
+/// IRET, RETF): raises what that raises.
+///
+/// # Errors
+/// #PF, #SS.
+pub(super) fn read_outer_stack(cpu: &mut Cpu, at: u64, size: u8) -> Result<(), Stop> {
+    if cpu.model.vendor == Vendor::Amd {
+        cpu.peek(at + u64::from(size), size)?;
+        cpu.peek(at, size)?;
+    }
+    Ok(())
 }
 
 /// Real mode, and virtual-8086 mode that may.
@@ -123,6 +139,9 @@ fn protected(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         return to_v86(cpu, rip, selector, flags);
     }
     let selector = Selector(selector as u16);
+    if selector.rpl() != cpu.cpl() || cpu.code64() {
+        read_outer_stack(cpu, 3 * u64::from(op.size), op.size)?;
+    }
     let cs = checked_return(cpu, selector, rip)?;
     // What may be changed is decided by the privilege that is left.
     let kept = guarded_flags(cpu) | rflags::VM;
