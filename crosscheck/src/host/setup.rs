@@ -179,6 +179,9 @@ impl Setup {
     }
 
     fn filter(&mut self) {
+        let name = self.table(&[*b"trivium-", *b"host\0\0\0\0"].map(u64::from_le_bytes));
+        self.call("prctl", libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name]);
+        self.may_fail();
         let none = libc::PR_SET_NO_NEW_PRIVS as u64;
         self.call("prctl", libc::SYS_prctl, &[none, 1, 0, 0, 0]);
         let program = filter();

@@ -4,6 +4,7 @@ mod hostile;
 mod itself;
 mod segments;
 mod state;
+mod strict;
 
 use super::*;
 use crate::case::{LdtEntry, Patch};

@@ -126,6 +126,8 @@ fn the_child_has_no_files_and_little_memory() {
     let mut engine = engine();
     engine.run(&[good(1)]).unwrap();
     let process = engine.process().unwrap();
+    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap();
+    assert_eq!(name, "trivium-host\n");
     let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
     assert_eq!(files, 0);
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
