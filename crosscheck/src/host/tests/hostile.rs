@@ -102,7 +102,7 @@ fn killing_the_child_loses_no_outcome() {
     let mut process = engine.process();
     let killer = std::thread::spawn(move || {
         let mut kills = 0;
-        while stopped.recv_timeout(Duration::from_millis(25)).is_err() {
+        while stopped.recv_timeout(Duration::from_millis(50)).is_err() {
             // The first child by what the engine says, later ones where the kernel lists them.
             let later = std::fs::read_to_string(&children).unwrap_or_default();
             let target = process.take().map_or(later, |p| p.to_string());
