@@ -391,14 +391,20 @@ impl Cpu {
         }
     }
 
-    /// Raises #GP(0) or #SS(0) if an address of a handler is not canonical.
-    pub(crate) fn check_canonical(&mut self, linear: u64, size: u8, seg: u8) -> Result<(), Stop> {
-        if !self.mode.has(Mode::LONG) {
-            return Ok(());
-        }
-        let level5 = self.control.cr4 & trivium_cpu::bits::cr4::LA57 != 0;
-        let last = linear.wrapping_add(u64::from(size) - 1);
-        if is_canonical(linear, level5) && is_canonical(last, level5) {
+    /// Raises #GP(0) or #SS(0) if an access of a handler is at an address that is not canonical, or
+    /// goes on beyond the last byte that a segment can have: flat code, whose handlers look at no
+    /// limit, gets here with those by the check for two pages.
+    pub(crate) fn check_bounds(&mut self, linear: u64, size: u8, seg: u8) -> Result<(), Stop> {
+        let good = if self.mode.has(Mode::LONG) {
+            let level5 = self.control.cr4 & trivium_cpu::bits::cr4::LA57 != 0;
+            let last = linear.wrapping_add(u64::from(size) - 1);
+            is_canonical(linear, level5) && is_canonical(last, level5)
+        } else {
+            let base = self.segments.regs.get(usize::from(seg)).map_or(0, |s| s.base);
+            let offset = linear.wrapping_sub(base) & 0xffff_ffff;
+            offset + u64::from(size) <= 1 << 32
+        };
+        if good {
             return Ok(());
         }
         let vector = if usize::from(seg) == SS { Vector::SS } else { Vector::GP };

@@ -59,7 +59,8 @@ fn states(a: &UserState, b: &UserState, allow: &Allowance, wide: bool, found: &m
     found.number("rip", a.rip, b.rip, 16);
     found.number("rflags", a.rflags & !allow.flags, b.rflags & !allow.flags, 6);
     for (n, name) in SEGMENTS.iter().enumerate() {
-        found.number(name, u64::from(a.selectors[n]), u64::from(b.selectors[n]), 4);
+        let (one, other) = (visible(a.selectors[n]), visible(b.selectors[n]));
+        found.number(name, u64::from(one), u64::from(other), 4);
     }
     found.number("fs_base", a.fs_base, b.fs_base, 16);
     found.number("gs_base", a.gs_base, b.gs_base, 16);
@@ -67,6 +68,12 @@ fn states(a: &UserState, b: &UserState, allow: &Allowance, wide: bool, found: &m
     let mxcsr = !allow.mxcsr;
     found.number("mxcsr", u64::from(a.mxcsr & mxcsr), u64::from(b.mxcsr & mxcsr), 8);
     vectors(a, b, allow, wide, found);
+}
+
+/// A selector as a program sees it. The kernel's way back to user code is an IRET to an outer level,
+/// which makes 0 of null selectors with another RPL; Intel SDM vol. 2, IRET.
+fn visible(selector: u16) -> u16 {
+    if selector < 4 { 0 } else { selector }
 }
 
 /// The selectors of the last instruction and operand are not in the image that 64-bit code saves,

@@ -72,6 +72,9 @@ impl Duel {
                 (None, Some((_, (one, other)))) if is_lost(&one) || is_lost(&other) => {
                     Verdict::Refused("the case took the process that ran it with it")
                 }
+                (None, Some((_, (one, other)))) if is_endless(&one) || is_endless(&other) => {
+                    Verdict::Refused("it does not end within its limit")
+                }
                 (None, Some((case, (one, other)))) => {
                     Verdict::Run(Box::new(self.judge(case, [one, other])))
                 }
@@ -119,6 +122,11 @@ impl Duel {
         let fields = compare(one, other, &allow, self.wide);
         Round { outcomes, fields }
     }
+}
+
+/// Engines that count give up by another measure than those that look at the clock.
+fn is_endless(outcome: &Outcome) -> bool {
+    outcome.stop == Stop::Endless
 }
 
 fn is_lost(outcome: &Outcome) -> bool {

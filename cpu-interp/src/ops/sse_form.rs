@@ -366,11 +366,13 @@ pub fn store<P: Part>(cpu: &mut Cpu, op: &Op, value: V128) -> Result<(), Stop> {
 
 fn aligned<P: Part>(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Stop> {
     let offset = cpu.offset(op);
-    let linear = cpu.linear(op.seg, offset, size_of::<P::Value>() as u64, write)?;
-    if P::ALIGNED && linear & 15 != 0 {
+    // Real processors look at the alignment first, so an address that is not canonical either
+    // raises #GP even through SS.
+    let place = cpu.regs[usize::from(op.seg_base())].wrapping_add(offset);
+    if P::ALIGNED && place & 15 != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }
-    Ok(linear)
+    cpu.linear(op.seg, offset, size_of::<P::Value>() as u64, write)
 }
 
 /// Whether the operating system allows the instruction. Intel SDM vol. 3A, tables 13-1 and 11-1.

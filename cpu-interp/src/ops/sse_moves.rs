@@ -114,9 +114,9 @@ fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 fn maskmovq(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     use super::sse_form::Place;
     mmx_ready(cpu)?;
-    masked_store(cpu, op, (Mm::get(cpu, op.src), Mm::get(cpu, op.aux2)), 8)?;
+    // A fault finds the registers in use already, unlike that of any other MMX instruction.
     enter_mmx(cpu);
-    Ok(())
+    masked_store(cpu, op, (Mm::get(cpu, op.src), Mm::get(cpu, op.aux2)), 8)
 }
 
 /// The operand of MASKMOVDQU is not encoded: its address size follows from its kind.

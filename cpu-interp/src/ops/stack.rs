@@ -170,8 +170,8 @@ fn pusha(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 
 fn popa(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let mut values = [0; 8];
-    for (n, value) in values.iter_mut().enumerate() {
-        *value = cpu.peek(u64::from(op.size) * (7 - n as u64), op.size)?;
+    for (slot, value) in (0_u64..).zip(values.iter_mut().rev()) {
+        *value = cpu.peek(u64::from(op.size) * slot, op.size)?;
     }
     for (n, value) in (0_u8..).zip(values) {
         if n != RSP {

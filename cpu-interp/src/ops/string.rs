@@ -90,9 +90,18 @@ fn element(cpu: &mut Cpu, op: &Op, what: What) -> Result<(), Stop> {
             compare(cpu, a, b, op.size);
         }
         What::Cmps => {
-            // The manuals leave open which of two faults comes first; real processors read this first.
+            // The manuals leave open which of two faults comes first. Real processors read the
+            // destination first, but the source when they repeat.
+            let first = if op.prefixes & (Op::REP | Op::REPNE) != 0 {
+                Some(cpu.load_sized(op.seg, si, op.size)?)
+            } else {
+                None
+            };
             let b = cpu.load_sized(ES, di, op.size)?;
-            let a = cpu.load_sized(op.seg, si, op.size)?;
+            let a = match first {
+                Some(a) => a,
+                None => cpu.load_sized(op.seg, si, op.size)?,
+            };
             compare(cpu, a, b, op.size);
         }
     }

@@ -45,7 +45,7 @@ impl Interpreter {
             return false;
         }
         let write = miss.kind != Access::Read;
-        if self.cpu.check_canonical(miss.linear, miss.size, miss.seg).is_err()
+        if self.cpu.check_bounds(miss.linear, miss.size, miss.seg).is_err()
             || self.cpu.translate(miss.linear, write, Rights::Program).is_err()
         {
             // `finish` meets the same exception.
@@ -64,7 +64,7 @@ impl Interpreter {
         session: &mut Session<'_>,
     ) -> Result<(), Stop> {
         let miss = self.cpu.miss;
-        self.cpu.check_canonical(miss.linear, miss.size, miss.seg)?;
+        self.cpu.check_bounds(miss.linear, miss.size, miss.seg)?;
         let (write, size) = (miss.kind != Access::Read, u64::from(miss.size));
         self.cpu.examine(miss.linear, size, size.next_power_of_two().min(16), write)?;
         let parts = self.parts(&miss, write)?;
