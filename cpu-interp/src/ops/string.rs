@@ -91,8 +91,8 @@ fn element(cpu: &mut Cpu, op: &Op, what: What) -> Result<(), Stop> {
         }
         What::Cmps => {
             // The manuals leave open which of two faults comes first. Real processors read the
-            // destination first, but the source when they repeat.
-            let first = if op.prefixes & (Op::REP | Op::REPNE) != 0 {
+            // destination first, but the source with REPE.
+            let first = if op.prefixes & Op::REP != 0 {
                 Some(cpu.load_sized(op.seg, si, op.size)?)
             } else {
                 None
