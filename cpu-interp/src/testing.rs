@@ -64,6 +64,10 @@ pub struct TestBus {
     pub interrupt: Mutex<Option<u8>>,
     /// A waiting NMI.
     pub nmi: Mutex<bool>,
+    /// A waiting SMI.
+    pub smi: Mutex<bool>,
+    /// Entries to and exits from system-management mode.
+    pub smm: Mutex<Vec<bool>>,
     /// A waiting INIT or SIPI.
     pub reset: Mutex<Option<ResetKind>>,
     /// CR8.
@@ -127,6 +131,12 @@ impl CpuBus for TestBus {
     }
     fn take_nmi(&self) -> bool {
         std::mem::take(&mut self.nmi.lock().unwrap())
+    }
+    fn take_smi(&self) -> bool {
+        std::mem::take(&mut self.smi.lock().unwrap())
+    }
+    fn set_smm(&self, smm: bool) {
+        self.smm.lock().unwrap().push(smm);
     }
     fn take_reset(&self) -> Option<ResetKind> {
         self.reset.lock().unwrap().take()
@@ -198,7 +208,13 @@ impl TestMachine {
     /// Real mode: CS, SS and the rest at 0.
     #[must_use]
     pub fn real(code: &[u8]) -> Self {
-        let mut machine = Self::new(Self::model());
+        Self::real_with(Self::model(), code)
+    }
+
+    /// The same with another model.
+    #[must_use]
+    pub fn real_with(model: CpuModel, code: &[u8]) -> Self {
+        let mut machine = Self::new(model);
         for vector in 0..256 {
             machine.put(4 * vector, &((HANDLERS + 16 * vector) as u32).to_le_bytes());
         }

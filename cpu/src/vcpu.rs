@@ -152,6 +152,16 @@ pub trait CpuBus: Sync {
     /// Takes a waiting NMI.
     fn take_nmi(&self) -> bool;
 
+    /// Takes a waiting SMI. A platform may do without.
+    fn take_smi(&self) -> bool {
+        false
+    }
+
+    /// The CPU enters or leaves system-management mode: it sees SMRAM from now on, or no longer. The
+    /// memory map may be changed before this returns. The state is saved after it is entered, and
+    /// was restored before it is left.
+    fn set_smm(&self, _smm: bool) {}
+
     /// Takes a waiting INIT or start-up IPI.
     fn take_reset(&self) -> Option<ResetKind>;
 

@@ -9,6 +9,7 @@ use super::{Interpreter, Session};
 use crate::cpu::shadow;
 use crate::op::StopReason;
 use crate::system::interrupt::{self, Event, Source};
+use crate::system::smm;
 
 impl Interpreter {
     /// Looks at what others want, and delivers an interrupt if one may come.
@@ -19,7 +20,14 @@ impl Interpreter {
             return Some(Exit::Kicked);
         }
         let bus = session.bus();
-        if let Some(kind) = bus.take_reset() {
+        cpu.smi_pending |= bus.take_smi();
+        if cpu.takes_smi() {
+            smm::enter(cpu, bus);
+        }
+        // INIT waits for the end of system-management mode.
+        if !cpu.smm
+            && let Some(kind) = bus.take_reset()
+        {
             self.reset(kind);
         }
         let cpu = &mut self.cpu;

@@ -12,6 +12,8 @@ pub mod monitor;
 pub mod msr;
 pub mod registers;
 pub mod segments;
+pub mod smm;
+mod smm_layout;
 pub mod software;
 mod stack;
 pub mod tables;
@@ -35,6 +37,7 @@ const GROUPS: &[Select] = &[
     software::select,
     tables::select,
     monitor::select,
+    smm::select,
 ];
 
 /// Chooses functions for system instructions, and those that do nothing.
