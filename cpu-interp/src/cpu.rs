@@ -68,6 +68,13 @@ impl Mode {
             16
         }
     }
+
+    /// The bits that RIP has. 16-bit code goes on beyond FFFFh as far as its segment does; it is
+    /// branches that are cut to 16 bits.
+    #[must_use]
+    pub fn ip_mask(self) -> u64 {
+        if self.has(Self::LONG) { !0 } else { 0xffff_ffff }
+    }
 }
 
 /// An access by a handler that the TLB could not serve.
@@ -178,7 +185,7 @@ pub struct Cpu {
     /// In a [`crate::op::GeneralFn`] of `general_end` and in a [`crate::op::SystemFn`]: RIP of the
     /// next instruction, to be changed by those that branch.
     pub next_rip: u64,
-    /// The bits that RIP may have: 16, 32 or 64 of them.
+    /// The bits that RIP has: 32 or 64 of them.
     pub ip_mask: u64,
     /// The bits that the stack pointer has: 16, 32 or 64 of them.
     pub stack_mask: u64,
@@ -464,7 +471,7 @@ impl Cpu {
         mode |= if protected { Mode::PROTECTED } else { 0 };
         mode |= if self.cpl() == 3 { Mode::USER } else { 0 };
         self.mode = Mode(mode);
-        self.ip_mask = mask_of(self.mode.bitness());
+        self.ip_mask = self.mode.ip_mask();
         self.stack_mask = match (long, self.mode.has(Mode::STACK32)) {
             (true, _) => !0,
             (_, true) => 0xffff_ffff,

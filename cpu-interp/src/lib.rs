@@ -10,6 +10,8 @@ pub mod block;
 pub mod cpu;
 pub mod decode;
 pub mod flags;
+#[cfg(test)]
+mod limits_tests;
 pub mod mem;
 pub mod op;
 pub mod ops;

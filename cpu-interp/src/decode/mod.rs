@@ -3,15 +3,16 @@
 
 pub mod context;
 mod fuse;
+mod length;
 
 use std::cell::Cell;
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 use trivium_cpu::bits::rflags;
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::{Feature, FeatureSet, Vendor};
 
 use crate::block::{Block, Key, Link, Target};
-use crate::cpu::{Mode, mask_of};
+use crate::cpu::Mode;
 use crate::op::{Op, SystemFn, no_general};
 use crate::ops;
 
@@ -35,6 +36,8 @@ pub struct Source<'a> {
     pub limit: u64,
     /// Whose processor decodes.
     pub vendor: Vendor,
+    /// What it can do.
+    pub features: FeatureSet,
 }
 
 /// Why nothing could be decoded.
@@ -78,7 +81,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     decoder.set_position(source.start).map_err(|_| DecodeError::Truncated)?;
     decoder.set_ip(source.rip);
     let mut context = Context { mode, vendor: source.vendor, fop: 0 };
-    let ip_mask = mask_of(bitness);
+    let ip_mask = mode.ip_mask();
     let max = if mode.has(Mode::SINGLE) { 1 } else { MAX_COUNT };
 
     let mut pending: Vec<Pending> = Vec::with_capacity(16);
@@ -131,7 +134,11 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
             continue;
         }
         context.fop = x87_opcode(source.bytes.get(position..).unwrap_or_default(), mode);
-        let selection = select(&instruction, &context);
+        let bytes = source.bytes.get(position..).unwrap_or_default();
+        let selection = match refused(&instruction, bytes, source, mode) {
+            Some(selection) => selection,
+            None => select(&instruction, &context),
+        };
         let ends = selection.ends;
         pending.push(pend(selection, place, &instruction));
         rip = next;
@@ -209,6 +216,23 @@ fn x87_opcode(bytes: &[u8], mode: Mode) -> u16 {
         _ => 0,
     }
 }
+
+/// Instructions that iced takes for others: those that are too long, which raise #GP and not #UD,
+/// and LOCK MOV CR0, which is MOV CR8 only where CPUID says so.
+fn refused(i: &Instruction, bytes: &[u8], source: &Source<'_>, mode: Mode) -> Option<Selection> {
+    if i.is_invalid() {
+        return (i.len() >= MAX_LEN && length::is_too_long(bytes, mode))
+            .then(ops::control::beyond_limit);
+    }
+    let is_cr8 = [i.op0_register(), i.op1_register()].contains(&Register::CR8);
+    let refused = is_cr8
+        && !source.features.has(Feature::Cr8Legacy)
+        && bytes.iter().take(i.len()).any(|&byte| byte == LOCK);
+    refused.then(ops::control::undefined)
+}
+
+/// The LOCK prefix.
+const LOCK: u8 = 0xf0;
 
 fn select(i: &Instruction, context: &Context) -> Selection {
     if i.is_invalid() {

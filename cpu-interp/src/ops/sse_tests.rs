@@ -80,6 +80,7 @@ fn run_once(cpu: &mut Cpu, bytes: &[u8], by_handler: bool) -> Result<(), Excepti
         rip: 0x8000,
         limit: u64::MAX,
         vendor: trivium_cpu::model::Vendor::Amd,
+        features: trivium_cpu::model::IMPLEMENTED,
     };
     let key = Key { offset: 0, rip: 0x8000, mode };
     let decoded = decode(&source, mode).unwrap();

@@ -105,7 +105,8 @@ impl Interpreter {
         self.cpu.ram.read_slice(key.offset - start, &mut bytes);
         let limit = self.code_limit();
         let vendor = self.cpu.model.vendor;
-        let source = Source { bytes: &bytes, start, rip: key.rip, limit, vendor };
+        let features = self.cpu.model.features;
+        let source = Source { bytes: &bytes, start, rip: key.rip, limit, vendor, features };
         let (decoded, second) = match decode::decode(&source, key.mode) {
             Ok(decoded) => (decoded, None),
             Err(decode::DecodeError::Truncated) => self.decode_across(key, linear, &bytes)?,
@@ -163,7 +164,9 @@ impl Interpreter {
         self.cpu.ram.read_slice(second, &mut bytes[in_first..end]);
         let vendor = self.cpu.model.vendor;
         let limit = self.code_limit();
-        let source = Source { bytes: &bytes[..end], start: 0, rip: key.rip, limit, vendor };
+        let features = self.cpu.model.features;
+        let bytes = &bytes[..end];
+        let source = Source { bytes, start: 0, rip: key.rip, limit, vendor, features };
         let mode = Mode(key.mode.0 | Mode::SINGLE);
         match decode::decode(&source, mode) {
             Ok(decoded) => Ok((decoded, Some((second >> 12, next)))),

@@ -40,6 +40,7 @@ const MAX: &[Feature] = &[
     Pdpe1gb,
     Rdtscp,
     LahfLm,
+    Cr8Legacy,
     Abm,
     Prefetchw,
     Osvw,

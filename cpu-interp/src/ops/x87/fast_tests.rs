@@ -44,6 +44,7 @@ fn run(cpu: &mut Cpu, code: &[u8], x87: &X87, operand: u64, by_handler: bool) ->
         rip: 0x8000,
         limit: u64::MAX,
         vendor: trivium_cpu::model::Vendor::Amd,
+        features: trivium_cpu::model::IMPLEMENTED,
     };
     let key = Key { offset: 0, rip: 0x8000, mode };
     let decoded = decode(&source, mode).unwrap();
