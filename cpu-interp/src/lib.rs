@@ -17,6 +17,8 @@ pub mod op;
 pub mod ops;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+#[cfg(test)]
+mod priority_tests;
 pub mod run;
 pub mod system;
 #[cfg(test)]

@@ -61,6 +61,7 @@ fields! {
         DebugCtl debugctl,
         Syscfg syscfg,
         Hwcr hwcr,
+        Smbase smbase,
     }
     many {
         MtrrFixed mtrr_fixed,
@@ -248,6 +249,7 @@ pub const MSRS: &[MsrInfo] = &[
     line(0xc001_0044, "MC_CTL_MASK", Fixed(0), Any).times(10).of(Amd),
     // No C1E: HLT never stops the timer of the local APIC.
     line(0xc001_0055, "INTERRUPT_PENDING", Fixed(0), Any).of(Amd),
+    line(0xc001_0111, "SMM_BASE", Storage(F::Smbase), Mask(0xffff_fff0)).of(Amd),
     line(0xc001_0140, "OSVW_ID_LENGTH", Constant(OSVW_LENGTH), Any).with(&[Cpu::Osvw]),
     line(0xc001_0141, "OSVW_STATUS", Constant(0), Any).with(&[Cpu::Osvw]),
     // Later families' registers; kernels set a bit in each before they ask which family it is.
