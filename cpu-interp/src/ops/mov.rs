@@ -1,6 +1,7 @@
 //! MOV, MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, BSWAP, MOVBE, and the sign extensions of RAX.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
+use trivium_cpu::model::Vendor;
 
 use crate::block::{Block, BlockCache};
 use crate::cpu::Cpu;
@@ -248,6 +249,10 @@ fn extending<const SIGNED: bool>(i: &Instruction, context: &Context) -> Selectio
     let kind = context.address_kind(&op);
     if op.has_mem() {
         let run = match i.memory_size().size() {
+            // Of MOVSXD with 16-bit operands a Zen 5 reads four bytes.
+            _ if i.code() == Code::Movsxd_r16_rm16 && context.vendor == Vendor::Amd => {
+                pick!(kind, op.size, extend_mem, u32, SIGNED)
+            }
             1 => pick!(kind, op.size, extend_mem, u8, SIGNED),
             2 => pick!(kind, op.size, extend_mem, u16, SIGNED),
             _ => pick!(kind, op.size, extend_mem, u32, SIGNED),

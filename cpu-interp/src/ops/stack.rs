@@ -200,6 +200,7 @@ fn enter(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     }
     let last = sp.wrapping_sub(size * (level + 1) + (op.imm & 0xffff)) & mask;
     let linear = cpu.linear(SS, last, 1, true)?;
+    cpu.check_alignment(linear, size)?;
     cpu.probe(linear, 1, true, Rights::Program)?;
     cpu.set_reg(RBP, 0, op.size, frame & address_mask(op.size));
     cpu.set_stack_pointer(last);
