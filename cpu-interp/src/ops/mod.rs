@@ -3,6 +3,7 @@
 
 pub mod alu;
 pub mod atomic;
+pub mod avx;
 pub mod bcd;
 pub mod bits;
 pub mod branch;
@@ -43,6 +44,7 @@ const GROUPS: &[Select] = &[
     muldiv::select,
     string::select,
     atomic::select,
+    avx::select,
     sse_moves::select,
     sse_int::select,
     crate::system::select,

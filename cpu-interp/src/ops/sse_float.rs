@@ -94,7 +94,7 @@ fn compares(i: &Instruction, context: &Context) -> Option<Selection> {
 }
 
 /// LDMXCSR.
-fn load_mxcsr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+pub(super) fn load_mxcsr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     sse_ready(cpu)?;
     let value: u32 = cpu.load_operand(op)?;
     if value & !MXCSR_MASK != 0 {
@@ -105,7 +105,7 @@ fn load_mxcsr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 }
 
 /// STMXCSR.
-fn store_mxcsr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+pub(super) fn store_mxcsr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     sse_ready(cpu)?;
     cpu.store_operand(op, cpu.vector.mxcsr)
 }

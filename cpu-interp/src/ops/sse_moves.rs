@@ -84,7 +84,7 @@ fn to_general<P: Part, C: Compute>(i: &Instruction, context: &Context) -> Select
 }
 
 /// MASKMOVDQU and MASKMOVQ: stores the bytes whose mask is negative, at (E)DI or RDI.
-fn masked_store(
+pub(super) fn masked_store(
     cpu: &mut Cpu,
     op: &Op,
     (value, mask): (V128, V128),

@@ -138,7 +138,7 @@ fn compared(cpu: &mut Cpu, op: &Op, explicit: Option<bool>) -> Result<Compared, 
 }
 
 /// The index of a bit goes to ECX.
-fn index(cpu: &mut Cpu, op: &Op, explicit: Option<bool>) -> Result<(), Stop> {
+pub(super) fn index(cpu: &mut Cpu, op: &Op, explicit: Option<bool>) -> Result<(), Stop> {
     let Compared { result, control } = compared(cpu, op, explicit)?;
     cpu.regs[1] = match (result, control.bit6()) {
         (0, _) => control.count() as u64,
@@ -149,7 +149,7 @@ fn index(cpu: &mut Cpu, op: &Op, explicit: Option<bool>) -> Result<(), Stop> {
 }
 
 /// A mask goes to XMM0.
-fn mask(cpu: &mut Cpu, op: &Op, explicit: Option<bool>) -> Result<(), Stop> {
+pub(super) fn mask(cpu: &mut Cpu, op: &Op, explicit: Option<bool>) -> Result<(), Stop> {
     let Compared { result, control } = compared(cpu, op, explicit)?;
     let mut value = u128::from(result);
     if control.bit6() {

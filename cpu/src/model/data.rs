@@ -16,6 +16,13 @@ const BASE: &[Feature] = &[
 const MAX: &[Feature] = &[
     Vme,
     Sse3,
+    Ssse3,
+    Sse41,
+    Sse42,
+    Xsave,
+    Xgetbv1,
+    Avx,
+    Avx2,
     Monitor,
     Cx16,
     Pcid,

@@ -1,0 +1,31 @@
+//! AVX, AVX2 and the rest of VEX-encoded SIMD.
+//!
+//! A VEX instruction on 256 bits is, but for few, an SSE instruction on each half of 128 bits, with
+//! a destination of its own. So most of it is tables: the mnemonic, what is loaded, and what the
+//! SSE instruction computes. To add one, add it to the table of its form.
+
+mod compare;
+mod float;
+mod form;
+mod gather;
+mod integer;
+mod moves;
+mod permute;
+
+use iced_x86::{EncodingKind, Instruction};
+
+use crate::decode::{Context, Selection};
+
+/// Chooses functions for the instructions of this group.
+#[must_use]
+pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
+    if i.code().encoding() != EncodingKind::VEX {
+        return None;
+    }
+    float::select(i, context)
+        .or_else(|| integer::select(i, context))
+        .or_else(|| moves::select(i, context))
+        .or_else(|| permute::select(i, context))
+        .or_else(|| compare::select(i, context))
+        .or_else(|| gather::select(i, context))
+}
