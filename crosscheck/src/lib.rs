@@ -13,6 +13,7 @@ pub mod case;
 pub mod compare;
 pub mod duel;
 pub mod engine;
+pub mod generate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod host;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

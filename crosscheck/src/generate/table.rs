@@ -1,0 +1,121 @@
+//! All encodings: those that are generated, and why the others are not.
+
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Mnemonic};
+use trivium_cpu::model::FeatureSet;
+
+use super::draft::Draft;
+use super::encoding;
+use super::exclusions;
+use super::form::Form;
+use super::operands;
+use super::random::Rng;
+use crate::case::Width;
+
+/// All widths of code.
+pub(super) const WIDTHS: [Width; 3] = [Width::Bits16, Width::Bits32, Width::Bits64];
+
+/// What a CPU's encodings are.
+pub(super) struct Table {
+    /// Those that are generated.
+    pub forms: Vec<Form>,
+    /// Those that are not, and why.
+    pub excluded: Vec<(Code, &'static str)>,
+    /// By [`Code`]: the widths in which it may occur in code that is not made for it.
+    plain: Vec<[bool; 3]>,
+}
+
+/// Instructions that need their own state, or else say how the operating system is set up.
+const NEED_CARE: [Mnemonic; 8] = [
+    Mnemonic::Xsave,
+    Mnemonic::Xsave64,
+    Mnemonic::Xsavec,
+    Mnemonic::Xsavec64,
+    Mnemonic::Xsaveopt,
+    Mnemonic::Xsaveopt64,
+    Mnemonic::Xrstor,
+    Mnemonic::Xrstor64,
+];
+
+impl Table {
+    /// The encodings of a CPU with these features; all that iced knows if `all`.
+    pub fn new(features: FeatureSet, all: bool) -> Self {
+        let mut table = Self { forms: Vec::new(), excluded: Vec::new(), plain: Vec::new() };
+        for code in Code::values() {
+            let form = Self::form(features, code, all);
+            let mut plain = [false; 3];
+            if let Ok(form) = &form {
+                let care = NEED_CARE.contains(&form.mnemonic);
+                plain = WIDTHS.map(|width| !care && testable(form, width));
+            }
+            match form {
+                Ok(form) => table.forms.push(form),
+                Err(reason) => table.excluded.push((code, reason)),
+            }
+            table.plain.push(plain);
+        }
+        table
+    }
+
+    fn form(features: FeatureSet, code: Code, all: bool) -> Result<Form, &'static str> {
+        if let Some(reason) = exclusions::reason(code) {
+            return Err(reason);
+        }
+        if !all && !exclusions::has(features, code) {
+            return Err("is of a feature that the CPU lacks");
+        }
+        let Some(mut form) = Form::new(code) else {
+            return Err("has operands that no CPU model has");
+        };
+        form.retain_widths(|form, width| decodes_back(form, width, features));
+        if WIDTHS.into_iter().any(|width| testable(&form, width)) {
+            Ok(form)
+        } else {
+            Err("is decoded as another")
+        }
+    }
+
+    /// Whether an instruction can be tested in any code of this width that happens to have it.
+    pub fn plain(&self, width: Width, code: Code) -> bool {
+        let widths = self.plain.get(code as usize).copied().unwrap_or_default();
+        widths[width as usize]
+    }
+
+    /// Whether all instructions can be tested that bytes decode to from the first to where one
+    /// ends for certain.
+    pub fn testable(&self, width: Width, bytes: &[u8]) -> bool {
+        let mut padded = Vec::with_capacity(bytes.len() + 16);
+        padded.extend(bytes);
+        padded.extend([0xcc; 16]);
+        let mut decoder = Decoder::new(width.bits(), &padded, DecoderOptions::NONE);
+        while decoder.position() < bytes.len() {
+            let instruction = decoder.decode();
+            if instruction.is_invalid() {
+                return true;
+            }
+            if !self.plain(width, instruction.code()) {
+                return false;
+            }
+            if instruction.flow_control() == FlowControl::Exception {
+                return true;
+            }
+        }
+        true
+    }
+}
+
+/// Whether what code of this width does with it is decided by a case alone.
+pub(super) fn testable(form: &Form, width: Width) -> bool {
+    // SYSCALL of other code than 64-bit code ends outside of the case.
+    let leaves = form.mnemonic == Mnemonic::Syscall && width != Width::Bits64;
+    form.in_width(width) && !leaves
+}
+
+/// Whether the decoder sees in our bytes what we mean.
+fn decodes_back(form: &Form, width: Width, features: FeatureSet) -> bool {
+    (0..4).any(|n| {
+        let mut draft = Draft::new(Rng::new(n, form.code as u64), width, features, true);
+        let (mut parts, _) = operands::build(&mut draft, form, None);
+        encoding::resolve(&mut draft, &mut parts);
+        encoding::decode(width, &parts.bytes()).code() == form.code
+    })
+}
