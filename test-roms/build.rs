@@ -1,6 +1,7 @@
 //! Builds the guest programs with the C compiler, used as assembler and linker; `loops/` is C.
 //!
-//! Each program becomes `OUT_DIR/<name>.bin`, a 64 KiB ROM image laid out by `boot/rom.ld`.
+//! Each program becomes `OUT_DIR/<name>.bin`, a 64 KiB ROM image laid out by `boot/rom.ld`; the
+//! self-tests in `suite/` are of 128 KiB, laid out by `suite/suite.ld`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -49,6 +50,28 @@ const MICRO: &[&str] = &[
     "syscall",
     "interrupt",
     "port",
+];
+
+/// The self-tests: a ROM for each chapter of the manual.
+const SUITE: &[&str] = &["segmentation", "paging"];
+/// What every self-test needs.
+const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c"];
+
+/// The self-tests are 32-bit code that any processor from the 80486 on runs.
+const SUITE_FLAGS: &[&str] = &[
+    "-m32",
+    "-march=i386",
+    "-std=gnu11",
+    "-Os",
+    "-ffreestanding",
+    "-fno-pic",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-strict-aliasing",
+    "-fno-delete-null-pointer-checks",
+    "-fcf-protection=none",
+    "-mgeneral-regs-only",
+    "-masm=intel",
 ];
 
 /// Free-standing C: no library, no vector registers, nothing below the stack pointer.
@@ -102,7 +125,7 @@ struct Builder {
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CC");
-    for folder in ["boot", "demo", "loops", "micro"] {
+    for folder in ["boot", "demo", "loops", "micro", "suite"] {
         println!("cargo::rerun-if-changed={folder}");
     }
     let builder = Builder::from_env();
@@ -148,6 +171,27 @@ impl Builder {
             let body = self.assemble(&format!("micro/{name}.S"), &rom, &[]);
             self.link(&rom, &quiet, vec![self.frame(name), body]);
         }
+        let framework: Vec<PathBuf> =
+            SUITE_FRAMEWORK.iter().map(|f| self.suite_object(f)).collect();
+        for name in SUITE {
+            let chapter = self.suite_object(&format!("{name}.c"));
+            self.link_suite(name, &framework, &chapter);
+        }
+    }
+
+    fn suite_object(&self, file: &str) -> PathBuf {
+        self.assemble(&format!("suite/{file}"), &format!("suite-{file}"), SUITE_FLAGS)
+    }
+
+    fn link_suite(&self, name: &str, framework: &[PathBuf], chapter: &Path) {
+        let image = self.out.join(format!("suite-{name}.bin"));
+        let mut script = std::ffi::OsString::from("-Wl,-T,");
+        script.push(self.source.join("suite/suite.ld"));
+        let mut command = self.command();
+        command.arg("-m32").args(LINK_FLAGS).arg(script).args(framework).arg(chapter);
+        command.arg("-o").arg(&image);
+        run(command, name);
+        check_size(&image, 128 * 1024);
     }
 
     /// The boot code, as objects.
@@ -187,7 +231,7 @@ impl Builder {
     }
 
     fn assemble(&self, source: &str, object: &str, defines: &[&str]) -> PathBuf {
-        let object = self.out.join(object).with_extension("o");
+        let object = self.out.join(format!("{object}.o"));
         let mut command = self.command();
         command.arg("-I").arg(self.source.join("boot")).args(defines);
         command.arg("-c").arg(self.source.join(source)).arg("-o").arg(&object);
@@ -206,7 +250,7 @@ impl Builder {
         let mut command = self.command();
         command.args(LINK_FLAGS).arg(script).args(boot).args(program).arg("-o").arg(&image);
         run(command, name);
-        check_size(&image);
+        check_size(&image, 64 * 1024);
     }
 
     fn command(&self) -> Command {
@@ -239,11 +283,11 @@ fn no_compiler(program: &OsStr, error: &std::io::Error) -> String {
     )
 }
 
-fn check_size(image: &Path) {
+fn check_size(image: &Path, size: u64) {
     match fs::metadata(image) {
-        Ok(data) if data.len() == 64 * 1024 => {}
+        Ok(data) if data.len() == size => {}
         Ok(data) => {
-            fail(&format!("{} has {} bytes, not 65,536", image.display(), data.len()));
+            fail(&format!("{} has {} bytes, not {size}", image.display(), data.len()));
         }
         Err(error) => fail(&format!("{} was not written: {error}", image.display())),
     }

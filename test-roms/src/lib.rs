@@ -1,6 +1,7 @@
-//! Guest programs of our own: ROM images built from `boot/`, `demo/`, `loops/` and `micro/`.
+//! Guest programs of our own: ROM images built from `boot/`, `demo/`, `loops/` and `micro/`, and the
+//! self-tests in `suite/`.
 //!
-//! Each image is 64 KiB, belongs at the end of the first 4 GiB and must also be visible at F0000h,
+//! Each image is 64 KiB (a self-test's 128 KiB), belongs at the end of the first 4 GiB and must also be visible at F0000h,
 //! as a PC's BIOS is. It starts at the reset vector, prints on COM1 (115,200 baud), and switches the
 //! machine off through the PIIX4's power management. All but two need 16 MiB of RAM or more, the
 //! benchmarks `load-16m` and `store-16m` 32 MiB.
@@ -76,6 +77,17 @@ pub static MICRO: &[(&str, &[u8], u64)] = micro![
     "port",
 ];
 
+macro_rules! suite {
+    ($($name:literal),* $(,)?) => { &[$(($name, image!("suite", $name))),*] };
+}
+
+/// Self-tests of a processor, one for each chapter of the manual: name and image, of 128 KiB.
+///
+/// Each runs on any processor from the 80486 on and needs 16 MiB of RAM. It reports on COM1 in TAP
+/// version 13, a line for each check with its citation, and ends by writing 0 to isa-debug-exit at
+/// port 501h, or 1 if a check failed. What the processor lacks by CPUID is skipped.
+pub static SUITE: &[(&str, &[u8])] = suite!["segmentation", "paging"];
+
 /// The figure that a micro-benchmark's image carries.
 const fn instructions(image: &[u8; IMAGE_SIZE]) -> u64 {
     let mut bytes = [0; 8];
@@ -117,6 +129,15 @@ mod tests {
     fn an_image_is_64_kib() {
         for (name, image) in images() {
             assert_eq!(image.len(), IMAGE_SIZE, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_self_test_ends_with_its_reset_vector_and_name() {
+        for (name, image) in SUITE {
+            assert_eq!(image.len(), 2 * IMAGE_SIZE, "{name}");
+            assert_eq!(jump_target(&image[IMAGE_SIZE..]), 0xF000, "{name}");
+            assert!(image.ends_with(b"TRIVIUM ROM"), "{name}");
         }
     }
 

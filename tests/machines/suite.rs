@@ -1,0 +1,69 @@
+//! The self-tests of `test-roms/suite` on every kind of CPU and every model.
+
+use trivium_cpu::CpuModel;
+use trivium_cpu::model::MODELS;
+use trivium_machine::testing;
+use trivium_machine::{Accel, RunEnd};
+
+use crate::{ACCELS, LIMIT, machine};
+
+/// What `isa-debug-exit` ends the run with after the guest has written 0.
+const PASSED: u32 = 1;
+
+/// What a report says that is not well: failed checks with their diagnostics, or a plan that does
+/// not match.
+fn complaints(report: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let (mut checks, mut plan) = (0, None);
+    for line in report.lines() {
+        if line.starts_with("not ok ") || line.starts_with("Bail out!") {
+            complaints.push(line.to_owned());
+        }
+        if line.starts_with("not ok ") || line.starts_with("ok ") {
+            checks += 1;
+        }
+        if let Some(count) = line.strip_prefix("1..") {
+            plan = count.trim().parse::<u32>().ok();
+        }
+    }
+    if plan != Some(checks) {
+        complaints.push(format!("{checks} checks, plan {plan:?}"));
+    }
+    complaints
+}
+
+fn passes(accel: Accel, model: &CpuModel, name: &str, image: &[u8]) {
+    let mut config = machine(accel, 16);
+    config.model = *model;
+    config.firmware = Some(image.to_vec());
+    config.debug_exit_port = Some(0x501);
+    let outcome = testing::run(config, [], LIMIT).expect("the machine runs");
+    let failed = complaints(&outcome.output);
+    assert!(
+        failed.is_empty() && outcome.end == RunEnd::DebugExit(PASSED),
+        "{name} on {}: {:?}\n{}\n{}",
+        model.name,
+        outcome.end,
+        failed.join("\n"),
+        outcome.output
+    );
+}
+
+fn chapter(name: &str) {
+    let (_, image) = trivium_test_roms::SUITE.iter().find(|(n, _)| *n == name).expect("a ROM");
+    for accel in ACCELS {
+        for model in MODELS {
+            passes(*accel, model, name, image);
+        }
+    }
+}
+
+#[test]
+fn self_test_segmentation() {
+    chapter("segmentation");
+}
+
+#[test]
+fn self_test_paging() {
+    chapter("paging");
+}
