@@ -8,7 +8,9 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::cpu::{Cpu, Mode};
+use trivium_cpu::state::CS;
+
+use crate::cpu::{Cpu, Mode, SEG_BASE};
 use crate::op::{Op, StopReason, SystemFn};
 
 /// A block of pre-decoded operations. What handlers need of it is in its first cache line.
@@ -41,6 +43,8 @@ pub struct Key {
     pub rip: u64,
     /// The mode.
     pub mode: Mode,
+    /// The code segment's limit, where the block or its branches may pass it.
+    pub limit: u32,
 }
 
 /// What can make the way from one block to another void.
@@ -106,7 +110,8 @@ pub struct Link {
 /// An entry of the jump cache.
 #[derive(Debug, Clone, Copy, Default)]
 struct Jump {
-    rip: u64,
+    /// RIP, and the code segment's base.
+    place: u64,
     /// Generation and mode.
     tag: u64,
     target: Target,
@@ -117,6 +122,12 @@ const JUMPS: usize = 4096;
 
 fn jump_slot(rip: u64) -> usize {
     (rip ^ rip >> 12) as usize % JUMPS
+}
+
+/// RIP, and the code segment's base above it: where there is a base, RIP has 32 bits.
+#[inline(always)]
+fn jump_place(cpu: &Cpu, rip: u64) -> u64 {
+    rip | cpu.regs[usize::from(SEG_BASE) + CS] << 32
 }
 
 #[inline(always)]
@@ -215,13 +226,15 @@ impl BlockCache {
     #[must_use]
     pub fn jump(&self, cpu: &Cpu, rip: u64) -> Option<Target> {
         let jump = self.jumps[jump_slot(rip)].get();
-        (jump.rip == rip && jump.tag == jump_tag(cpu, jump.reach)).then_some(jump.target)
+        (jump.place == jump_place(cpu, rip) && jump.tag == jump_tag(cpu, jump.reach))
+            .then_some(jump.target)
     }
 
     /// Tells the jump cache.
     pub fn remember(&self, cpu: &Cpu, rip: u64, index: u32, reach: Reach) {
         if let Some(&Block { target, .. }) = self.block(index) {
-            self.jumps[jump_slot(rip)].set(Jump { rip, tag: jump_tag(cpu, reach), target, reach });
+            let (place, tag) = (jump_place(cpu, rip), jump_tag(cpu, reach));
+            self.jumps[jump_slot(rip)].set(Jump { place, tag, target, reach });
         }
     }
 

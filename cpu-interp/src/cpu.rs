@@ -189,6 +189,8 @@ pub struct Cpu {
     pub ip_mask: u64,
     /// The bits that the stack pointer has: 16, 32 or 64 of them.
     pub stack_mask: u64,
+    /// The limit of CS that the ways between blocks hold for.
+    block_limit: u32,
     /// x87 instructions raise #NM, or wait for nothing: CR0.EM or CR0.TS.
     pub x87_blocked: bool,
     /// SSE instructions raise #UD or #NM.
@@ -313,6 +315,7 @@ impl Cpu {
             next_rip: 0,
             ip_mask: 0xffff,
             stack_mask: 0xffff,
+            block_limit: 0,
             x87_blocked: false,
             sse_blocked: true,
             system_flags: rflags::FIXED,
@@ -472,6 +475,7 @@ impl Cpu {
         mode |= if self.cpl() == 3 { Mode::USER } else { 0 };
         self.mode = Mode(mode);
         self.ip_mask = self.mode.ip_mask();
+        self.note_code_limit();
         self.stack_mask = match (long, self.mode.has(Mode::STACK32)) {
             (true, _) => !0,
             (_, true) => 0xffff_ffff,
@@ -485,6 +489,25 @@ impl Cpu {
         self.x87_blocked = control.cr0 & (cr0::EM | cr0::TS) != 0;
         self.sse_blocked = control.cr0 & (cr0::EM | cr0::TS) != 0 || control.cr4 & cr4::OSFXSR == 0;
         self.enter_space();
+    }
+
+    /// Blocks are decoded for one limit of CS: ways between those of another are void.
+    fn note_code_limit(&mut self) {
+        // That of 64-bit code counts as the one of flat 32-bit code: the mode tells them apart.
+        let limit = self.code_limit() as u32;
+        if limit != self.block_limit {
+            self.block_limit = limit;
+            self.generations.void(Reach::Page);
+        }
+    }
+
+    /// The last address that code may have; none but 64 bits of ones in 64-bit code.
+    #[must_use]
+    pub fn code_limit(&self) -> u64 {
+        match self.mode.has(Mode::LONG) {
+            true => u64::MAX,
+            false => u64::from(self.segments.regs[CS].limit),
+        }
     }
 
     /// Whether ES, CS, SS and DS all span 4 GiB from 0 and may be read and written as usual.

@@ -80,7 +80,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder::with_ip(bitness, source.bytes, source.rip, options(source.vendor));
     decoder.set_position(source.start).map_err(|_| DecodeError::Truncated)?;
     decoder.set_ip(source.rip);
-    let mut context = Context { mode, vendor: source.vendor, fop: 0 };
+    let mut context = Context { mode, vendor: source.vendor, fop: 0, limit: source.limit };
     let ip_mask = mode.ip_mask();
     let max = if mode.has(Mode::SINGLE) { 1 } else { MAX_COUNT };
 

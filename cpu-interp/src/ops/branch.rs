@@ -249,10 +249,15 @@ fn is_plain(context: &Context, size: u8) -> bool {
     }
 }
 
-/// Whether the target of a direct branch of 64-bit code may not be canonical; with five levels of
-/// page tables, it may be nevertheless.
+/// Whether the target of a direct branch is past the code segment's limit, or, in 64-bit code, may
+/// not be canonical; with five levels of page tables, it may be nevertheless.
 fn is_doubtful(i: &Instruction, context: &Context) -> bool {
-    context.mode.has(Mode::LONG) && !plainly_canonical(i.near_branch_target())
+    let target = i.near_branch_target();
+    let good = match context.mode.has(Mode::LONG) {
+        true => plainly_canonical(target),
+        false => target <= context.limit,
+    };
+    !good
 }
 
 fn jump(i: &Instruction, context: &Context) -> Selection {

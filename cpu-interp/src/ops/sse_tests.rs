@@ -82,7 +82,7 @@ fn run_once(cpu: &mut Cpu, bytes: &[u8], by_handler: bool) -> Result<(), Excepti
         vendor: trivium_cpu::model::Vendor::Amd,
         features: trivium_cpu::model::IMPLEMENTED,
     };
-    let key = Key { offset: 0, rip: 0x8000, mode };
+    let key = Key { offset: 0, rip: 0x8000, mode, limit: u32::MAX };
     let decoded = decode(&source, mode).unwrap();
     let (block, op) = (decoded.to_block(key, None), decoded.ops[0]);
     let cache = BlockCache::new();

@@ -31,7 +31,8 @@ impl Interpreter {
         let linear = self.code_linear(rip)?;
         let (offset, reach) = self.fetch_place(linear)?;
         let mode = Mode(self.cpu.mode.0 | if single { Mode::SINGLE } else { 0 });
-        let key = Key { offset, rip, mode };
+        let limit = self.cpu.code_limit() as u32;
+        let key = Key { offset, rip, mode, limit };
         let index = match self.cache.find(&key) {
             Some(index) if self.second_page_is_same(index)? => index,
             Some(index) => {
@@ -103,7 +104,7 @@ impl Interpreter {
         let start = key.offset % PAGE;
         let mut bytes = [0; PAGE];
         self.cpu.ram.read_slice(key.offset - start, &mut bytes);
-        let limit = self.code_limit();
+        let limit = self.cpu.code_limit();
         let vendor = self.cpu.model.vendor;
         let features = self.cpu.model.features;
         let source = Source { bytes: &bytes, start, rip: key.rip, limit, vendor, features };
@@ -131,13 +132,6 @@ impl Interpreter {
         Ok(self.cache.insert(decoded.to_block(key, second), &decoded.ops))
     }
 
-    fn code_limit(&self) -> u64 {
-        match self.cpu.mode.has(Mode::LONG) {
-            true => u64::MAX,
-            false => u64::from(self.cpu.segments.regs[CS].limit),
-        }
-    }
-
     /// Decodes an instruction that begins on one page and ends on the next.
     fn decode_across(
         &mut self,
@@ -152,7 +146,7 @@ impl Interpreter {
         let next_rip = key.rip.wrapping_add(in_first as u64);
         let next = if self.cpu.mode.has(Mode::LONG) {
             self.code_linear(next_rip)?
-        } else if next_rip > self.code_limit() {
+        } else if next_rip > self.cpu.code_limit() {
             return Err(self.cpu.raise(Exception::gp(0)));
         } else {
             next & 0xffff_ffff
@@ -163,7 +157,7 @@ impl Interpreter {
         let end = in_first + MAX_LEN;
         self.cpu.ram.read_slice(second, &mut bytes[in_first..end]);
         let vendor = self.cpu.model.vendor;
-        let limit = self.code_limit();
+        let limit = self.cpu.code_limit();
         let features = self.cpu.model.features;
         let bytes = &bytes[..end];
         let source = Source { bytes, start: 0, rip: key.rip, limit, vendor, features };
