@@ -342,6 +342,44 @@ static void code_limits(enum world world) {
           "SDM vol. 2 JMP: a relative jump past the limit of CS is #GP(0) at the jump");
 }
 
+/// What an emulator that keeps decoded code may get wrong: the same bytes under other segments.
+static void code_segments_that_change(void) {
+    fresh(FLAT, 3);
+    u32 attributes = CODE_SEGMENT | READABLE | PRESENT | DPL(3) | B;
+    context.cs = SEL_TEST | 3;
+    context.rip = 0;
+    set_gdt(SEL_TEST, descriptor(USER_CODE, 0xFFFF, attributes));
+    load(A32("nop; nop; nop; nop; jmp 1f; .skip 0x40, 0x90; 1:"));
+    run();
+    bool wide = completed();
+    set_gdt(SEL_TEST, descriptor(USER_CODE, 2, attributes));
+    run();
+    bool narrow = result.vector == GP && result.rip == 3;
+    set_gdt(SEL_TEST, descriptor(USER_CODE, 0x20, attributes));
+    run();
+    bool branch = result.vector == GP && result.rip == 4;
+    set_gdt(SEL_TEST, descriptor(USER_CODE, 0xFFFF, attributes));
+    run();
+    check(wide && narrow && branch && completed(),
+          "SDM vol. 3A 5.3: the limit of CS is the present one, for code that ran before too");
+
+    // Two pieces of code with the same offset, one after the other.
+    fresh(REAL, 0);
+    context.rip = 0x10;
+    load(A16("inc bx; cmp bx, 50; jae 1f; jmp 0x1100:0x10; 1:"));
+    place(LOW_CODE + 0x1010, A16("inc cx; jmp 0x1000:0x10"));
+    run();
+    check(completed() && record.r[RBX] == 50 && record.r[RCX] == 49,
+          "SDM vol. 3A 21.1.1: far jumps between segments to the same offset");
+    fresh(REAL, 0);
+    context.rip = 0x10;
+    load(A16("inc bx; cmp bx, 50; jae 1f; push 0x1100; push 0x10; retf; 1:"));
+    place(LOW_CODE + 0x1010, A16("inc cx; mov ax, 0x10; push 0x1000; push ax; retf"));
+    run();
+    check(completed() && record.r[RBX] == 50 && record.r[RCX] == 49,
+          "SDM vol. 3A 21.1.1: far returns between segments to the same offset");
+}
+
 static void stack_size(enum world world) {
     about(world_names[world]);
     fresh(world, 3);
@@ -550,6 +588,8 @@ void chapter(void) {
         code_limits(protected[i]);
         stack_size(protected[i]);
     }
+    about("one segment after another");
+    code_segments_that_change();
     real_mode();
     if (has_world(LONG)) {
         loads(LONG);
