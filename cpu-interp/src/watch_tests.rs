@@ -1,9 +1,9 @@
 //! Breakpoints and alignment checks, against the statements of the manuals.
 
-use trivium_cpu::Vector;
 use trivium_cpu::bits::{cr0, cr4, debug, rflags};
 use trivium_cpu::model::{CpuModel, Vendor};
 use trivium_cpu::state::Msrs;
+use trivium_cpu::{Exit, Vcpu, Vector};
 
 use crate::testing::{CODE, DATA, HANDLERS, STACK, STACK0, TABLES, TSS, TestMachine, sel};
 
@@ -521,6 +521,27 @@ fn misaligned_addresses_are_found_before_missing_pages_but_after_segments() {
     // fxsave: #AC for what is not even aligned to 4 bytes, else #GP.
     checked(&absolute(&[0x0f, 0xae], 0, DATA + 2)).raises(Vector::AC, Some(0));
     checked(&absolute(&[0x0f, 0xae], 0, DATA + 4)).raises(Vector::GP, Some(0));
+}
+
+#[test]
+fn an_alignment_check_on_its_own_handlers_stack_can_be_interrupted() {
+    // mov eax, [DATA + 1], with a handler of CPL 3 and its stack misaligned
+    let mut m = TestMachine::protected(&[0xa1, 1, 0xb0, 0, 0]).at_cpl3();
+    let handler = crate::testing::gate(sel::USER_CODE, HANDLERS, 0xee);
+    m.put_u64(crate::testing::IDT + 8 * 17, handler);
+    m.set(|s| {
+        s.control.cr0 |= cr0::AM;
+        s.general.rflags |= rflags::AC;
+        s.general.regs[4] = STACK - 2;
+    });
+    let kicker = m.cpu.kicker();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        kicker.kick();
+    });
+    assert_eq!(m.run(u64::MAX), Exit::Kicked);
+    thread.join().unwrap();
+    assert_eq!(m.state().general.rip, CODE);
 }
 
 #[test]

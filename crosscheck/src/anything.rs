@@ -140,7 +140,13 @@ fn initial(mode: &Mode, head: &[u8; 8], bus: &Platform) -> CpuState {
     state.control.efer = mode.efer;
     state.control.xcr0 = 7;
     state.control.pdptr[0] = (PAE_TABLES + 0x1000) | 1;
-    let random = rflags::STATUS | rflags::TF | rflags::IF | rflags::DF | rflags::NT | rflags::AC;
+    let random = rflags::STATUS
+        | rflags::TF
+        | rflags::IF
+        | rflags::DF
+        | rflags::NT
+        | rflags::RF
+        | rflags::AC;
     let flags = u64::from(head[1]) | u64::from(head[2]) << 8 | u64::from(head[3]) << 16;
     state.general.rflags = flags & random | rflags::FIXED | mode.rflags;
     for register in &mut state.general.regs {
@@ -150,6 +156,12 @@ fn initial(mode: &Mode, head: &[u8; 8], bus: &Platform) -> CpuState {
     }
     state.general.regs[4] = STACK;
     state.general.rip = CODE;
+    if head[4] & 3 == 0 {
+        // Breakpoints of all kinds, near the code and the stack.
+        state.debug.address = [(); 4].map(|()| bus.random() & (2 * STACK - 1));
+        state.debug.dr7 |= bus.random() & 0xffff_03ff;
+        state.msrs.debugctl = bus.random() & 2;
+    }
     let real = mode.cr0 & cr0::PE == 0 || mode.rflags & rflags::VM != 0;
     let wide = mode.data & SegmentAttributes::G != 0;
     let flat = |selector, attributes| Segment {
@@ -239,10 +251,15 @@ impl CpuBus for Platform {
     fn take_nmi(&self) -> bool {
         self.random() & 31 == 0
     }
+    fn take_smi(&self) -> bool {
+        self.random() & 63 == 0
+    }
     fn take_reset(&self) -> Option<ResetKind> {
         None
     }
-    fn delivering(&self, _: u8, _: Option<u32>, _: u64) {}
+    fn delivering(&self, _: u8, _: Option<u32>, _: u64) {
+        self.count();
+    }
     fn set_ferr(&self, _: bool) {}
 }
 

@@ -3,7 +3,7 @@
 use trivium_cpu::bits::{debug, debugctl, rflags};
 use trivium_cpu::exception::{Combined, combine};
 use trivium_cpu::model::Vendor;
-use trivium_cpu::state::Activity;
+use trivium_cpu::state::{Activity, Injected};
 use trivium_cpu::{Exception, Exit, ResetKind, Vector};
 
 use super::{Interpreter, Session};
@@ -11,6 +11,10 @@ use crate::cpu::shadow;
 use crate::op::StopReason;
 use crate::system::interrupt::{self, Event, Source};
 use crate::system::smm;
+
+/// Exceptions in the delivery of others before a look at what others want. #AC on the stack of its
+/// own handler follows itself for ever, as on real processors.
+const ROUNDS: u32 = 8;
 
 impl Interpreter {
     /// Looks at what others want, and delivers an interrupt if one may come.
@@ -113,9 +117,16 @@ impl Interpreter {
         self.cpu.pending_debug = 0;
     }
 
+    /// Leaves the delivery of an exception for the next look.
+    fn put_off(&mut self, event: &Event) {
+        let Event { vector, error_code, .. } = *event;
+        self.cpu.injected = Some(Injected { vector, error_code, software_length: None });
+        self.cpu.look = true;
+    }
+
     /// Delivers an event; exceptions on the way make double and triple faults of it.
     fn deliver(&mut self, event: Event, session: &mut Session<'_>) {
-        let mut event = event;
+        let (mut event, mut rounds) = (event, 0);
         loop {
             self.cpu.mmio.rewind();
             self.cpu.stop = StopReason::Exception;
@@ -136,6 +147,11 @@ impl Interpreter {
                         self.cpu.control.cr2 = linear;
                     }
                     event = Event::from(second);
+                    rounds += 1;
+                    if rounds == ROUNDS {
+                        // Others may want the CPU meanwhile.
+                        return self.put_off(&event);
+                    }
                 }
                 Combined::DoubleFault => {
                     if let Some(linear) = second.cr2 {

@@ -79,11 +79,13 @@ impl Interpreter {
         }
         let last = miss.linear.wrapping_add(u64::from(miss.size) - 1);
         let offset = direct.unwrap_or(scratch);
-        let saved = self.cpu.tlb.lend(miss.linear, last, offset, write);
-        let scratch = direct.is_none().then_some(scratch);
-        if let Some(earlier) = loans.list[slot].replace(Loan { miss, saved, scratch, parts }) {
+        // What another loan's page walk has entered may have taken this one's place.
+        if let Some(earlier) = loans.list[slot].take() {
             self.cpu.tlb.give_back(earlier.miss.linear, write, earlier.saved);
         }
+        let saved = self.cpu.tlb.lend(miss.linear, last, offset, write);
+        let scratch = direct.is_none().then_some(scratch);
+        loans.list[slot] = Some(Loan { miss, saved, scratch, parts });
         Ok(())
     }
 

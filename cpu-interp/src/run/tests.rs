@@ -220,6 +220,18 @@ fn an_instruction_that_leaves_the_canonical_addresses_or_the_limit_raises_gp_and
 }
 
 #[test]
+fn two_accesses_of_an_instruction_may_have_the_same_place_in_the_tlb() {
+    // push qword [DEVICE], across the pages 16 MiB further on, which are the first MiB again
+    let mut code = vec![0xff, 0x34, 0x25];
+    code.extend((DEVICE as u32).to_le_bytes());
+    let mut machine = TestMachine::long(&code);
+    machine.put_u64(TABLES + 0x2048, 0x87);
+    machine.set(|state| state.general.regs[4] = DEVICE + 0x100_0004);
+    assert_eq!(machine.run(1), Exit::Budget);
+    assert_eq!(machine.get_u64(0xf_fffc), 0x0706_0504_0302_0100);
+}
+
+#[test]
 fn open_bus_is_not_executed() {
     let mut machine = TestMachine::long(&[]);
     machine.set(|state| state.general.rip = DEVICE);
