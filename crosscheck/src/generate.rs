@@ -11,11 +11,14 @@ mod draft;
 mod encoding;
 mod exclusions;
 mod form;
+mod modifying;
 mod noise;
 mod operands;
 mod parts;
 mod random;
+mod repeat;
 mod segments;
+mod sequence;
 mod settle;
 mod state;
 mod table;
@@ -52,7 +55,13 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
-            kinds: vec![(Kind::Encoding, 16), (Kind::Bytes, 2)],
+            kinds: vec![
+                (Kind::Encoding, 14),
+                (Kind::Bytes, 2),
+                (Kind::Sequence, 2),
+                (Kind::Modifying, 1),
+                (Kind::Repeat, 1),
+            ],
             widths: vec![(Width::Bits64, 14), (Width::Bits32, 4), (Width::Bits16, 2)],
             only: None,
             ldt: true,
@@ -98,6 +107,12 @@ impl Generator {
             let long = width != Width::Bits64 || features.has(Feature::Lm);
             let short = width != Width::Bits16 || plan.ldt;
             weight > 0 && long && short
+        });
+        let wide = plan.widths.iter().any(|&(width, _)| width != Width::Bits16);
+        plan.kinds.retain(|&(kind, weight)| match kind {
+            Kind::Manual => false,
+            Kind::Modifying => weight > 0 && wide,
+            _ => weight > 0,
         });
         let table = Table::new(features, plan.lacking);
         let wanted = plan.only.as_ref().map(|text| text.to_lowercase());
@@ -149,11 +164,23 @@ impl Generator {
     fn attempt(&self, index: u64, kind: Kind, seed: u64) -> Option<Case> {
         let id = CaseId { seed: self.seed, index };
         let mut rng = Rng::new(seed, index);
-        let form = &self.table.forms[self.chosen[self.place(index, kind)]];
-        let width = self.width(&mut rng, (kind == Kind::Encoding).then_some(form));
+        let place = match kind {
+            Kind::Repeat => rng.pick(&self.table.strings),
+            _ => self.chosen[self.place(index, kind)],
+        };
+        let form = &self.table.forms[place];
+        let fits = |width| match kind {
+            Kind::Encoding | Kind::Repeat => table::testable(form, width),
+            Kind::Modifying => width != Width::Bits16,
+            _ => true,
+        };
+        let width = self.width(&mut rng, fits)?;
         let mut draft = Draft::new(rng, width, self.features, self.plan.ldt);
         let code = match kind {
             Kind::Bytes => bytes::code(&mut draft, &self.table)?,
+            Kind::Sequence => sequence::code(&mut draft, &self.table)?,
+            Kind::Modifying => modifying::code(&mut draft, &self.table)?,
+            Kind::Repeat => repeat::code(&mut draft, form, &self.table)?,
             _ => encoding::code(&mut draft, form, &self.table)?,
         };
         Some(draft.finish(id, kind, code))
@@ -171,12 +198,11 @@ impl Generator {
         ((start + step * self.stride) % count) as usize
     }
 
-    /// Any width; if there is an encoding, one of those that have it.
-    fn width(&self, rng: &mut Rng, form: Option<&Form>) -> Width {
-        let fits = |w: Width| form.is_none_or(|form| table::testable(form, w));
+    /// Any width of those that fit, if there is one.
+    fn width(&self, rng: &mut Rng, fits: impl Fn(Width) -> bool) -> Option<Width> {
         let widths: Vec<(u32, Width)> =
             self.plan.widths.iter().filter(|&&(w, _)| fits(w)).map(|&(w, n)| (n, w)).collect();
-        rng.weighted(&widths)
+        (!widths.is_empty()).then(|| rng.weighted(&widths))
     }
 }
 

@@ -25,17 +25,20 @@ pub(super) fn code(draft: &mut Draft, form: &Form, table: &Table) -> Option<Vec<
     let len = parts.bytes().len();
     place(draft, len);
     resolve(draft, &mut parts);
-    let mut bytes = parts.bytes();
+    let bytes = parts.bytes();
     let found = decode(draft.width, &bytes).code();
     let good = found == form.code || found == Code::INVALID || table.plain(draft.width, found);
     if noisy && !good {
         return None;
     }
-    let end = region(draft.code_at).end();
-    if draft.code_at + len as u64 > end {
-        bytes.truncate((end - draft.code_at) as usize);
-    }
-    Some(bytes)
+    Some(cut(draft, bytes))
+}
+
+/// The part of code that is in the region where it begins.
+pub(super) fn cut(draft: &Draft, mut bytes: Vec<u8>) -> Vec<u8> {
+    let room = region(draft.code_at).end() - draft.code_at;
+    bytes.truncate(room as usize);
+    bytes
 }
 
 /// What bytes decode to, with INT3 behind them.
@@ -54,7 +57,7 @@ pub(super) fn region(address: u64) -> Region {
 
 /// Chooses where in its region code of so many bytes lies: it may cross pages, and the region's
 /// end.
-fn place(draft: &mut Draft, len: usize) {
+pub(super) fn place(draft: &mut Draft, len: usize) {
     let region = region(draft.code_at);
     let len = len as u64;
     let rng = &mut draft.rng;

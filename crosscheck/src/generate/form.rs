@@ -1,6 +1,8 @@
 //! The shape of an encoding: what iced's table says of it, ready for putting bytes together.
 
-use iced_x86::{Code, EncodingKind, MandatoryPrefix, MemorySize, Mnemonic, OpCodeInfo};
+use iced_x86::{
+    Code, EncodingKind, FlowControl, MandatoryPrefix, MemorySize, Mnemonic, OpCodeInfo,
+};
 use iced_x86::{OpCodeOperandKind as Kind, OpCodeTableKind};
 
 use crate::case::Width;
@@ -47,6 +49,8 @@ pub(super) struct Form {
     pub rep: bool,
     pub repne: bool,
     pub stack: bool,
+    /// The next instruction follows as a rule, whatever the operands.
+    pub calm: bool,
     /// Registers must not be the same.
     pub unique: bool,
     modes: [bool; 3],
@@ -161,6 +165,7 @@ impl Form {
             rep: info.can_use_rep_prefix(),
             repne: info.can_use_repne_prefix(),
             stack: info.is_stack_instruction(),
+            calm: is_calm(info),
             unique: info.requires_unique_reg_nums(),
             modes: [info.mode16(), info.mode32(), info.mode64()],
         })
@@ -197,6 +202,40 @@ impl Form {
     pub fn is_string(&self) -> bool {
         self.operands.iter().any(|&k| matches!(k, Kind::seg_rSI | Kind::es_rDI))
     }
+}
+
+/// Whether the next instruction follows as a rule, whatever the operands.
+fn is_calm(info: &OpCodeInfo) -> bool {
+    let moody = |&kind: &Kind| {
+        let segment = matches!(kind, Kind::seg_reg | Kind::mem_offs);
+        segment || is_vsib(kind)
+    };
+    let far = [MemorySize::SegPtr16, MemorySize::SegPtr32, MemorySize::SegPtr64];
+    info.code().flow_control() == FlowControl::Next
+        && !info.is_privileged()
+        && !info.is_stack_instruction()
+        && !info.is_input_output()
+        && !info.may_require_cpl0()
+        && info.cpl3()
+        && !info.op_kinds().iter().any(moody)
+        && !far.contains(&info.memory_size())
+}
+
+/// Whether an operand is, or may be, a vector register or one of MMX.
+pub(super) const fn is_vector(kind: Kind) -> bool {
+    use Kind as K;
+    matches!(
+        kind,
+        K::mm_reg
+            | K::mm_rm
+            | K::mm_or_mem
+            | K::xmm_reg
+            | K::xmm_rm
+            | K::xmm_or_mem
+            | K::ymm_reg
+            | K::ymm_rm
+            | K::ymm_or_mem
+    )
 }
 
 fn mandatory(info: &OpCodeInfo) -> Option<u8> {

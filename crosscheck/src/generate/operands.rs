@@ -281,7 +281,10 @@ impl Builder<'_> {
     }
 
     fn far_pointer(&mut self, draft: &mut Draft, size: u8) {
-        let selector = draft.any_selector();
+        let selector = match draft.rng.percent(40) {
+            true => draft.any_selector(),
+            false => super::settle::fitting(draft, self.form),
+        };
         let offset = super::settle::code_offset(draft, selector);
         self.parts.immediate.push(offset, size);
         self.parts.immediate.push(u64::from(selector), 2);
@@ -417,6 +420,6 @@ fn free_of(draft: &mut Draft, stream: &Stream, kind: Kind) -> u8 {
     // Four and up are AH to BH, or SPL to DIL.
     let count = if byte { 4 } else { count };
     let register = draft.rng.below(count) as u8;
-    let pointer = register == 4 || stream.pointers.iter().any(|(p, _)| *p == register);
-    if pointer && draft.rng.percent(97) { draft.rng.below(3) as u8 } else { register }
+    let pointer = matches!(register, 1 | 4) || stream.pointers.iter().any(|(p, _)| *p == register);
+    if pointer && draft.rng.percent(97) { draft.rng.pick(&[0, 2]) } else { register }
 }

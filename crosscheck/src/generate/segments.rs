@@ -20,6 +20,8 @@ pub(super) mod entry {
     pub const CODE16: u16 = 0;
     pub const OPEN_CODE16: u16 = 1;
     pub const CODE32: u16 = 2;
+    /// May not be read.
+    pub const EXECUTE_ONLY: u16 = 3;
     pub const DATA16: u16 = 4;
     pub const STACK16: u16 = 5;
     /// Each case may have its own here.

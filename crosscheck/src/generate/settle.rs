@@ -8,11 +8,11 @@ use super::address::{self, Access, Place};
 use super::draft::{Draft, RSP};
 use super::form::Form;
 use super::operands::Chosen;
-use super::segments::{self, DS, ES, SS};
+use super::segments::{self, DS, ES, LOADABLE, SS, entry};
 use super::state;
 use super::values::{self, Element};
 use crate::case::Width;
-use crate::layout::{CODE, DATA, STACK};
+use crate::layout::{CODE, DATA, STACK, selector};
 
 /// Numbers of general registers.
 pub(super) const RAX: u8 = 0;
@@ -88,13 +88,10 @@ pub(super) fn before(draft: &mut Draft, form: &Form) {
                 draft.pin_low(RAX, 16, quotient);
             }
         }
-        M::Rdmsr | M::Wrmsr => {}
         M::Clzero => drop(address::point(draft, RAX, DS, draft.width.bits(), CLZERO)),
         M::Monitor => drop(address::point(draft, RAX, DS, draft.width.bits(), Access::int(8))),
         M::Rdpkru | M::Wrpkru => draft.pin(RCX, 0),
-        M::Bound => {}
-        M::Leave => frame_pointer(draft),
-        M::Enter => frame_pointer(draft),
+        M::Leave | M::Enter => frame_pointer(draft),
         _ => {}
     }
     if counts_by_rcx(form) {
@@ -227,10 +224,10 @@ fn system(draft: &mut Draft, form: &Form, chosen: &Chosen) {
     use Mnemonic as M;
     let offset_size = (form.operand_size / 8).max(2) as usize;
     match form.mnemonic {
-        M::Mov if form.operands.first() == Some(&Kind::seg_reg) => selector(draft, chosen),
-        M::Lar | M::Lsl | M::Verr | M::Verw | M::Lldt | M::Ltr => selector(draft, chosen),
-        M::Lds | M::Les | M::Lss | M::Lfs | M::Lgs => far_pointer(draft, chosen, offset_size),
-        M::Jmp | M::Call if form.memory_is_far() => far_pointer(draft, chosen, offset_size),
+        M::Mov if form.operands.first() == Some(&Kind::seg_reg) => any_selector(draft, chosen),
+        M::Lar | M::Lsl | M::Verr | M::Verw | M::Lldt | M::Ltr => any_selector(draft, chosen),
+        M::Lds | M::Les | M::Lss | M::Lfs | M::Lgs => far_pointer(draft, form, chosen, offset_size),
+        M::Jmp | M::Call if form.memory_is_far() => far_pointer(draft, form, chosen, offset_size),
         M::Jmp | M::Call => near_target(draft, chosen, offset_size),
         M::Wrfsbase | M::Wrgsbase if draft.rng.percent(60) => {
             let base = DATA.start + draft.rng.below(0x1000);
@@ -262,17 +259,37 @@ fn give(draft: &mut Draft, chosen: &Chosen, value: u64, size: usize) {
     }
 }
 
-fn selector(draft: &mut Draft, chosen: &Chosen) {
+fn any_selector(draft: &mut Draft, chosen: &Chosen) {
     let selector = draft.any_selector();
     give(draft, chosen, u64::from(selector), 2);
 }
 
-fn far_pointer(draft: &mut Draft, chosen: &Chosen, size: usize) {
+fn far_pointer(draft: &mut Draft, form: &Form, chosen: &Chosen, size: usize) {
     let Some(place) = chosen.place else { return };
-    let selector = draft.any_selector();
+    let selector = if draft.rng.percent(40) { draft.any_selector() } else { fitting(draft, form) };
     let offset = code_offset(draft, selector);
     draft.put_value(place.linear, offset, size);
     draft.put_value(place.linear.wrapping_add(size as u64), u64::from(selector), 2);
+    if size == 8 && draft.rng.percent(50) {
+        // AMD's CPUs know no far pointers with offsets of 64 bits.
+        draft.put_value(place.linear.wrapping_add(4), u64::from(selector), 2);
+    }
+}
+
+/// A selector that the instruction can load.
+pub(super) fn fitting(draft: &mut Draft, form: &Form) -> u16 {
+    let entries: &[u16] = match form.mnemonic {
+        Mnemonic::Lss => &[entry::DATA16, entry::STACK16, entry::STACK32, entry::PAGES],
+        Mnemonic::Jmp | Mnemonic::Call => &[entry::CODE16, entry::CODE32, entry::EXECUTE_ONLY],
+        _ => &LOADABLE,
+    };
+    let code = matches!(form.mnemonic, Mnemonic::Jmp | Mnemonic::Call);
+    let flat = if code { [selector::CODE32, selector::CODE64] } else { [selector::DATA; 2] };
+    if draft.has_ldt() && draft.rng.percent(60) {
+        selector::local(draft.rng.pick(entries))
+    } else {
+        draft.rng.pick(&flat)
+    }
 }
 
 fn near_target(draft: &mut Draft, chosen: &Chosen, size: usize) {
@@ -339,6 +356,7 @@ fn values_of(draft: &mut Draft, form: &Form, chosen: &Chosen) {
                 _ => {}
             }
         }
+        M::Bound => bounds(draft, form, chosen),
         M::Cmpxchg8b | M::Cmpxchg16b if draft.rng.percent(50) => {
             let size = form.memory.size() / 2;
             let (rax, rdx) = (draft.state.regs[0], draft.state.regs[2]);
@@ -348,6 +366,19 @@ fn values_of(draft: &mut Draft, form: &Form, chosen: &Chosen) {
             }
         }
         _ => {}
+    }
+}
+
+/// Bounds around the index, or near it.
+fn bounds(draft: &mut Draft, form: &Form, chosen: &Chosen) {
+    let (Some(Place { linear }), Some(register)) = (chosen.place, chosen.reg) else { return };
+    let size = form.operand_size as usize / 8;
+    let index = draft.state.regs[usize::from(register)];
+    for n in [0, size] {
+        let near = draft.rng.between(-2, 2) as u64;
+        let apart = if n == 0 { 2 } else { 4 };
+        let bound = index.wrapping_add(near).wrapping_add(apart).wrapping_sub(3);
+        draft.put_value(linear.wrapping_add(n as u64), bound, size);
     }
 }
 

@@ -110,11 +110,17 @@ fn vectors(rng: &mut Rng, features: FeatureSet, state: &mut UserState) {
     let parts = if features.has(Feature::Avx) { 4 } else { 2 };
     let element = rng.weighted(&VECTOR_ELEMENTS);
     let mixed = rng.percent(20);
-    for register in &mut state.zmm[..16] {
+    let (low, high) = state.zmm[..16].split_at_mut(8);
+    for register in low.iter_mut() {
         let element = if mixed { rng.weighted(&VECTOR_ELEMENTS) } else { element };
         for part in &mut register[..parts] {
             *part = values::quad(rng, element);
         }
+    }
+    // The upper half has the same values in other places: making them is most of the work.
+    for (n, register) in high.iter_mut().enumerate() {
+        *register = low[(n * 5 + 3) % 8];
+        register[..parts].rotate_left(1);
     }
 }
 

@@ -1,12 +1,12 @@
 //! All encodings: those that are generated, and why the others are not.
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Mnemonic};
+use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, EncodingKind, FlowControl, Mnemonic};
 use trivium_cpu::model::FeatureSet;
 
 use super::draft::Draft;
 use super::encoding;
 use super::exclusions;
-use super::form::Form;
+use super::form::{self, Form};
 use super::operands;
 use super::random::Rng;
 use crate::case::Width;
@@ -15,11 +15,17 @@ use crate::case::Width;
 pub(super) const WIDTHS: [Width; 3] = [Width::Bits16, Width::Bits32, Width::Bits64];
 
 /// What a CPU's encodings are.
+#[derive(Default)]
 pub(super) struct Table {
     /// Those that are generated.
     pub forms: Vec<Form>,
     /// Those that are not, and why.
     pub excluded: Vec<(Code, &'static str)>,
+    /// Places of string instructions.
+    pub strings: Vec<usize>,
+    /// Places of instructions after which the next one follows as a rule: those of general
+    /// registers, of x87, of MMX and SSE, of AVX.
+    pub calm: [Vec<usize>; 4],
     /// By [`Code`]: the widths in which it may occur in code that is not made for it.
     plain: Vec<[bool; 3]>,
 }
@@ -39,7 +45,7 @@ const NEED_CARE: [Mnemonic; 8] = [
 impl Table {
     /// The encodings of a CPU with these features; all that iced knows if `all`.
     pub fn new(features: FeatureSet, all: bool) -> Self {
-        let mut table = Self { forms: Vec::new(), excluded: Vec::new(), plain: Vec::new() };
+        let mut table = Self::default();
         for code in Code::values() {
             let form = Self::form(features, code, all);
             let mut plain = [false; 3];
@@ -48,12 +54,23 @@ impl Table {
                 plain = WIDTHS.map(|width| !care && testable(form, width));
             }
             match form {
-                Ok(form) => table.forms.push(form),
+                Ok(form) => table.add(form),
                 Err(reason) => table.excluded.push((code, reason)),
             }
             table.plain.push(plain);
         }
         table
+    }
+
+    fn add(&mut self, form: Form) {
+        let place = self.forms.len();
+        if form.is_string() {
+            self.strings.push(place);
+        }
+        if form.calm && !NEED_CARE.contains(&form.mnemonic) {
+            self.calm[class(form.code)].push(place);
+        }
+        self.forms.push(form);
     }
 
     fn form(features: FeatureSet, code: Code, all: bool) -> Result<Form, &'static str> {
@@ -100,6 +117,18 @@ impl Table {
             }
         }
         true
+    }
+}
+
+/// The class of an instruction in [`Table::calm`].
+fn class(code: Code) -> usize {
+    let kinds = code.op_code().op_kinds();
+    let vector = kinds.iter().any(|&k| form::is_vector(k));
+    match (code.op_code().encoding(), code.cpuid_features()) {
+        (EncodingKind::VEX, _) if vector => 3,
+        (_, [CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387, ..]) => 1,
+        _ if vector => 2,
+        _ => 0,
     }
 }
 
