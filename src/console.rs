@@ -11,6 +11,8 @@ const HELP: &str = "\r
 Ctrl-A h  this help\r
 Ctrl-A x  end the machine\r
 Ctrl-A b  send a break to the serial port\r
+Ctrl-A c  type into the next serial port that is on this terminal\r
+Ctrl-A 1  type into COM1; 2 to 4 likewise\r
 Ctrl-A Ctrl-A  send a Ctrl-A\r\n";
 
 const CTRL_A: u8 = 1;
@@ -74,6 +76,10 @@ pub enum Wish {
     Input(Vec<u8>),
     /// A break.
     Break,
+    /// The next console.
+    Next,
+    /// The console of this serial port, from 0.
+    Choose(usize),
     /// The end.
     Quit,
     /// The list of commands.
@@ -100,6 +106,8 @@ impl Keys {
                 (true, b'x') => Some(Wish::Quit),
                 (true, b'h' | b'?') => Some(Wish::Help),
                 (true, b'b') => Some(Wish::Break),
+                (true, b'c') => Some(Wish::Next),
+                (true, b'1'..=b'4') => Some(Wish::Choose(usize::from(byte - b'1'))),
                 _ => {
                     plain.push(byte);
                     None
@@ -117,6 +125,47 @@ impl Keys {
         }
         wishes
     }
+}
+
+/// The serial ports on the terminal: all of them are seen, one is typed into.
+pub struct Consoles {
+    ports: Vec<usize>,
+    focus: usize,
+}
+
+impl Consoles {
+    /// These ports; the first is typed into.
+    #[must_use]
+    pub fn new(ports: Vec<usize>) -> Self {
+        Self { ports, focus: 0 }
+    }
+
+    /// The port that is typed into.
+    #[must_use]
+    pub fn focus(&self) -> usize {
+        self.ports.get(self.focus).copied().unwrap_or_default()
+    }
+
+    /// Changes which port is typed into, if that is the wish; gives what to tell of it.
+    pub fn change(&mut self, wish: &Wish) -> Option<String> {
+        let count = self.ports.len().max(1);
+        let wanted = match wish {
+            Wish::Next => Some((self.focus + 1) % count),
+            Wish::Choose(port) => match self.ports.iter().position(|p| p == port) {
+                None => return Some(format!("COM{} is not on this terminal", port + 1)),
+                found => found,
+            },
+            _ => None,
+        };
+        self.focus = wanted?;
+        Some(format!("COM{}", self.focus() + 1))
+    }
+}
+
+/// Tells the user something, apart from what the guest says.
+pub fn tell(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = write!(out, "\r\n[{text}]\r\n").and_then(|()| out.flush());
 }
 
 /// Reads what is typed until the end of input, and hands on what the user wants. Runs in a thread
@@ -159,5 +208,22 @@ mod tests {
         assert_eq!(keys.read(b"x"), [Wish::Quit]);
         assert_eq!(keys.read(b"\x01\x01"), [Wish::Input(vec![CTRL_A])]);
         assert_eq!(keys.read(b"\x01h"), [Wish::Help]);
+        assert_eq!(keys.read(b"\x01c\x012"), [Wish::Next, Wish::Choose(1)]);
+    }
+
+    #[test]
+    fn consoles_take_turns() {
+        let mut consoles = Consoles::new(vec![0, 2]);
+        assert_eq!(consoles.focus(), 0);
+        assert_eq!(consoles.change(&Wish::Next).as_deref(), Some("COM3"));
+        assert_eq!(consoles.focus(), 2);
+        assert_eq!(consoles.change(&Wish::Next).as_deref(), Some("COM1"));
+        assert_eq!(
+            consoles.change(&Wish::Choose(1)).as_deref(),
+            Some("COM2 is not on this terminal")
+        );
+        assert_eq!(consoles.focus(), 0);
+        assert_eq!(consoles.change(&Wish::Choose(2)).as_deref(), Some("COM3"));
+        assert_eq!(consoles.change(&Wish::Break), None);
     }
 }

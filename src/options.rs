@@ -1,10 +1,14 @@
 //! The command line: what may be said, and what is wrong with what was said.
 
+mod crosscheck;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trivium_cpu::model::CpuModel;
+
+pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -41,6 +45,14 @@ pub enum Command {
     /// Run the demonstration guest that is part of this program: from the reset vector to long
     /// mode, step by step, and a little work.
     Demo(DemoOptions),
+    /// Hold CPUs against each other, and against the processor of this host.
+    ///
+    /// Makes cases of user-level code from a seed, runs each on two engines and compares all that
+    /// the code can see: registers, flags, memory, and how it ended. What the manuals leave
+    /// undefined may differ, nothing else. Each divergence is made small and shown.
+    ///
+    /// Exit status: 0 without divergences, 1 with some, 2 when the command line or a file is wrong.
+    Crosscheck(Box<CrosscheckOptions>),
     /// List the CPU models and their features.
     Models,
     /// Print a completion script for a shell.
@@ -89,8 +101,10 @@ pub struct RunOptions {
     /// Where the screen goes; this version has no screen.
     #[arg(long, value_enum, default_value_t = Display::None)]
     pub display: Display,
-    /// Where a serial port goes: stdio, file:PATH, pty or null. The first is COM1, the next COM2,
-    /// up to four. Without any, COM1 is on the terminal.
+    /// Where a serial port goes: stdio, file:PATH, pty, null, unix:PATH, tcp:[HOST:]PORT (both wait
+    /// for a program to connect; with ,connect they connect to one) or fifo:PATH (PATH.in and
+    /// PATH.out). The first is COM1, the next COM2, up to four. Several on the terminal take turns:
+    /// Ctrl-A c, or Ctrl-A 1 to 4. Without any, COM1 is on the terminal.
     #[arg(long, value_name = "WHERE")]
     pub serial: Vec<SerialOption>,
     /// Firmware image, ending at 4 GiB and below 1 MiB; instead of --kernel.
@@ -133,6 +147,13 @@ pub struct RunOptions {
     /// The file that the trace goes to.
     #[arg(long, value_name = "FILE")]
     pub trace_file: Option<PathBuf>,
+    /// Options from a file, `name = value` by the names that they have here; what the command line
+    /// says wins.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Write all options that this run uses to a file for --config; - is standard output.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub print_config: Option<PathBuf>,
     /// Print a hash of the machine's final state, memory included, to standard error.
     #[arg(long)]
     pub print_state_hash: bool,
@@ -206,6 +227,10 @@ pub enum SerialOption {
     File(PathBuf),
     /// A pseudo-terminal, whose name is printed.
     Pty,
+    /// The named pipes PATH.in and PATH.out.
+    Fifo(PathBuf),
+    /// A socket.
+    Socket(SocketOption),
     /// Nowhere.
     Null,
 }
@@ -219,7 +244,58 @@ impl std::str::FromStr for SerialOption {
             None if text == "pty" => Ok(Self::Pty),
             None if text == "null" => Ok(Self::Null),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err("use stdio, file:PATH, pty or null".into()),
+            Some(("fifo", path)) if !path.is_empty() => Ok(Self::Fifo(path.into())),
+            Some(("unix", rest)) => SocketOption::unix(rest).map(Self::Socket),
+            Some(("tcp", rest)) => SocketOption::tcp(rest).map(Self::Socket),
+            _ => Err("use stdio, file:PATH, pty, null, unix:PATH, tcp:PORT or fifo:PATH".into()),
+        }
+    }
+}
+
+/// A socket that a line is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketOption {
+    /// Where it is.
+    pub address: SocketAddress,
+    /// Whether to connect to a program that waits there, instead of waiting for one.
+    pub connect: bool,
+}
+
+/// Where a socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketAddress {
+    /// In the file system.
+    Unix(PathBuf),
+    /// A host, as name or number, and a port.
+    Tcp(String, u16),
+}
+
+impl SocketOption {
+    /// Takes `,connect` off.
+    fn split(text: &str) -> (&str, bool) {
+        match text.strip_suffix(",connect") {
+            Some(rest) => (rest, true),
+            None => (text, false),
+        }
+    }
+
+    fn unix(text: &str) -> Result<Self, String> {
+        let (path, connect) = Self::split(text);
+        if path.is_empty() {
+            return Err("use unix:PATH or unix:PATH,connect".into());
+        }
+        Ok(Self { address: SocketAddress::Unix(path.into()), connect })
+    }
+
+    fn tcp(text: &str) -> Result<Self, String> {
+        let (address, connect) = Self::split(text);
+        let (host, port) = address.rsplit_once(':').unwrap_or(("127.0.0.1", address));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match port.parse() {
+            Ok(port) if !host.is_empty() => {
+                Ok(Self { address: SocketAddress::Tcp(host.into(), port), connect })
+            }
+            _ => Err("use tcp:PORT or tcp:HOST:PORT, with ,connect to connect".into()),
         }
     }
 }
@@ -340,6 +416,23 @@ mod tests {
             assert!(!line.contains('\n'), "{line}");
             assert!(line.contains(named), "{arguments:?}: {line}");
             assert!(line.contains(remedy), "{arguments:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_local_unless_told_otherwise() {
+        let tcp = |host: &str, port, connect| {
+            Ok(SerialOption::Socket(SocketOption {
+                address: SocketAddress::Tcp(host.into(), port),
+                connect,
+            }))
+        };
+        assert_eq!("tcp:4444".parse(), tcp("127.0.0.1", 4444, false));
+        assert_eq!("tcp:0.0.0.0:4444".parse(), tcp("0.0.0.0", 4444, false));
+        assert_eq!("tcp:[::1]:23,connect".parse(), tcp("::1", 23, true));
+        for wrong in ["tcp:", "tcp::1", "tcp:host:", "tcp:70000", "unix:", "unix:,connect", "fifo:"]
+        {
+            assert!(wrong.parse::<SerialOption>().is_err(), "{wrong}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where a guest's characters go: the terminal, a file, a pseudo-terminal, nowhere.
+//! Where a guest's characters go: the terminal, a file, a pseudo-terminal, a socket, nowhere.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -10,6 +10,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 
+use crate::input::{self, Input};
 use crate::options::SerialOption;
 
 /// Characters that may wait for a slow reader before the guest has to.
@@ -44,8 +45,8 @@ impl DebugConsoleBackend for Output {
 pub struct Writers(Vec<JoinHandle<()>>);
 
 impl Writers {
-    /// Opens what an option names; `name` is the option with what it is for. A pseudo-terminal's
-    /// master comes back too, to read from.
+    /// Opens what an option names; `name` is the option with what it is for. What can be read from
+    /// comes back too.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -53,21 +54,29 @@ impl Writers {
         &mut self,
         name: &str,
         option: &SerialOption,
-    ) -> anyhow::Result<(Output, Option<File>)> {
-        match option {
-            SerialOption::Null => Ok((Output(None), None)),
-            SerialOption::Stdio => Ok((self.start(std::io::stdout()), None)),
+    ) -> anyhow::Result<(Output, Option<Input>)> {
+        Ok(match option {
+            SerialOption::Null => (Output(None), None),
+            SerialOption::Stdio => (self.start(std::io::stdout()), None),
             SerialOption::File(path) => {
                 let file = File::create(path)
                     .with_context(|| format!("{name}: cannot write {}", path.display()))?;
-                Ok((self.start(file), None))
+                (self.start(file), None)
             }
             SerialOption::Pty => {
                 let master = open_pty(name)?;
                 let copy = master.try_clone().with_context(|| name.to_string())?;
-                Ok((self.start(master), Some(copy)))
+                (self.start(master), Some(Input::Endless(copy)))
             }
-        }
+            SerialOption::Fifo(path) => {
+                let (to_guest, from_guest) = input::open_fifos(name, path)?;
+                (self.start(from_guest), Some(Input::Endless(to_guest)))
+            }
+            SerialOption::Socket(address) => {
+                let (peer, input) = input::open_socket(name, address)?;
+                (self.start(peer), Some(input))
+            }
+        })
     }
 
     fn start(&mut self, to: impl Write + Send + 'static) -> Output {

@@ -14,7 +14,8 @@ use trivium_machine::{
     TraceCategories, TraceConfig,
 };
 
-use crate::console::{self, RawTerminal, Wish};
+use crate::console::{self, Consoles, RawTerminal, Wish};
+use crate::input::Input;
 use crate::options::{self, ClockOption, DemoOptions, RunOptions, SerialOption, TraceOption};
 use crate::output::Writers;
 use crate::report;
@@ -145,9 +146,9 @@ fn trace(options: &RunOptions) -> anyhow::Result<Option<TraceConfig>> {
 /// The host's ends of serial ports that something can be typed into.
 #[derive(Default)]
 struct Ends {
-    /// The port that the terminal is connected to.
-    terminal: Option<usize>,
-    ptys: Vec<(usize, File)>,
+    /// The ports that the terminal is connected to.
+    terminal: Vec<usize>,
+    inputs: Vec<(usize, Input)>,
 }
 
 fn connect(
@@ -161,12 +162,12 @@ fn connect(
     }
     for (port, option) in serial.iter().enumerate() {
         let name = format!("--serial (COM{})", port + 1);
-        let (output, pty) = writers.open(&name, option)?;
+        let (output, input) = writers.open(&name, option)?;
         config.serial[port] = Some(Box::new(output));
-        if *option == SerialOption::Stdio && ends.terminal.replace(port).is_some() {
-            bail!("{name}: the terminal is taken by another port; use file:, pty or null");
+        if *option == SerialOption::Stdio {
+            ends.terminal.push(port);
         }
-        ends.ptys.extend(pty.map(|file| (port, file)));
+        ends.inputs.extend(input.map(|input| (port, input)));
     }
     Ok(ends)
 }
@@ -181,15 +182,16 @@ fn start(
     let handle = machine.handle();
     let signalled = Arc::new(AtomicU8::new(0));
     watch_signals(handle.clone(), signalled.clone())?;
-    let terminal = ends.terminal.map(|port| {
+    let terminal = (!ends.terminal.is_empty()).then(|| {
         let handle = handle.clone();
         let raw = RawTerminal::enter();
-        std::thread::spawn(move || console::read_keys(|wish| grant(&handle, port, wish)));
+        let mut consoles = Consoles::new(ends.terminal);
+        std::thread::spawn(move || console::read_keys(|wish| grant(&handle, &mut consoles, wish)));
         raw
     });
-    for (port, pty) in ends.ptys {
+    for (port, input) in ends.inputs {
         let handle = handle.clone();
-        std::thread::spawn(move || read_pty(pty, port, &handle));
+        std::thread::spawn(move || input.serve(&mut |bytes| handle.serial_input(port, bytes)));
     }
     let end = machine.run();
     let wanted = options.is_some_and(|options| options.print_state_hash);
@@ -207,27 +209,17 @@ fn start(
     })
 }
 
-fn grant(handle: &MachineHandle, port: usize, wish: Wish) {
+fn grant(handle: &MachineHandle, consoles: &mut Consoles, wish: Wish) {
+    if let Some(text) = consoles.change(&wish) {
+        console::tell(&text);
+    }
     match wish {
         Wish::Input(bytes) => {
-            handle.serial_input(port, &bytes);
+            handle.serial_input(consoles.focus(), &bytes);
         }
-        Wish::Break => handle.send_break(port),
+        Wish::Break => handle.send_break(consoles.focus()),
         Wish::Quit => handle.stop(),
-        Wish::Help => {}
-    }
-}
-
-fn read_pty(mut pty: File, port: usize, handle: &MachineHandle) {
-    let mut buffer = [0; 256];
-    loop {
-        match pty.read(&mut buffer) {
-            Ok(count @ 1..) => {
-                handle.serial_input(port, &buffer[..count]);
-            }
-            // Nobody has the other end open: look again later.
-            _ => std::thread::sleep(std::time::Duration::from_millis(100)),
-        }
+        Wish::Help | Wish::Next | Wish::Choose(_) => {}
     }
 }
 

@@ -14,6 +14,9 @@ mod permute;
 
 use iced_x86::{EncodingKind, Instruction};
 
+pub use form::{three, two};
+pub use integer::{from_singles, singles};
+
 use crate::decode::{Context, Selection};
 
 /// Chooses functions for the instructions of this group.

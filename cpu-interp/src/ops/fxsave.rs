@@ -17,9 +17,9 @@ use crate::op::{Op, Stop};
 /// Size of the image in bytes.
 const SIZE: u64 = 512;
 /// Number of the 16-byte part of the image where the x87 registers begin.
-const ST: u64 = 2;
+pub(super) const ST: u64 = 2;
 /// Number of the part where the XMM registers begin.
-const XMM: u64 = 10;
+pub(super) const XMM: u64 = 10;
 /// Place of TOP in the status word.
 const TOP_SHIFT: u16 = 11;
 /// Bit of the status word that mirrors ES.
@@ -32,7 +32,7 @@ const CONTROL_FIXED: u16 = 0x0040;
 const EMPTY: u16 = 3;
 
 /// The parts of the image from byte 0: control, status, tags, opcode, pointers, MXCSR.
-type Head = [V128; 2];
+pub(super) type Head = [V128; 2];
 
 /// Address of the image; #NM if the x87 unit is not to be used, #GP(0) if it is not aligned.
 fn image(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Stop> {
@@ -91,7 +91,7 @@ fn split_pointer(wide: bool, value: u64) -> (u64, u16) {
     if wide { (value, 0) } else { (value & 0xffff_ffff, (value >> 32) as u16) }
 }
 
-fn head(cpu: &Cpu, wide: bool) -> Head {
+pub(super) fn head(cpu: &Cpu, wide: bool) -> Head {
     let x87 = &cpu.x87;
     let busy = if x87.status & status::ES != 0 { BUSY } else { 0 };
     let words = u64::from(x87.control)
@@ -105,6 +105,12 @@ fn head(cpu: &Cpu, wide: bool) -> Head {
     ]
 }
 
+/// ST(n), as the image has it.
+pub(super) fn x87_register(cpu: &Cpu, n: u8) -> V128 {
+    let reg = cpu.x87.regs[usize::from(physical(top(cpu.x87.status), n))];
+    [reg.mantissa, reg.sign_exponent.into()]
+}
+
 fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Result<(), Stop> {
     let linear = image(cpu, op, true)?;
     cpu.probe(linear, SIZE, true, Rights::Program)?;
@@ -114,10 +120,9 @@ fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Result<(), Stop> {
     let [first, second] = head(cpu, wide);
     put(cpu, 0, first)?;
     put(cpu, 1, second)?;
-    let top = top(cpu.x87.status);
     for n in 0..8 {
-        let reg = cpu.x87.regs[usize::from(physical(top, n))];
-        put(cpu, ST + u64::from(n), [reg.mantissa, reg.sign_exponent.into()])?;
+        let value = x87_register(cpu, n);
+        put(cpu, ST + u64::from(n), value)?;
     }
     for n in 0..xmm_count(cpu) {
         let value = Xmm::get(cpu, n);
@@ -151,7 +156,7 @@ fn restore(cpu: &mut Cpu, op: &Op, wide: bool) -> Result<(), Stop> {
     Ok(())
 }
 
-fn restore_x87(cpu: &mut Cpu, [first, second]: Head, st: &[V128; 8], wide: bool) {
+pub(super) fn restore_x87(cpu: &mut Cpu, [first, second]: Head, st: &[V128; 8], wide: bool) {
     let x87 = &mut cpu.x87;
     let words = first[0];
     x87.control = words as u16 & CONTROL_MASK | CONTROL_FIXED;

@@ -6,8 +6,10 @@ pub mod atomic;
 pub mod avx;
 pub mod bcd;
 pub mod bits;
+pub mod bmi;
 pub mod branch;
 pub mod control;
+pub mod crypto;
 pub mod fxsave;
 pub mod misc;
 pub mod mmx;
@@ -26,6 +28,7 @@ mod sse_tests;
 pub mod stack;
 pub mod string;
 pub mod x87;
+pub mod xsave;
 
 use iced_x86::Instruction;
 
@@ -45,6 +48,7 @@ const GROUPS: &[Select] = &[
     string::select,
     atomic::select,
     avx::select,
+    bmi::select,
     sse_moves::select,
     sse_int::select,
     crate::system::select,
@@ -53,9 +57,11 @@ const GROUPS: &[Select] = &[
     sse_strings::select,
     mmx::select,
     fxsave::select,
+    xsave::select,
     x87::select,
     bcd::select,
     misc::select,
+    crypto::select,
     random::select,
 ];
 

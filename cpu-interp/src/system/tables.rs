@@ -15,7 +15,7 @@ use crate::op::{Op, Stop};
 
 impl Cpu {
     /// Raises #GP(0) unless CPL is 0.
-    pub(super) fn require_cpl0(&mut self) -> Result<(), Stop> {
+    pub(crate) fn require_cpl0(&mut self) -> Result<(), Stop> {
         if self.cpl() == 0 { Ok(()) } else { Err(self.raise(Exception::gp(0))) }
     }
 

@@ -1,5 +1,7 @@
 //! Which encodings a campaign has reached: executed, faulted, or never.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use iced_x86::Code;
@@ -44,10 +46,60 @@ impl Coverage {
         }
     }
 
+    /// A table in Markdown of what was reached: a row for each mnemonic, each encoding that was never
+    /// executed by name, and the encodings that no case is made of with the reason.
+    #[must_use]
+    pub fn table(&self, encodings: &[Code], excluded: &[(Code, &'static str)]) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write_reached(&mut out, encodings);
+        let _ = write_excluded(&mut out, excluded);
+        out
+    }
+
+    fn write_reached(&self, out: &mut String, encodings: &[Code]) -> std::fmt::Result {
+        let mut rows: BTreeMap<String, Vec<Code>> = BTreeMap::new();
+        for &code in encodings {
+            rows.entry(format!("{:?}", code.mnemonic())).or_default().push(code);
+        }
+        let executed = encodings.iter().filter(|&&code| self.of(code)[0] > 0).count();
+        let faulted =
+            encodings.iter().filter(|&&code| self.of(code)[0] == 0 && self.of(code)[1] > 0).count();
+        let never = encodings.len() - executed - faulted;
+        writeln!(
+            out,
+            "{} encodings: {executed} executed, {faulted} only faulted, {never} never reached.\n",
+            encodings.len()
+        )?;
+        writeln!(out, "| instruction | encodings | executed | faulted | encodings not executed |")?;
+        writeln!(out, "|---|--:|--:|--:|---|")?;
+        for (mnemonic, codes) in rows {
+            let sum = |n: usize| codes.iter().map(|&code| self.of(code)[n]).sum::<u64>();
+            let not = codes.iter().filter(|&&code| self.of(code)[0] == 0);
+            let not: Vec<_> = not.map(|code| format!("`{code:?}`")).collect();
+            let (name, count) = (mnemonic.to_uppercase(), codes.len());
+            writeln!(out, "| {name} | {count} | {} | {} | {} |", sum(0), sum(1), not.join(", "))?;
+        }
+        Ok(())
+    }
+
     /// How often an encoding was done, and how often it raised an exception.
     #[must_use]
     pub fn of(&self, code: Code) -> [u64; 2] {
         let counts = self.counts.get(code as usize);
         counts.map_or([0; 2], |counts| counts.each_ref().map(|n| n.load(Ordering::Relaxed)))
     }
+}
+
+fn write_excluded(out: &mut String, excluded: &[(Code, &'static str)]) -> std::fmt::Result {
+    let mut reasons: BTreeMap<&str, Vec<Code>> = BTreeMap::new();
+    for &(code, reason) in excluded {
+        reasons.entry(reason).or_default().push(code);
+    }
+    writeln!(out, "\n| no cases of what | encodings |")?;
+    writeln!(out, "|---|--:|")?;
+    for (reason, codes) in reasons {
+        writeln!(out, "| {reason} | {} |", codes.len())?;
+    }
+    Ok(())
 }

@@ -24,37 +24,25 @@ fn gather<const LANE: usize, const INDEX: usize, const COUNT: usize>(
     let indices = to_bytes(get(cpu, indices));
     let mut value = to_bytes(get(cpu, destination));
     let mut left = to_bytes(get(cpu, mask));
-    // Nothing is loaded into lanes beyond the last; they become zero.
-    value[COUNT * LANE..].fill(0);
-    spread::<LANE>(&mut left[..COUNT * LANE]);
-    left[COUNT * LANE..].fill(0);
     for n in 0..COUNT {
         let at = n * LANE..(n + 1) * LANE;
-        if left[n * LANE] == 0 {
-            continue;
-        }
-        let index = signed(&indices[n * INDEX..(n + 1) * INDEX]);
-        match lane::<LANE>(cpu, op, index) {
-            Ok(bytes) => value[at.clone()].copy_from_slice(&bytes[..LANE]),
-            Err(stop) => {
-                put(cpu, destination, from_bytes(&value));
-                put(cpu, mask, from_bytes(&left));
-                return Err(stop);
+        if left[at.end - 1] & 0x80 != 0 {
+            let index = signed(&indices[n * INDEX..(n + 1) * INDEX]);
+            match lane::<LANE>(cpu, op, index) {
+                Ok(bytes) => value[at.clone()].copy_from_slice(&bytes[..LANE]),
+                Err(stop) => {
+                    put(cpu, destination, from_bytes(&value));
+                    put(cpu, mask, from_bytes(&left));
+                    return Err(stop);
+                }
             }
         }
         left[at].fill(0);
     }
+    value[COUNT * LANE..].fill(0);
     put(cpu, destination, from_bytes(&value));
     put(cpu, mask, [[0; 2]; 2]);
     Ok(())
-}
-
-/// The sign of each lane in all its bits.
-fn spread<const LANE: usize>(mask: &mut [u8]) {
-    for lane in mask.chunks_exact_mut(LANE) {
-        let sign = lane.last().is_some_and(|byte| byte & 0x80 != 0);
-        lane.fill(if sign { 0xff } else { 0 });
-    }
 }
 
 fn signed(bytes: &[u8]) -> u64 {
