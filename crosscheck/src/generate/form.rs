@@ -5,6 +5,7 @@ use iced_x86::{
 };
 use iced_x86::{OpCodeOperandKind as Kind, OpCodeTableKind};
 
+use crate::allow::RULES;
 use crate::case::Width;
 
 /// How the opcode is introduced.
@@ -51,6 +52,8 @@ pub(super) struct Form {
     pub stack: bool,
     /// The next instruction follows as a rule, whatever the operands.
     pub calm: bool,
+    /// The manuals leave some of its results undefined.
+    pub vague: bool,
     /// Registers must not be the same.
     pub unique: bool,
     modes: [bool; 3],
@@ -166,6 +169,7 @@ impl Form {
             repne: info.can_use_repne_prefix(),
             stack: info.is_stack_instruction(),
             calm: is_calm(info),
+            vague: RULES.iter().any(|rule| rule.mnemonics.contains(&info.mnemonic())),
             unique: info.requires_unique_reg_nums(),
             modes: [info.mode16(), info.mode32(), info.mode64()],
         })

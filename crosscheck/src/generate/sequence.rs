@@ -157,9 +157,11 @@ pub(super) fn plain(draft: &mut Draft, table: &Table, stream: &Stream) -> Option
     let class = draft.rng.weighted(&[(10, 0), (2, 1), (4, 2), (3, 3)]);
     let forms = &table.calm[class];
     let forms = if forms.is_empty() { &table.calm[0] } else { forms };
-    for _ in 0..8 {
+    for _ in 0..16 {
         let form = &table.forms[draft.rng.pick(forms)];
-        if super::table::testable(form, draft.width) {
+        // What is undefined flows into all that follows, and then no comparison means much.
+        let vague = form.vague && draft.rng.percent(85);
+        if super::table::testable(form, draft.width) && !vague {
             let (parts, _) = operands::build(draft, form, Some(stream));
             return Some(parts.bytes());
         }
