@@ -53,7 +53,7 @@ const MICRO: &[&str] = &[
 ];
 
 /// The self-tests: a ROM for each chapter of the manual.
-const SUITE: &[&str] = &["segmentation", "paging"];
+const SUITE: &[&str] = &["segmentation", "protection", "paging", "interrupts", "tasks", "syscalls"];
 /// What every self-test needs.
 const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c"];
 

@@ -1,65 +1,34 @@
 //! Segmentation: descriptors, loads, limits (SDM vol. 3A chapters 3 and 5).
 
-#include "suite.h"
+#include "access.h"
 
 const char chapter_name[] = "segmentation";
-
-/// A segment descriptor's access byte is taken apart like this.
-struct access {
-    bool present, code, data, system, writable, readable, conforming, expand_down;
-    u32 dpl;
-};
-
-static struct access access_of(u32 byte) {
-    bool segment = byte & 0x10, code = segment && byte & 8;
-    return (struct access){
-        .present = byte & PRESENT,
-        .code = code,
-        .data = segment && !code,
-        .system = !segment,
-        .writable = segment && !code && byte & WRITABLE,
-        .readable = segment && (!code || byte & READABLE),
-        .conforming = code && byte & CONFORMING,
-        .expand_down = segment && !code && byte & EXPAND_DOWN,
-        .dpl = byte >> 5 & 3,
-    };
-}
-
-/// A flat 32-bit segment with this access byte: an expand-down one begins at one.
-static u64 flat_segment(u32 byte) {
-    struct access a = access_of(byte);
-    return a.expand_down ? descriptor(0, 0, byte | B) : descriptor(0, 0xFFFFF, byte | B | G);
-}
 
 //
 // Loading segment registers
 //
-
-struct fault {
-    u32 vector, error;
-};
 
 /// SDM vol. 2, MOV, "Operation": loading DS, ES, FS or GS; vol. 3A 5.6.
 static struct fault data_load(u32 byte, u32 selector, u32 cpl) {
     struct access a = access_of(byte);
     u32 rpl = selector & 3;
     if (!a.readable)
-        return (struct fault){GP, selector & ~3};
+        return fault(GP, selector & ~3);
     if (!a.conforming && (rpl > a.dpl || cpl > a.dpl))
-        return (struct fault){GP, selector & ~3};
+        return fault(GP, selector & ~3);
     if (!a.present)
-        return (struct fault){NP, selector & ~3};
-    return (struct fault){BP, 0};
+        return fault(NP, selector & ~3);
+    return NO_FAULT;
 }
 
 /// SDM vol. 2, MOV, "Operation": loading SS; vol. 3A 5.7.
 static struct fault stack_load(u32 byte, u32 selector, u32 cpl) {
     struct access a = access_of(byte);
     if ((selector & 3) != cpl || !a.writable || a.dpl != cpl)
-        return (struct fault){GP, selector & ~3};
+        return fault(GP, selector & ~3);
     if (!a.present)
-        return (struct fault){SS, selector & ~3};
-    return (struct fault){BP, 0};
+        return fault(SS, selector & ~3);
+    return NO_FAULT;
 }
 
 static void load_each(enum world world, const char *text, struct program program,
@@ -570,9 +539,6 @@ static void long_mode(void) {
     end();
 }
 
-// void transfers(void);
-// void queries(void);
-
 void chapter(void) {
     static const enum world protected[] = {FLAT, PAGED, PAGED_PAE, COMPAT};
     for (u32 i = 0; i < COUNT(protected); i++) {
@@ -598,6 +564,4 @@ void chapter(void) {
     } else {
         skip("SDM vol. 3A 3.2.4: segments in 64-bit mode", "CPUID lacks long mode");
     }
-//T    transfers();
-//T    queries();
 }

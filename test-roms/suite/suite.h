@@ -277,8 +277,13 @@ static inline u8 in8(u16 port) {
     return value;
 }
 static inline u32 low(u64 value) { return (u32)value; }
-static inline u8 *bytes(u32 address) { return (u8 *)address; }
-static inline volatile u32 *dwords(u32 address) { return (volatile u32 *)address; }
-static inline volatile u64 *qwords(u32 address) { return (volatile u64 *)address; }
+/// Memory at an address; low ones too, which the compiler takes for mistakes when it knows them.
+static inline u32 anywhere(u32 address) {
+    asm("" : "+r"(address));
+    return address;
+}
+static inline u8 *bytes(u32 address) { return (u8 *)anywhere(address); }
+static inline volatile u32 *dwords(u32 address) { return (volatile u32 *)anywhere(address); }
+static inline volatile u64 *qwords(u32 address) { return (volatile u64 *)anywhere(address); }
 u64 read_msr(u32 msr);
 void write_msr(u32 msr, u64 value);

@@ -88,6 +88,7 @@ static void tss_init(bool wide) {
         fields[2] = SEL_DATA;
         fields[3] = RING1_STACK_TOP;
         fields[5] = RING2_STACK_TOP;
+        fields[7] = low(context.cr3);           // a switch back to this task loads it
     }
     fields[25] = TSS32_SIZE << 16;              // where the I/O map is
 }

@@ -58,12 +58,19 @@ fn chapter(name: &str) {
     }
 }
 
-#[test]
-fn self_test_segmentation() {
-    chapter("segmentation");
+macro_rules! chapters {
+    ($($name:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            chapter(stringify!($name));
+        })*
+
+        #[test]
+        fn every_chapter_is_here() {
+            let names: Vec<_> = trivium_test_roms::SUITE.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names, [$(stringify!($name)),*]);
+        }
+    };
 }
 
-#[test]
-fn self_test_paging() {
-    chapter("paging");
-}
+chapters![segmentation, protection, paging, interrupts, tasks, syscalls];

@@ -65,10 +65,7 @@ fn jmp(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let (cs, rip) = match descriptor.system_kind() {
         None => (direct(cpu, descriptor, target.rip)?, target.rip),
         Some(k) if is_call_gate(cpu, k) => {
-            let gate = open_gate(cpu, &descriptor)?;
-            if gate.inner {
-                return Err(fault(cpu, Vector::GP, Selector(gate.cs.selector), 0));
-            }
+            let gate = open_gate(cpu, &descriptor, false)?;
             (gate.cs, gate.rip)
         }
         Some(k) => return to_task(cpu, &descriptor, k, Switch::Jump),
@@ -114,8 +111,8 @@ struct Gate {
     parameters: u8,
 }
 
-/// Checks a call gate and the code segment behind it.
-fn open_gate(cpu: &mut Cpu, gate: &Descriptor) -> Result<Gate, Stop> {
+/// Checks a call gate and the code segment behind it; only a CALL may lead to more privilege.
+fn open_gate(cpu: &mut Cpu, gate: &Descriptor, is_call: bool) -> Result<Gate, Stop> {
     let (cpl, long) = (cpu.cpl(), cpu.long_mode());
     if gate.dpl() < cpl.max(gate.selector.rpl()) {
         return Err(fault(cpu, Vector::GP, gate.selector, 0));
@@ -127,13 +124,13 @@ fn open_gate(cpu: &mut Cpu, gate: &Descriptor) -> Result<Gate, Stop> {
     let selector = gate.gate_selector();
     let mut descriptor = cpu.descriptor_or(selector, Vector::GP, 0)?;
     let bad_mode = long && descriptor.attributes().0 & (A::L | A::DB) != A::L;
-    if !descriptor.is_code() || descriptor.dpl() > cpl || bad_mode {
+    let inner = !descriptor.is_conforming() && descriptor.dpl() < cpl;
+    if !descriptor.is_code() || descriptor.dpl() > cpl || bad_mode || inner && !is_call {
         return Err(fault(cpu, Vector::GP, selector, 0));
     }
     if !descriptor.present() {
         return Err(fault(cpu, Vector::NP, selector, 0));
     }
-    let inner = !descriptor.is_conforming() && descriptor.dpl() < cpl;
     let size = match (long, gate.attributes().kind()) {
         (true, _) => 8,
         (_, kind::CALL_GATE32) => 4,
@@ -176,7 +173,7 @@ fn call(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
             push_and_go(cpu, op.size, cs, target.rip)
         }
         Some(k) if is_call_gate(cpu, k) => {
-            let gate = open_gate(cpu, &descriptor)?;
+            let gate = open_gate(cpu, &descriptor, true)?;
             match gate.inner {
                 true => call_inner(cpu, &gate),
                 false => push_and_go(cpu, gate.size, gate.cs, gate.rip),
