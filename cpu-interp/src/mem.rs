@@ -638,7 +638,7 @@ impl Cpu {
         self.place(linear, write, rights)?;
         let last = linear.wrapping_add(len.saturating_sub(1));
         if last & !0xfff != linear & !0xfff {
-            self.place(self.wrap_linear(last), write, rights)?;
+            self.place(self.wrap_linear(last & !0xfff), write, rights)?;
         }
         Ok(())
     }

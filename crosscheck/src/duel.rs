@@ -4,7 +4,7 @@ use trivium_cpu::bits::rflags;
 use trivium_cpu::model::{CpuModel, Vendor};
 
 use crate::allow::Allowance;
-use crate::case::{Case, Kind};
+use crate::case::{Case, Kind, Width};
 use crate::compare::{Field, compare};
 use crate::engine::{Engine, EngineError};
 use crate::outcome::{Outcome, Stop};
@@ -16,6 +16,9 @@ pub struct Duel {
     strict: bool,
     wide: bool,
 }
+
+/// Number of RSP.
+const RSP: usize = 4;
 
 /// Exception summary, in the x87 status word.
 const ES: u16 = 1 << 7;
@@ -108,7 +111,12 @@ impl Duel {
         self.engines.iter().find_map(|e| e.refuses(case))
     }
 
-    fn judge(&self, case: &Case, outcomes: [Outcome; 2]) -> Round {
+    fn judge(&self, case: &Case, mut outcomes: [Outcome; 2]) -> Round {
+        if case.width != Width::Bits64 {
+            // Returning to a 16-bit stack, processors leave what was there before in the stack
+            // pointer's upper half, and kernels put something of their own there (Linux, "espfix").
+            outcomes.iter_mut().for_each(|o| o.state.regs[RSP] &= 0xffff_ffff);
+        }
         let [one, other] = &outcomes;
         let mut allow = if !self.strict && is_single(case, &outcomes) {
             Allowance::of(case, one, self.vendor)

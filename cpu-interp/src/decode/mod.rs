@@ -246,6 +246,11 @@ fn select(i: &Instruction, context: &Context) -> Selection {
 fn pend(mut selection: Selection, place: Place, i: &Instruction) -> Pending {
     selection.op.off = place.off;
     selection.op.len = i.len() as u8;
+    if i.op_count() > 0 && i.op0_kind() == iced_x86::OpKind::Memory {
+        // It may modify the block that it is in; then those that would overwrite its flags are not
+        // what comes next.
+        selection.without_flags = None;
+    }
     let writes = if selection.conditional_flags { 0 } else { status(i.rflags_modified()) };
     Pending { selection, before: place.before, reads: status(i.rflags_read()), writes }
 }

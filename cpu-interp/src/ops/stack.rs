@@ -159,8 +159,9 @@ fn pusha(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         let linear = cpu.linear(SS, at, size, true)?;
         cpu.probe(linear, size, true, Rights::Program)?;
     }
-    for n in 0..8 {
-        let value = if n == RSP { sp } else { cpu.regs[usize::from(n)] };
+    for n in 0..8_u8 {
+        // Of the stack pointer all is pushed, however much of it the stack uses.
+        let value = cpu.regs[usize::from(n)];
         let at = slot(u64::from(n), cpu);
         cpu.store_sized(SS, at, op.size, value)?;
     }
@@ -189,11 +190,13 @@ fn enter(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let sp = cpu.stack_pointer();
     let rbp = cpu.regs[usize::from(RBP)];
     let frame = sp.wrapping_sub(size) & mask;
+    // The frame's address is the whole stack pointer, however much of it the stack uses.
+    let pointer = cpu.regs[usize::from(RSP)] & !mask | frame;
     // A fault leaves what was pushed before it below the stack pointer, as on a real processor.
     cpu.store_sized(SS, frame, op.size, rbp)?;
     for n in 1..=level {
         let value = match n == level {
-            true => frame,
+            true => pointer,
             false => cpu.load_sized(SS, rbp.wrapping_sub(size * n) & mask, op.size)?,
         };
         cpu.store_sized(SS, frame.wrapping_sub(size * n) & mask, op.size, value)?;
@@ -202,7 +205,7 @@ fn enter(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let linear = cpu.linear(SS, last, 1, true)?;
     cpu.check_alignment(linear, size)?;
     cpu.probe(linear, 1, true, Rights::Program)?;
-    cpu.set_reg(RBP, 0, op.size, frame & address_mask(op.size));
+    cpu.set_reg(RBP, 0, op.size, pointer & address_mask(op.size));
     cpu.set_stack_pointer(last);
     Ok(())
 }

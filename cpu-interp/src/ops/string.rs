@@ -6,6 +6,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use trivium_cpu::bits::rflags::{self, RF};
+use trivium_cpu::model::Vendor;
 use trivium_cpu::state::SegmentAttributes;
 
 use crate::cpu::{Cpu, Mode, SEG_BASE};
@@ -133,9 +134,10 @@ fn repeated(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let what = What::of(op);
     let flags = cpu.flags;
     let result = repeat(cpu, op, what);
-    if result.is_err() && cpu.stop != StopReason::Done && what.compares() {
-        // A fault in the middle shows the flags as they were before: Intel SDM vol. 2, REP. It may
-        // come after the instruction was begun again.
+    let faulted = result.is_err() && cpu.stop != StopReason::Done;
+    if faulted && what.compares() && cpu.model.vendor == Vendor::Intel {
+        // A fault in the middle shows the flags as they were before (SDM vol. 2, REP). It may come
+        // after the instruction was begun again. AMD's processors show those of the last compare.
         cpu.flags = flags;
     }
     result

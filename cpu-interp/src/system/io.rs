@@ -121,10 +121,11 @@ type One = fn(&mut Cpu, &Op, u16, &dyn CpuBus) -> Result<(), Stop>;
 fn repeat(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus, one: One) -> Result<(), Stop> {
     let port = cpu.reg(RDX, 0, 2) as u16;
     let repeats = op.prefixes & (Op::REP | Op::REPNE) != 0;
+    // Real processors look at the permission even if there is nothing to repeat.
+    cpu.check_port(port, op.size)?;
     if repeats && counter(cpu, RCX, op) == 0 {
         return Ok(());
     }
-    cpu.check_port(port, op.size)?;
     cpu.look = true;
     if !repeats {
         one(cpu, op, port, bus)?;

@@ -54,11 +54,28 @@ pub const RULES: &[Rule] = &[
 
     rule(&[Rcpps, Rcpss, Rsqrtps, Rsqrtss, Vrcpps, Vrcpss, Vrsqrtps, Vrsqrtss], When::Always, What::Approximate(-10), "SDM vol. 2, RCPPS, RSQRTPS: relative error up to 1.5 * 2^-12 each; APM vol. 4, the same"),
 
+    rule(SEVERAL_ACCESSES, When::Always, What::WhichFault, "SDM vol. 3A, 6.9, table 6-2: within a class the priority of faults is the processor's own; AMD64 APM vol. 2, 8.5"),
+    rule(UNDEFINED, When::Always, What::WhichFault, "SDM vol. 3A, 6.9, table 6-2: an undefined opcode and an instruction beyond 15 bytes are of one class; how much of an undefined one is fetched is nowhere said"),
+
     rule(X87_ARITHMETIC, When::Always, What::X87Status(C0_C2_C3), "SDM vol. 1, table 8-1, and vol. 2, FPU Flags Affected; APM vol. 5, the same"),
     rule(&[Fptan, Fsin, Fcos, Fsincos], When::Always, What::X87Status(C0_C3), "SDM vol. 2, FPTAN, FSIN, FCOS, FSINCOS; APM vol. 5, the same"),
     rule(&[Fcmovb, Fcmovbe, Fcmove, Fcmovnb, Fcmovnbe, Fcmovne, Fcmovnu, Fcmovu], When::Always, What::X87Status(C0_C2_C3), "SDM vol. 2, FCMOVcc; APM vol. 5, the same"),
     rule(&[Fnop, Wait], When::Always, What::X87Status(C0_TO_C3), "SDM vol. 2, FNOP, WAIT; APM vol. 5, the same"),
 ];
+
+/// Those that access memory in more than one place.
+#[rustfmt::skip]
+const SEVERAL_ACCESSES: &[Mnemonic] = &[
+    Movsb, Movsw, Movsd, Movsq, Cmpsb, Cmpsw, Cmpsd, Cmpsq, Push, Pop, Call, Ret, Retf, Iret, Iretd,
+    Iretq, Enter, Leave, Pusha, Pushad, Popa, Popad, Jmp, Lds, Les, Lfs, Lgs, Lss, Bound,
+    Vgatherdpd, Vgatherdps, Vgatherqpd, Vgatherqps, Vpgatherdd, Vpgatherdq, Vpgatherqd, Vpgatherqq,
+    Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq, Maskmovdqu, Vmaskmovdqu, Fxsave, Fxsave64,
+    Fxrstor, Fxrstor64, Xsave, Xsave64, Xsaveopt, Xsaveopt64, Xsavec, Xsavec64, Xrstor, Xrstor64,
+    Fnsave, Frstor, Fnstenv, Fldenv,
+];
+
+/// Those that are none.
+const UNDEFINED: &[Mnemonic] = &[INVALID, Ud0, Ud1];
 
 /// Those that set C1 only.
 const X87_ARITHMETIC: &[Mnemonic] = &[

@@ -5,18 +5,31 @@
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
 use trivium_cpu::cpuid::features_of;
-use trivium_cpu::model::{FeatureSet, Vendor};
+use trivium_cpu::model::{Feature, FeatureSet, Vendor};
 
 /// The features of this processor, as its CPUID tells them to programs.
 #[must_use]
 pub fn host_features() -> FeatureSet {
-    features_of(|leaf, subleaf| {
+    let mut features = features_of(|leaf, subleaf| {
         if leaf & 0x7fff_ffff > __cpuid(leaf & 0x8000_0000).eax & 0x7fff_ffff {
             return [0; 4];
         }
         let answer = __cpuid_count(leaf, subleaf);
         [answer.eax, answer.ebx, answer.ecx, answer.edx]
-    })
+    });
+    if host_vendor() == Vendor::Amd && family() >= ZEN_3 {
+        // Hypervisors do not hand the bit on, but all of these processors do it.
+        features.insert(Feature::NullSelClrBase);
+    }
+    features
+}
+
+/// Zen 3 and Zen 4.
+const ZEN_3: u32 = 0x19;
+
+fn family() -> u32 {
+    let eax = __cpuid(1).eax;
+    (eax >> 8 & 15) + (eax >> 20 & 0xff)
 }
 
 /// Who made this processor. One of another vendor's is held to be of the kind it descends from:
