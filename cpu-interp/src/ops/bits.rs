@@ -1,7 +1,7 @@
 //! BT, BTS, BTR, BTC, BSF, BSR, TZCNT, LZCNT, POPCNT.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use trivium_cpu::bits::rflags::{CF, ZF};
+use trivium_cpu::bits::rflags::{CF, PF, ZF};
 
 use crate::block::{Block, BlockCache};
 use crate::cpu::Cpu;
@@ -135,9 +135,20 @@ macro_rules! scan {
         }
     };
 }
-// BSF and BSR leave the destination when the source is zero, as AMD documents and Intel does.
-scan!(Bsf, T, |a| if a == 0 { (None, ZF) } else { (Some(a.trailing_zeros().into()), 0) });
-scan!(Bsr, T, |a| if a == 0 { (None, ZF) } else { (Some((63 - a.leading_zeros()).into()), 0) });
+/// PF of a result.
+#[inline(always)]
+fn parity(result: u32) -> u64 {
+    if (result as u8).count_ones() & 1 == 0 { PF } else { 0 }
+}
+
+/// BSF and BSR leave the destination when the source is zero, as AMD documents and Intel does. ZF is
+/// that of the source; PF, which is undefined, that of the result, as AMD's Zen processors have it.
+#[inline(always)]
+fn found(a: u64, index: u32) -> (Option<u64>, u64) {
+    if a == 0 { (None, ZF | PF) } else { (Some(index.into()), parity(index)) }
+}
+scan!(Bsf, T, |a| found(a, a.trailing_zeros()));
+scan!(Bsr, T, |a| found(a, 63_u32.wrapping_sub(a.leading_zeros())));
 scan!(Tzcnt, T, |a| {
     let count = u64::from(a.trailing_zeros()).min(u64::from(T::SIGN) + 1);
     (Some(count), if a == 0 { CF } else { 0 } | if count == 0 { ZF } else { 0 })

@@ -1,193 +1,280 @@
-//! BMI1 and BMI2. Intel SDM vol. 2; AMD64 APM vol. 3.
+//! BMI1 and BMI2: VEX-encoded instructions on general registers. Intel SDM vol. 1, 5.1.16; AMD APM
+//! vol. 3.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
-use trivium_cpu::Exception;
-use trivium_cpu::bits::rflags::{CF, SF, ZF};
+use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind};
+use trivium_cpu::bits::rflags::{AF, CF, PF, ZF};
 
-use crate::cpu::{Cpu, mask_of};
+use crate::block::{Block, BlockCache};
+use crate::cpu::{Cpu, Mode};
 use crate::decode::{Context, Selection};
-use crate::op::{GeneralFn, Op, Stop};
-
-/// An operand that may be in memory; `register` if it is not.
-fn operand(cpu: &mut Cpu, op: &Op, register: u8) -> Result<u64, Stop> {
-    match op.has_mem() {
-        true => cpu.load_sized(op.seg, cpu.offset(op), op.size),
-        false => Ok(cpu.reg(register, 0, op.size)),
-    }
-}
-
-/// #UD where there are no VEX prefixes: real and virtual-8086 mode.
-fn ready(cpu: &mut Cpu) -> Result<(), Stop> {
-    match cpu.protected() && !cpu.v86() {
-        true => Ok(()),
-        false => Err(cpu.raise(Exception::ud())),
-    }
-}
-
-fn bits(op: &Op) -> u32 {
-    u32::from(op.size) * 8
-}
-
-/// Writes a result and its flags: ZF and SF by it, CF as given, OF clear. AF and PF are undefined.
-fn finish(cpu: &mut Cpu, op: &Op, result: u64, cf: bool) {
-    cpu.set_reg(op.dst, 0, op.size, result);
-    let zf = if result == 0 { ZF } else { 0 };
-    let sf = if result >> (bits(op) - 1) & 1 != 0 { SF } else { 0 };
-    cpu.flags.set_explicit(zf | sf | if cf { CF } else { 0 });
-}
-
-/// The first source is a register, the second may be in memory.
-fn andn(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    ready(cpu)?;
-    let b = operand(cpu, op, op.aux2)?;
-    let result = !cpu.reg(op.src, 0, op.size) & b;
-    finish(cpu, op, result, false);
-    Ok(())
-}
-
-/// BLSI, BLSMSK, BLSR: what is computed, and whether CF says that the source is zero or that it is
-/// not.
-fn lowest(cpu: &mut Cpu, op: &Op, f: fn(u64) -> u64, cf_of_zero: bool) -> Result<(), Stop> {
-    ready(cpu)?;
-    let source = operand(cpu, op, op.src)?;
-    let result = f(source) & mask_of(bits(op));
-    finish(cpu, op, result, (source == 0) == cf_of_zero);
-    Ok(())
-}
-
-/// The source may be in memory, the control is a register.
-fn bextr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    ready(cpu)?;
-    let source = operand(cpu, op, op.src)?;
-    let control = cpu.reg(op.aux2, 0, op.size);
-    let (start, length) = ((control & 0xff) as u32, (control >> 8 & 0xff) as u32);
-    let result = source.checked_shr(start).unwrap_or(0) & mask_of(length.min(64));
-    cpu.set_reg(op.dst, 0, op.size, result);
-    cpu.flags.set_explicit(if result == 0 { ZF } else { 0 });
-    Ok(())
-}
-
-fn bzhi(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    ready(cpu)?;
-    let source = operand(cpu, op, op.src)?;
-    let index = (cpu.reg(op.aux2, 0, op.size) & 0xff) as u32;
-    finish(cpu, op, source & mask_of(index.min(64)), index >= bits(op));
-    Ok(())
-}
-
-/// RDX by the source: the high half goes to operand 0, the low one to operand 1.
-fn mulx(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    ready(cpu)?;
-    let source = operand(cpu, op, op.aux2)?;
-    let product = u128::from(cpu.reg(RDX, 0, op.size)) * u128::from(source);
-    let mask = mask_of(bits(op));
-    cpu.set_reg(op.src, 0, op.size, product as u64 & mask);
-    cpu.set_reg(op.dst, 0, op.size, (product >> bits(op)) as u64 & mask);
-    Ok(())
-}
+use crate::flags::Flags;
+use crate::mem::{Addressing, Int};
+use crate::op::{Handler, Op};
+use crate::{load, next, pick_address};
 
 const RDX: u8 = 2;
 
-/// PDEP and PEXT: the mask may be in memory.
-fn scatter(cpu: &mut Cpu, op: &Op, f: fn(u64, u64) -> u64) -> Result<(), Stop> {
-    ready(cpu)?;
-    let mask = operand(cpu, op, op.aux2)?;
-    let result = f(cpu.reg(op.src, 0, op.size), mask);
-    cpu.set_reg(op.dst, 0, op.size, result);
-    Ok(())
+/// An instruction with two sources: `a` is the one in a register or memory, `b` the other.
+pub trait Binary {
+    /// The result, which need not be cut to the width; both sources are.
+    fn apply<T: Int>(flags: &mut Flags, a: u64, b: u64) -> u64;
 }
 
-/// The low bits of `source`, at the places of the bits of `mask`.
-fn deposit(source: u64, mask: u64) -> u64 {
-    let (mut left, mut result, mut source) = (mask, 0, source);
-    while left != 0 {
-        let lowest = left & left.wrapping_neg();
-        result |= if source & 1 != 0 { lowest } else { 0 };
-        source >>= 1;
-        left &= left - 1;
-    }
-    result
+/// Bits of a width.
+fn width<T: Int>() -> u64 {
+    u64::from(T::SIGN) + 1
 }
 
-/// The bits of `source` at the places of the bits of `mask`, together.
-fn extract(source: u64, mask: u64) -> u64 {
-    let (mut left, mut result, mut place) = (mask, 0, 0);
-    while left != 0 {
-        result |= u64::from(source >> left.trailing_zeros() & 1) << place;
-        place += 1;
-        left &= left - 1;
-    }
-    result
+/// The low `count` bits.
+fn low_bits(count: u64) -> u64 {
+    if count >= 64 { !0 } else { (1 << count) - 1 }
 }
 
-/// Shifts without flags: `count` is operand 2.
-fn shift(cpu: &mut Cpu, op: &Op, f: fn(u64, u32, u32) -> u64) -> Result<(), Stop> {
-    ready(cpu)?;
-    let source = operand(cpu, op, op.src)?;
-    let count = cpu.reg(op.aux2, 0, op.size) as u32 & (bits(op) - 1);
-    let result = f(source, count, bits(op)) & mask_of(bits(op));
-    cpu.set_reg(op.dst, 0, op.size, result);
-    Ok(())
+macro_rules! binary {
+    ($($(#[$doc:meta])* $name:ident $t:ident |$flags:ident, $a:ident, $b:ident| $body:expr;)*) => {$(
+        $(#[$doc])*
+        pub struct $name;
+        impl Binary for $name {
+            #[inline(always)]
+            fn apply<$t: Int>($flags: &mut Flags, $a: u64, $b: u64) -> u64 {
+                $body
+            }
+        }
+    )*};
 }
 
-fn sarx(source: u64, count: u32, bits: u32) -> u64 {
-    let unused = 64 - bits;
-    ((source << unused) as i64 >> unused >> count) as u64
-}
-
-fn rorx(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    ready(cpu)?;
-    let source = operand(cpu, op, op.src)?;
-    let result = match op.size {
-        8 => source.rotate_right(op.imm as u32 & 63),
-        _ => (source as u32).rotate_right(op.imm as u32 & 31).into(),
+// Flags that the manuals leave undefined are as AMD's Zen processors have them: PF follows the
+// result, AF is clear but for BEXTR, SF clear after BEXTR.
+binary! {
+    /// ANDN.
+    Andn T |flags, a, b| {
+        let result = a & !b;
+        flags.set_logic(T::SIGN, result);
+        result
     };
-    cpu.set_reg(op.dst, 0, op.size, result);
-    Ok(())
+    /// BEXTR.
+    Bextr T |flags, a, b| {
+        let (start, length) = (b & 0xff, b >> 8 & 0xff);
+        let shifted = if start >= 64 { 0 } else { a >> start };
+        let result = shifted & low_bits(length);
+        let zf = if result == 0 { ZF } else { 0 };
+        let pf = if (result as u8).count_ones() & 1 == 0 { PF } else { 0 };
+        flags.set_explicit(AF | zf | pf);
+        result
+    };
+    /// BLSI.
+    Blsi T |flags, a, _b| {
+        let result = a & a.wrapping_neg();
+        flags.set_result(T::SIGN, result, if a != 0 { CF } else { 0 });
+        result
+    };
+    /// BLSMSK.
+    Blsmsk T |flags, a, _b| {
+        let result = (a ^ a.wrapping_sub(1)) & T::MASK;
+        flags.set_result(T::SIGN, result, if a == 0 { CF } else { 0 });
+        result
+    };
+    /// BLSR.
+    Blsr T |flags, a, _b| {
+        let result = a & a.wrapping_sub(1);
+        flags.set_result(T::SIGN, result, if a == 0 { CF } else { 0 });
+        result
+    };
+    /// BZHI.
+    Bzhi T |flags, a, b| {
+        let index = b & 0xff;
+        let result = a & low_bits(index);
+        flags.set_result(T::SIGN, result, if index >= width::<T>() { CF } else { 0 });
+        result
+    };
+    /// PDEP.
+    Pdep T |_flags, a, b| deposit(b, a);
+    /// PEXT.
+    Pext T |_flags, a, b| extract(b, a);
+    /// SARX.
+    Sarx T |_flags, a, b| {
+        let up = 63 - T::SIGN;
+        ((a << up) as i64 >> up >> (b & u64::from(T::SIGN))) as u64
+    };
+    /// SHLX.
+    Shlx T |_flags, a, b| a << (b & u64::from(T::SIGN));
+    /// SHRX.
+    Shrx T |_flags, a, b| a >> (b & u64::from(T::SIGN));
 }
 
-/// Chooses functions for the instructions of this group.
+/// The low bits of `value`, put where `mask` has bits.
+fn deposit(mut value: u64, mut mask: u64) -> u64 {
+    let mut result = 0;
+    while mask != 0 {
+        let bit = mask & mask.wrapping_neg();
+        if value & 1 != 0 {
+            result |= bit;
+        }
+        value >>= 1;
+        mask ^= bit;
+    }
+    result
+}
+
+/// The bits of `value` where `mask` has bits, put together at the low end.
+fn extract(value: u64, mut mask: u64) -> u64 {
+    let (mut result, mut at) = (0, 1_u64);
+    while mask != 0 {
+        let bit = mask & mask.wrapping_neg();
+        if value & bit != 0 {
+            result |= at;
+        }
+        at <<= 1;
+        mask ^= bit;
+    }
+    result
+}
+
+/// `aux` of the operation is the number of the other source.
+fn binary_reg<T: Int, O: Binary>(
+    cpu: &mut Cpu,
+    op: &Op,
+    rest: &[Op],
+    block: &Block,
+    links: &BlockCache,
+) {
+    let (a, b) = (T::get(cpu, op.src, 0), T::get(cpu, op.aux, 0));
+    let result = O::apply::<T>(&mut cpu.flags, a, b);
+    T::set(cpu, op.dst, 0, result);
+    next!(cpu, rest, block, links)
+}
+
+fn binary_mem<A: Addressing, T: Int, O: Binary>(
+    cpu: &mut Cpu,
+    op: &Op,
+    rest: &[Op],
+    block: &Block,
+    links: &BlockCache,
+) {
+    let a: u64 = load!(A, T, cpu, op, rest, block).into();
+    let b = T::get(cpu, op.aux, 0);
+    let result = O::apply::<T>(&mut cpu.flags, a, b);
+    T::set(cpu, op.dst, 0, result);
+    next!(cpu, rest, block, links)
+}
+
+/// RORX.
+fn rorx<T: Int>(a: u64, count: u64) -> u64 {
+    let count = count & u64::from(T::SIGN);
+    if count == 0 { a } else { a >> count | a << (width::<T>() - count) }
+}
+
+fn rorx_reg<T: Int>(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
+    let result = rorx::<T>(T::get(cpu, op.src, 0), op.imm);
+    T::set(cpu, op.dst, 0, result);
+    next!(cpu, rest, block, links)
+}
+
+fn rorx_mem<A: Addressing, T: Int>(
+    cpu: &mut Cpu,
+    op: &Op,
+    rest: &[Op],
+    block: &Block,
+    links: &BlockCache,
+) {
+    let a: u64 = load!(A, T, cpu, op, rest, block).into();
+    let result = rorx::<T>(a, op.imm);
+    T::set(cpu, op.dst, 0, result);
+    next!(cpu, rest, block, links)
+}
+
+/// MULX: the upper half to `dst`, the lower to `src`; if these are one, it has the upper half.
+#[inline(always)]
+fn mulx<T: Int>(cpu: &mut Cpu, op: &Op, a: u64) {
+    let product = u128::from(a) * u128::from(T::get(cpu, RDX, 0));
+    T::set(cpu, op.src, 0, product as u64);
+    T::set(cpu, op.dst, 0, (product >> width::<T>()) as u64);
+}
+
+fn mulx_reg<T: Int>(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
+    let a = T::get(cpu, op.aux2, 0);
+    mulx::<T>(cpu, op, a);
+    next!(cpu, rest, block, links)
+}
+
+fn mulx_mem<A: Addressing, T: Int>(
+    cpu: &mut Cpu,
+    op: &Op,
+    rest: &[Op],
+    block: &Block,
+    links: &BlockCache,
+) {
+    let a: u64 = load!(A, T, cpu, op, rest, block).into();
+    mulx::<T>(cpu, op, a);
+    next!(cpu, rest, block, links)
+}
+
+/// The operands, the source in a register or memory as `src`, the other as `aux`.
+fn operands(i: &Instruction, context: &Context) -> Op {
+    let mut op = context.op(i);
+    // BLSI and its like have their destination in VEX.vvvv; PDEP, PEXT and ANDN their first source.
+    let last_is_rm = i.op_count() == 3
+        && matches!(i.mnemonic(), Mnemonic::Andn | Mnemonic::Pdep | Mnemonic::Pext);
+    if last_is_rm {
+        (op.src, op.aux) = (op.aux2, op.src);
+    } else {
+        op.aux = op.aux2;
+    }
+    op
+}
+
+/// Selects the instance of a handler for 32 or 64 bits.
+macro_rules! select_width {
+    ($op:expr, $context:expr, $reg:ident, $mem:ident $(, $g:tt)*) => {{
+        let op: Op = $op;
+        let kind = $context.address_kind(&op);
+        match (op.has_mem(), op.size) {
+            (false, 4) => Selection::register(op, $reg::<u32 $(, $g)*> as Handler),
+            (false, _) => Selection::register(op, $reg::<u64 $(, $g)*> as Handler),
+            (true, 4) => Selection::memory(op, pick_address!(kind, $mem, u32 $(, $g)*)),
+            (true, _) => Selection::memory(op, pick_address!(kind, $mem, u64 $(, $g)*)),
+        }
+    }};
+}
+
+fn binary<O: Binary>(i: &Instruction, context: &Context) -> Selection {
+    select_width!(operands(i, context), context, binary_reg, binary_mem, O)
+}
+
+/// Chooses handlers for the instructions of this group. In real and virtual-8086 mode there is no
+/// VEX prefix (Intel SDM vol. 2A, 2.8).
 #[must_use]
 pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     use Mnemonic as M;
-    let function: GeneralFn = match i.mnemonic() {
-        M::Andn => andn,
-        M::Bextr if i.op_kind(2) == OpKind::Register => bextr,
-        M::Blsi => |cpu, op| lowest(cpu, op, |x| x & x.wrapping_neg(), false),
-        M::Blsmsk => |cpu, op| lowest(cpu, op, |x| x ^ x.wrapping_sub(1), true),
-        M::Blsr => |cpu, op| lowest(cpu, op, |x| x & x.wrapping_sub(1), true),
-        M::Bzhi => bzhi,
-        M::Mulx => mulx,
-        M::Pdep => |cpu, op| scatter(cpu, op, deposit),
-        M::Pext => |cpu, op| scatter(cpu, op, extract),
-        M::Rorx => rorx,
-        M::Sarx => |cpu, op| shift(cpu, op, sarx),
-        M::Shlx => |cpu, op| shift(cpu, op, |x, n, _| x << n),
-        M::Shrx => |cpu, op| shift(cpu, op, |x, n, _| x >> n),
+    if i.code().encoding() != EncodingKind::VEX || i.op_kind(0) != OpKind::Register {
+        return None;
+    }
+    let select = match i.mnemonic() {
+        M::Andn => binary::<Andn>,
+        M::Bextr => binary::<Bextr>,
+        M::Blsi => binary::<Blsi>,
+        M::Blsmsk => binary::<Blsmsk>,
+        M::Blsr => binary::<Blsr>,
+        M::Bzhi => binary::<Bzhi>,
+        M::Pdep => binary::<Pdep>,
+        M::Pext => binary::<Pext>,
+        M::Sarx => binary::<Sarx>,
+        M::Shlx => binary::<Shlx>,
+        M::Shrx => binary::<Shrx>,
+        M::Rorx => |i: &Instruction, context: &Context| {
+            select_width!(context.op(i), context, rorx_reg, rorx_mem)
+        },
+        M::Mulx => |i: &Instruction, context: &Context| {
+            select_width!(context.op(i), context, mulx_reg, mulx_mem)
+        },
         _ => return None,
     };
-    Some(Selection::general(context.op(i), function))
+    if !context.mode.has(Mode::PROTECTED) {
+        return Some(crate::ops::control::undefined());
+    }
+    Some(select(i, context))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deposit_and_extract_are_as_in_the_manuals_figures() {
-        // Intel SDM vol. 2, PDEP and PEXT, their example figures' principle on bytes.
-        assert_eq!(deposit(0b1011, 0b1010_0101), 0b1000_0101);
-        assert_eq!(extract(0b1000_0101, 0b1010_0101), 0b1011);
-        for mask in [0, !0, 0x8000_0000_0000_0001, 0x00ff_f0f0_1234_5678] {
-            let all = extract(!0, mask);
-            assert_eq!(all, mask_of(mask.count_ones()));
-            assert_eq!(deposit(all, mask), mask);
-        }
-    }
-
-    #[test]
-    fn an_arithmetic_shift_spreads_the_sign_of_its_size() {
-        assert_eq!(sarx(0x8000_0000, 4, 32) & 0xffff_ffff, 0xf800_0000);
-        assert_eq!(sarx(0x8000_0000, 4, 64), 0x0800_0000);
-    }
-}
+#[path = "bmi_tests.rs"]
+mod tests;

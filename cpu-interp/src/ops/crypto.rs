@@ -188,8 +188,11 @@ fn parity(x: u32, y: u32, z: u32) -> u32 {
     x ^ y ^ z
 }
 
+/// A function of three words.
+type Function = fn(u32, u32, u32) -> u32;
+
 /// FIPS 180-4, 4.1.1 and 4.2.1, by the number of the group of 20 rounds.
-const SHA1: [(fn(u32, u32, u32) -> u32, u32); 4] =
+const SHA1: [(Function, u32); 4] =
     [(choose, 0x5a82_7999), (parity, 0x6ed9_eba1), (majority, 0x8f1b_bcdc), (parity, 0xca62_c1d6)];
 
 fn sha1_rounds([d, c, b, a]: [u32; 4], words: [u32; 4], group: u8) -> V128 {
