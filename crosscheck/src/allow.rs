@@ -57,9 +57,14 @@ pub enum What {
     X87Pointers,
     /// Which of several faults it raises, when it raises one in either case.
     WhichFault,
+    /// Memory and general registers that it has written before it faults, when it does.
+    PartialResults,
     /// The single-precision lanes of the first operand, by this power of two relative to them.
     Approximate(i32),
 }
+
+/// RSP among the general registers.
+const RSP: u16 = 1 << 4;
 
 /// All that may differ after a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,18 +102,23 @@ impl Allowance {
         let rules = RULES.iter().filter(|r| r.mnemonics.contains(&mnemonic));
         for rule in rules.filter(|r| r.vendors.contains(&vendor)) {
             if rule.when.holds(&instruction, case, outcome) {
-                allowance.add(rule.what, &instruction);
+                allowance.add(rule.what, &instruction, outcome);
             }
         }
         allowance
     }
 
-    fn add(&mut self, what: What, instruction: &Instruction) {
+    fn add(&mut self, what: What, instruction: &Instruction, outcome: &Outcome) {
         match what {
             What::Flags(flags) => self.flags |= flags,
             What::X87Status(bits) => self.x87_status |= bits,
             What::X87Pointers => self.x87_pointers = true,
             What::WhichFault => self.which_fault = true,
+            What::PartialResults if outcome.stop.is_fault() => {
+                self.memory = true;
+                self.registers |= !RSP;
+            }
+            What::PartialResults => {}
             What::Destination if instruction.op0_kind() == OpKind::Memory => self.memory = true,
             What::Destination => {
                 let full = instruction.op0_register().full_register();

@@ -39,7 +39,7 @@ pub const SEGMENTS: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
 #[must_use]
 pub fn compare(first: &Outcome, second: &Outcome, allow: &Allowance, wide: bool) -> Vec<Field> {
     let mut found = Found::default();
-    if !(allow.which_fault && is_fault(&first.stop) && is_fault(&second.stop)) {
+    if !(allow.which_fault && first.stop.is_fault() && second.stop.is_fault()) {
         found.text("stop", describe(&first.stop), describe(&second.stop));
     }
     let endless = |o: &Outcome| matches!(o.stop, Stop::Endless | Stop::Shutdown | Stop::Lost(_));
@@ -52,11 +52,6 @@ pub fn compare(first: &Outcome, second: &Outcome, allow: &Allowance, wide: bool)
         found.text("memory", changes(&first.changes), changes(&second.changes));
     }
     found.fields
-}
-
-/// Whether a case ended by an exception of fetching, decoding, or accessing memory.
-fn is_fault(stop: &Stop) -> bool {
-    matches!(stop, Stop::Exception { vector: 6 | 11..=14 | 17, .. })
 }
 
 fn states(a: &UserState, b: &UserState, allow: &Allowance, wide: bool, found: &mut Found) {

@@ -26,6 +26,14 @@ pub enum Stop {
     Lost(String),
 }
 
+impl Stop {
+    /// Whether it is an exception of fetching, decoding, or accessing memory.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        matches!(self, Self::Exception { vector: 6 | 11..=14 | 17, .. })
+    }
+}
+
 /// Bytes that are not what they were when the case began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {

@@ -266,10 +266,11 @@ fn arpl(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let rpl = (cpu.reg(op.src, 0, 2) & 3) as u8;
     let raised = selector.rpl() < rpl;
     let value = if raised { selector.with_rpl(rpl) } else { selector };
-    if op.has_mem() {
-        cpu.store_operand(op, value.0)?;
-    } else if raised {
-        cpu.set_reg(op.dst, 0, 2, value.0.into());
+    // Real processors write nothing that does not change.
+    match (raised, op.has_mem()) {
+        (true, true) => cpu.store_operand(op, value.0)?,
+        (true, false) => cpu.set_reg(op.dst, 0, 2, value.0.into()),
+        (false, _) => {}
     }
     set_zf(cpu, raised);
     Ok(())

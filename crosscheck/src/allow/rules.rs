@@ -55,6 +55,7 @@ pub const RULES: &[Rule] = &[
     rule(&[Rcpps, Rcpss, Rsqrtps, Rsqrtss, Vrcpps, Vrcpss, Vrsqrtps, Vrsqrtss], When::Always, What::Approximate(-10), "SDM vol. 2, RCPPS, RSQRTPS: relative error up to 1.5 * 2^-12 each; APM vol. 4, the same"),
 
     rule(SEVERAL_ACCESSES, When::Always, What::WhichFault, "SDM vol. 3A, 6.9, table 6-2: within a class the priority of faults is the processor's own; AMD64 APM vol. 2, 8.5"),
+    rule(SEVERAL_STORES, When::Always, What::PartialResults, "SDM vol. 3A, 6.6, asks that an instruction that faulted can be begun again, not that what it had stored before is taken back"),
     rule(UNDEFINED, When::Always, What::WhichFault, "SDM vol. 3A, 6.9, table 6-2: an undefined opcode and an instruction beyond 15 bytes are of one class; how much of an undefined one is fetched is nowhere said"),
 
     rule(X87_ARITHMETIC, When::Always, What::X87Status(C0_C2_C3), "SDM vol. 1, table 8-1, and vol. 2, FPU Flags Affected; APM vol. 5, the same"),
@@ -73,6 +74,9 @@ const SEVERAL_ACCESSES: &[Mnemonic] = &[
     Fxrstor, Fxrstor64, Xsave, Xsave64, Xsaveopt, Xsaveopt64, Xsavec, Xsavec64, Xrstor, Xrstor64,
     Fnsave, Frstor, Fnstenv, Fldenv,
 ];
+
+/// Those that store, or load registers, one after another.
+const SEVERAL_STORES: &[Mnemonic] = &[Call, Enter, Pusha, Pushad, Popa, Popad];
 
 /// Those that are none.
 const UNDEFINED: &[Mnemonic] = &[INVALID, Ud0, Ud1];

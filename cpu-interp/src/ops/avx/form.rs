@@ -60,7 +60,8 @@ pub fn is_wide(op: &Op) -> bool {
 pub fn load_vector(cpu: &mut Cpu, op: &Op, bytes: u64) -> Result<V256, Stop> {
     let offset = cpu.offset(op);
     let linear = cpu.linear(op.seg, offset, bytes, false)?;
-    cpu.check_alignment(linear, bytes)?;
+    // Real processors want of 32 bytes no more than of 16.
+    cpu.check_alignment(linear, 16)?;
     let low = cpu.load_linear(linear, Rights::Unaligned)?;
     let high = match bytes {
         32 => cpu.load_linear(linear.wrapping_add(16), Rights::Unaligned)?,
@@ -76,7 +77,8 @@ pub fn load_vector(cpu: &mut Cpu, op: &Op, bytes: u64) -> Result<V256, Stop> {
 pub fn store_vector(cpu: &mut Cpu, op: &Op, value: V256, bytes: u64) -> Result<(), Stop> {
     let offset = cpu.offset(op);
     let linear = cpu.linear(op.seg, offset, bytes, true)?;
-    cpu.check_alignment(linear, bytes)?;
+    // Real processors want of 32 bytes no more than of 16.
+    cpu.check_alignment(linear, 16)?;
     if bytes == 32 {
         cpu.probe(linear, bytes, true, Rights::Unaligned)?;
         cpu.store_linear(linear.wrapping_add(16), value[1], Rights::Unaligned)?;

@@ -58,10 +58,10 @@ fn lane<const LANE: usize>(cpu: &mut Cpu, op: &Op, index: u64) -> Result<[u8; 8]
     let offset = offset & address_mask(op.asize);
     let linear = cpu.linear(op.seg, offset, LANE as u64, false)?;
     if LANE == 4 {
-        let value: u32 = cpu.load_linear(linear, Rights::Program)?;
+        let value: u32 = cpu.load_linear(linear, Rights::Unaligned)?;
         Ok(u64::from(value).to_le_bytes())
     } else {
-        let value: u64 = cpu.load_linear(linear, Rights::Program)?;
+        let value: u64 = cpu.load_linear(linear, Rights::Unaligned)?;
         Ok(value.to_le_bytes())
     }
 }
