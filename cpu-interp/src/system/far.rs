@@ -88,10 +88,10 @@ fn direct(cpu: &mut Cpu, mut descriptor: Descriptor, rip: u64) -> Result<Segment
     if !descriptor.present() {
         return Err(fault(cpu, Vector::NP, selector, 0));
     }
-    let segment = descriptor.segment(selector.with_rpl(cpl));
-    cpu.check_target(&segment, rip)?;
+    let selector = selector.with_rpl(cpl);
+    cpu.check_target(&descriptor.segment(selector), rip)?;
     cpu.mark_accessed(&mut descriptor)?;
-    Ok(segment)
+    Ok(descriptor.segment(selector))
 }
 
 fn is_call_gate(cpu: &Cpu, kind: u8) -> bool {
@@ -114,13 +114,13 @@ struct Gate {
 /// Checks a call gate and the code segment behind it; only a CALL may lead to more privilege.
 fn open_gate(cpu: &mut Cpu, gate: &Descriptor, is_call: bool) -> Result<Gate, Stop> {
     let (cpl, long) = (cpu.cpl(), cpu.long_mode());
+    let upper = if long { cpu.upper_half(gate, Vector::GP)? } else { 0 };
     if gate.dpl() < cpl.max(gate.selector.rpl()) {
         return Err(fault(cpu, Vector::GP, gate.selector, 0));
     }
     if !gate.present() {
         return Err(fault(cpu, Vector::NP, gate.selector, 0));
     }
-    let upper = if long { cpu.upper_half(gate, Vector::GP)? } else { 0 };
     let selector = gate.gate_selector();
     let mut descriptor = cpu.descriptor_or(selector, Vector::GP, 0)?;
     let bad_mode = long && descriptor.attributes().0 & (A::L | A::DB) != A::L;
@@ -138,9 +138,13 @@ fn open_gate(cpu: &mut Cpu, gate: &Descriptor, is_call: bool) -> Result<Gate, St
     };
     let rip = (gate.gate_offset() | upper) & address_mask(size);
     let level = if inner { descriptor.dpl() } else { cpl };
-    let cs = descriptor.segment(selector.with_rpl(level));
-    cpu.check_target(&cs, rip)?;
+    let selector = selector.with_rpl(level);
+    // Of a new stack, the checks come first. Intel SDM vol. 2, CALL.
+    if !inner {
+        cpu.check_target(&descriptor.segment(selector), rip)?;
+    }
     cpu.mark_accessed(&mut descriptor)?;
+    let cs = descriptor.segment(selector);
     let parameters = if long { 0 } else { (gate.raw >> 32 & 31) as u8 };
     Ok(Gate { cs, rip, inner, size, parameters })
 }
@@ -220,6 +224,7 @@ fn call_inner(cpu: &mut Cpu, gate: &Gate) -> Result<(), Stop> {
     frame[3 + count] = cpu.next_rip;
     let values = frame.get(..4 + count).unwrap_or_default();
     let sp = cpu.push_all(&stack, gate.size, values)?;
+    cpu.check_target(&gate.cs, gate.rip)?;
     cpu.enter_stack(stack.segment, sp, stack.mask);
     cpu.segments.cpl = cpl;
     go(cpu, gate.cs, gate.rip);
@@ -241,16 +246,17 @@ fn ret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         go(cpu, cs, rip);
         return Ok(());
     }
-    if selector.rpl() != cpu.cpl() {
+    let outer = selector.rpl() != cpu.cpl();
+    if outer {
         read_outer_stack(cpu, taken, op.size)?;
     }
-    let cs = checked_return(cpu, selector, rip)?;
-    if selector.rpl() == cpu.cpl() {
+    let cs = checked_return(cpu, selector, rip, outer)?;
+    if !outer {
         cpu.drop_stack(taken);
         go(cpu, cs, rip);
         return Ok(());
     }
-    let stack = outer_stack(cpu, taken, op.size, &cs, selector.rpl())?;
+    let stack = outer_stack(cpu, taken, op.size, &cs, rip)?;
     leave_to(cpu, cs, selector.rpl(), stack);
     cpu.drop_stack(parameters);
     cpu.next_rip = rip;
@@ -350,6 +356,35 @@ mod tests {
         }
         // Null.
         TestMachine::protected(&[0xea, 0, 0, 0, 0, 3, 0]).raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn a_jump_through_a_gate_to_more_privilege_raises_gp_even_if_the_code_is_absent() {
+        // jmp far 0x43:0
+        let mut m = TestMachine::protected(&[0xea, 0, 0, 0, 0, 0x43, 0]).at_cpl3();
+        let absent = sel::FREE + 8;
+        m.put_entry(sel::FREE, gate(absent, 0, 0xec));
+        m.put_entry(absent, descriptor(0, 0xf_ffff, 0xc01b));
+        m.raises(Vector::GP, Some(absent.into()));
+    }
+
+    #[test]
+    fn a_gates_stack_is_checked_before_its_offset() {
+        // call far 0x43:0, to code at CPL 1 that ends before the offset; SS1 is null.
+        let mut m = TestMachine::protected(&[0x9a, 0, 0, 0, 0, 0x43, 0]).at_cpl3();
+        let code = sel::FREE + 8;
+        m.put_entry(sel::FREE, gate(code, 0x1000, 0xec));
+        m.put_entry(code, descriptor(0, 0xfff, 0x40bb));
+        m.raises(Vector::TS, Some(0));
+    }
+
+    #[test]
+    fn the_cached_descriptor_of_cs_is_marked_accessed_as_the_one_in_memory() {
+        for code in [JMP, CALL] {
+            let mut m = with_entry(&code, descriptor(0, 0xf_ffff, 0xc09a));
+            m.run(1);
+            assert_eq!(m.state().segments.regs[CS].attributes.0, 0xc09b);
+        }
     }
 
     #[test]

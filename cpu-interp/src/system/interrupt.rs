@@ -304,9 +304,6 @@ fn enter_protected(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64,
     let entry = handler(cpu, event, gate.gate_selector())?;
     let rip = gate.gate_offset() & if wide { 0xffff_ffff } else { 0xffff };
     let ext = event.ext();
-    if rip > entry.cs.limit.into() {
-        return Err(cpu.raise(Exception::gp(ext)));
-    }
     let v86 = cpu.v86();
     let (cpl, old) = (entry.cpl, cpu.segments);
     let stack = match cpl < cpu.cpl() {
@@ -330,7 +327,10 @@ fn enter_protected(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64,
         frame.push(code.into());
     }
     let sp = cpu.push_all(&stack, if wide { 4 } else { 2 }, frame.values())?;
-
+    // The checks of the stack come first. Intel SDM vol. 2, INT.
+    if rip > entry.cs.limit.into() {
+        return Err(cpu.raise(Exception::gp(ext)));
+    }
     cpu.enter_stack(stack.segment, sp, stack.mask);
     if v86 {
         for index in [0, 3, 4, 5] {
@@ -410,9 +410,6 @@ fn enter_long(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64, Stop
     let entry = handler(cpu, event, gate.gate_selector())?;
     let rip = gate.gate_offset() | upper << 32;
     let ext = event.ext();
-    if !cpu.canonical(rip) {
-        return Err(cpu.raise(Exception::gp(ext)));
-    }
     let inner = entry.cpl < cpu.cpl();
     let old = cpu.regs[usize::from(RSP)];
     let rsp = match raw >> 32 & 7 {
@@ -432,6 +429,9 @@ fn enter_long(cpu: &mut Cpu, event: &Event, return_rip: u64) -> Result<u64, Stop
     ];
     let len = if event.error_code.is_some() { 6 } else { 5 };
     let sp = cpu.push_all(&stack, 8, frame.get(..len).unwrap_or_default())?;
+    if !cpu.canonical(rip) {
+        return Err(cpu.raise(Exception::gp(ext)));
+    }
     if inner {
         cpu.segments.regs[SS] = null_segment(Selector(entry.cpl.into()), entry.cpl);
     }

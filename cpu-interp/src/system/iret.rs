@@ -139,16 +139,16 @@ fn protected(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         return to_v86(cpu, rip, selector, flags);
     }
     let selector = Selector(selector as u16);
-    if selector.rpl() != cpu.cpl() || cpu.code64() {
+    let outer = selector.rpl() != cpu.cpl() || cpu.code64();
+    if outer {
         read_outer_stack(cpu, 3 * u64::from(op.size), op.size)?;
     }
-    let cs = checked_return(cpu, selector, rip)?;
+    let cs = checked_return(cpu, selector, rip, outer)?;
     // What may be changed is decided by the privilege that is left.
     let kept = guarded_flags(cpu) | rflags::VM;
-    let outer = selector.rpl() > cpu.cpl();
-    if outer || cpu.code64() {
+    if outer {
         let at = 3 * u64::from(op.size);
-        let stack = outer_stack(cpu, at, op.size, &cs, selector.rpl())?;
+        let stack = outer_stack(cpu, at, op.size, &cs, rip)?;
         leave_to(cpu, cs, selector.rpl(), stack);
     } else {
         cpu.drop_stack(3 * u64::from(op.size));
@@ -181,11 +181,23 @@ fn to_v86(cpu: &mut Cpu, rip: u64, selector: u64, flags: u64) -> Result<(), Stop
     Ok(())
 }
 
-/// The code segment that IRET and far RET go to. Intel SDM vol. 2, RET.
+/// Whether a return to an outer stack checks RIP after that stack, as Intel SDM vol. 2, RET and
+/// IRET say; AMD's processors do it before (APM vol. 3).
+fn checks_stack_first(cpu: &Cpu) -> bool {
+    cpu.model.vendor == Vendor::Intel
+}
+
+/// The code segment that IRET and far RET go to, `outer` if to another stack too. Intel SDM
+/// vol. 2, RET.
 ///
 /// # Errors
 /// #GP, #NP, #PF.
-pub(super) fn checked_return(cpu: &mut Cpu, selector: Selector, rip: u64) -> Result<Segment, Stop> {
+pub(super) fn checked_return(
+    cpu: &mut Cpu,
+    selector: Selector,
+    rip: u64,
+    outer: bool,
+) -> Result<Segment, Stop> {
     let mut descriptor = cpu.descriptor_or(selector, Vector::GP, 0)?;
     let rpl = selector.rpl();
     let reachable = match descriptor.is_conforming() {
@@ -199,10 +211,11 @@ pub(super) fn checked_return(cpu: &mut Cpu, selector: Selector, rip: u64) -> Res
     if !descriptor.present() {
         return Err(fault(cpu, Vector::NP, selector, 0));
     }
-    let segment = descriptor.segment(selector);
-    cpu.check_target(&segment, rip)?;
+    if !outer || !checks_stack_first(cpu) {
+        cpu.check_target(&descriptor.segment(selector), rip)?;
+    }
     cpu.mark_accessed(&mut descriptor)?;
-    Ok(segment)
+    Ok(descriptor.segment(selector))
 }
 
 /// The stack of a level that is returned to.
@@ -211,7 +224,8 @@ pub(super) struct OuterStack {
     sp: u64,
 }
 
-/// Pops stack pointer and segment from `at` bytes above the top of the stack, and checks them.
+/// Pops stack pointer and segment from `at` bytes above the top of the stack, and checks them for
+/// a return to `rip` of `cs`.
 ///
 /// # Errors
 /// #GP, #SS, #PF.
@@ -220,19 +234,27 @@ pub(super) fn outer_stack(
     at: u64,
     size: u8,
     cs: &Segment,
-    cpl: u8,
+    rip: u64,
 ) -> Result<OuterStack, Stop> {
     let sp = cpu.peek(at, size)?;
     let selector = Selector(cpu.peek(at + u64::from(size), size)? as u16);
+    let segment = outer_segment(cpu, selector, cs)?;
+    if checks_stack_first(cpu) {
+        cpu.check_target(cs, rip)?;
+    }
+    Ok(OuterStack { segment, sp })
+}
+
+fn outer_segment(cpu: &mut Cpu, selector: Selector, cs: &Segment) -> Result<Segment, Stop> {
+    let cpl = Selector(cs.selector).rpl();
     if !selector.is_null() {
-        let segment = cpu.checked_stack(selector, cpl, Vector::GP, 0)?;
-        return Ok(OuterStack { segment, sp });
+        return cpu.checked_stack(selector, cpl, Vector::GP, 0);
     }
     let to_long = cpu.long_mode() && cs.attributes.has(A::L);
     if !to_long || cpl == 3 || selector.rpl() != cpl {
         return Err(cpu.raise(Exception::gp(0)));
     }
-    Ok(OuterStack { segment: null_segment(selector, cpl), sp })
+    Ok(null_segment(selector, cpl))
 }
 
 /// Changes privilege, code and stack. Segments that the new privilege may not use are nulled.
@@ -427,6 +449,18 @@ mod tests {
         let mut m = TestMachine::long(&IRETQ);
         put64(&mut m, &[0x8000_0000_0000, sel::CODE.into(), 2, 0x8000, 0]);
         m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
+    fn intels_check_the_stack_before_the_return_address_and_amds_after() {
+        // SS is a selector of code.
+        let ss = sel::USER_CODE;
+        for (vendor, code) in [(Vendor::Intel, u32::from(ss & !3)), (Vendor::Amd, 0)] {
+            let model = trivium_cpu::CpuModel { vendor, ..TestMachine::model() };
+            let mut m = TestMachine::long_with(model, &IRETQ);
+            put64(&mut m, &[0x8000_0000_0000, sel::USER_CODE.into(), 2, 0x8000, ss.into()]);
+            m.raises(Vector::GP, Some(code));
+        }
     }
 
     #[test]

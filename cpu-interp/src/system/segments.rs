@@ -301,6 +301,18 @@ mod tests {
     }
 
     #[test]
+    fn a_descriptor_whose_address_is_not_canonical_raises_gp() {
+        // mov ds, ax
+        let mut m = TestMachine::long(&[0x8e, 0xd8]);
+        m.set(|s| {
+            s.segments.ldtr.attributes.0 = 0x82;
+            (s.segments.ldtr.base, s.segments.ldtr.limit) = (0x7fff_ffff_fff8, 0xffff);
+            s.general.regs[0] = 8 | 4;
+        });
+        m.raises(Vector::GP, Some(0));
+    }
+
+    #[test]
     fn a_load_sets_the_accessed_bit() {
         let mut m = with_ax(TestMachine::protected(&MOV_DS_AX), sel::FREE);
         let entry = descriptor(0x1234_5678, 0x5_4321, 0x4092);
