@@ -15,7 +15,7 @@ mod modifying;
 mod noise;
 mod operands;
 mod parts;
-mod random;
+pub(crate) mod random;
 mod repeat;
 mod segments;
 mod sequence;

@@ -5,11 +5,12 @@
 
 pub mod generate;
 pub mod image;
+pub mod instruction;
 pub mod layout;
 pub mod machine;
 pub mod model;
 pub mod paging;
-mod random;
+pub mod privilege;
 pub mod report;
 pub mod steps;
 
@@ -47,11 +48,14 @@ pub fn run<V: Vcpu>(seed: u64, cases: u64, make: MakeVcpu<'_, V>) -> Result<Repo
     let mut report = Report { seed, ..Report::default() };
     let blank = Image::with_data();
     for index in 0..cases {
-        let number = (index % machines.len() as u64) as usize;
-        if let Some((name, machine)) = machines.get_mut(number) {
+        let number = (index / 2 % machines.len() as u64) as usize;
+        let Some((name, machine)) = machines.get_mut(number) else { continue };
+        if index % 2 == 0 {
             let case = generate::paging::case(seed, index, machine.model(), &blank);
-            let verdict = paging::check(machine, &case)?;
-            report.add("paging", index, name, verdict);
+            report.add("paging", index, name, paging::check(machine, &case)?);
+        } else {
+            let case = generate::privilege::case(seed, index, machine.model(), &blank);
+            report.add("privilege", index, name, privilege::check(machine, &case)?);
         }
     }
     Ok(report)

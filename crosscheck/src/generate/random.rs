@@ -2,7 +2,7 @@
 
 /// The generator xoshiro256** of Blackman and Vigna, seeded by splitmix64.
 #[derive(Debug, Clone)]
-pub(super) struct Rng([u64; 4]);
+pub(crate) struct Rng([u64; 4]);
 
 /// One step of splitmix64.
 const fn splitmix(state: u64) -> (u64, u64) {
@@ -65,6 +65,15 @@ impl Rng {
     #[inline]
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len() as u64) as usize]
+    }
+
+    /// These bits, each set so often in a hundred.
+    pub fn bits(&mut self, mask: u64, percent: u64) -> u64 {
+        let mut found = 0;
+        for bit in (0..64).filter(|bit| mask >> bit & 1 != 0) {
+            found |= u64::from(self.percent(percent)) << bit;
+        }
+        found
     }
 
     /// One of these, each with its weight; there must be one.

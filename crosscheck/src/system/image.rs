@@ -10,13 +10,13 @@ pub struct Window {
 }
 
 /// Data at the bottom of memory, where large pages at 0 reach it.
-pub const LOW: Window = Window { start: 0, len: 0x1_0000 };
+pub const LOW: Window = Window { start: 0, len: 0x8000 };
 /// What belongs to the supervisor: see [`super::layout`].
-pub const SYSTEM: Window = Window { start: 0x10_0000, len: 0x3_0000 };
+pub const SYSTEM: Window = Window { start: 0x10_0000, len: 0x2_8000 };
 /// Data above 4 GiB, at a multiple of 1 GiB.
-pub const HIGH: Window = Window { start: 0x1_4000_0000, len: 0x4000 };
+pub const HIGH: Window = Window { start: 0x1_4000_0000, len: 0x2000 };
 /// Data that needs 40 bits of physical address, for those CPUs that have them.
-pub const TOP: Window = Window { start: 1 << 39, len: 0x4000 };
+pub const TOP: Window = Window { start: 1 << 39, len: 0x2000 };
 
 /// All RAM, in the order in which an image holds it.
 pub const WINDOWS: [Window; 4] = [LOW, SYSTEM, HIGH, TOP];

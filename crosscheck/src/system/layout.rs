@@ -30,12 +30,14 @@ pub const STACK: u64 = SYSTEM.start + 0x8000;
 pub const USER_STACK: u64 = SYSTEM.start + 0x9000;
 /// The local descriptor table.
 pub const LDT: u64 = SYSTEM.start + 0xa000;
+/// Where the stacks of privilege cases are.
+pub const TEST_STACKS: std::ops::Range<u64> = SYSTEM.start + 0xb000..SYSTEM.start + 0x1_0000;
 /// The page tables through which the supervisor's memory is reached.
 pub const TABLES: u64 = SYSTEM.start + 0x1_0000;
 /// Where further page tables are made.
 pub const MORE_TABLES: u64 = SYSTEM.start + 0x1_8000;
 /// How many there may be.
-pub const MORE_TABLES_COUNT: u64 = 24;
+pub const MORE_TABLES_COUNT: u64 = 16;
 
 /// Selector of the TSS.
 pub const TSS_SELECTOR: u16 = 0x70;
@@ -176,7 +178,7 @@ pub struct Frame {
 
 /// What ended a run, and if it was an exception, what has been saved of the interrupted program.
 #[must_use]
-pub fn stopped(ended: &Ended, long: bool) -> (Stop, Frame) {
+pub fn stopped(ended: &Ended, image: &Image, long: bool) -> (Stop, Frame) {
     let state = &ended.state;
     let handler = state.general.rip.wrapping_sub(HANDLERS);
     let halted = ended.exit == Exit::Halted
@@ -192,19 +194,19 @@ pub fn stopped(ended: &Ended, long: bool) -> (Stop, Frame) {
             let size = if long { 8 } else { 4 };
             let mut error = 0;
             if matches!(vector, 8 | 10..=14 | 17) {
-                error = ended.image.get(rsp, 4) as u32;
+                error = image.get(rsp, 4) as u32;
                 rsp += size;
             }
             let cr2 = if vector == 14 { state.control.cr2 } else { 0 };
-            Stop::Exception { vector, error, cr2, rip: ended.image.get(rsp, size) }
+            Stop::Exception { vector, error, cr2, rip: image.get(rsp, size) }
         }
     };
-    (stop, frame(ended, long, rsp))
+    (stop, frame(ended, image, long, rsp))
 }
 
-fn frame(ended: &Ended, long: bool, at: u64) -> Frame {
+fn frame(ended: &Ended, image: &Image, long: bool, at: u64) -> Frame {
     let size = if long { 8 } else { 4 };
-    let word = |n| ended.image.get(at + size * n, size);
+    let word = |n| image.get(at + size * n, size);
     let cs = word(1) as u16;
     let switched = long || cs & 3 != 0;
     let (rsp, ss) = if switched {

@@ -32,8 +32,6 @@ pub struct Ended {
     pub exit: Exit,
     /// The CPU's state.
     pub state: CpuState,
-    /// Memory.
-    pub image: Image,
 }
 
 impl<V: Vcpu> Machine<V> {
@@ -63,6 +61,12 @@ impl<V: Vcpu> Machine<V> {
         &self.model
     }
 
+    /// What the last run has left in memory.
+    #[must_use]
+    pub fn image(&self) -> &Image {
+        &self.present
+    }
+
     /// Runs from a state, with this in memory, until the CPU halts or has used up its budget.
     ///
     /// # Errors
@@ -80,7 +84,7 @@ impl<V: Vcpu> Machine<V> {
         let exit = self.vcpu.run(&NullBus, budget).map_err(failed)?;
         let state = self.vcpu.save().map_err(failed)?;
         self.look();
-        Ok(Ended { exit, state, image: self.present.clone() })
+        Ok(Ended { exit, state })
     }
 
     /// Puts an image into memory.

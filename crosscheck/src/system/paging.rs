@@ -52,7 +52,7 @@ pub fn check<V: Vcpu>(machine: &mut Machine<V>, case: &Case) -> Result<Verdict, 
     };
     let state = initial(&start);
     let ended = machine.run(&start.image, &state, BUDGET)?;
-    let found = differences(&start, &expected, &ended);
+    let found = differences(&start, &expected, &ended, machine.image());
     if found.is_empty() {
         return Ok(Verdict::Agreed { ends_well: expected.exceptions[0].vector == 3 });
     }
@@ -110,9 +110,9 @@ pub const CR4: u64 = cr4::OSFXSR;
 pub const EFER_LONG: u64 = efer::LME | efer::LMA;
 
 /// What differs, a line each.
-fn differences(start: &Start, expected: &End, ended: &Ended) -> Vec<String> {
+fn differences(start: &Start, expected: &End, ended: &Ended, image: &Image) -> Vec<String> {
     let long = matches!(start.processor.mode(), Mode::Level4 | Mode::Level5);
-    let (stop, frame) = layout::stopped(ended, long);
+    let (stop, frame) = layout::stopped(ended, image, long);
     let mut found = Vec::new();
     let foreseen = |&Exception { vector, error, cr2 }: &Exception| {
         stop == Stop::Exception { vector, error, cr2, rip: expected.rip }
@@ -143,7 +143,7 @@ fn differences(start: &Start, expected: &End, ended: &Ended) -> Vec<String> {
             differ(format!("PDPTE register {n}"), *model, *engine);
         }
     }
-    compare_memory(expected, &ended.image, &mut found);
+    compare_memory(expected, image, &mut found);
     found
 }
 

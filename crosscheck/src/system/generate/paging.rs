@@ -4,12 +4,12 @@ use trivium_cpu::bits::{cr0, cr4, efer};
 use trivium_cpu::model::CpuModel;
 
 use super::tables::{Style, Tables};
+use crate::generate::random::Rng;
 use crate::system::image::Image;
 use crate::system::layout;
 use crate::system::model::paging::{Mode, Processor, Registers};
 use crate::system::model::program::Start;
 use crate::system::paging::{CR0, CR4, Case, EFER_LONG, features};
-use crate::system::random::Rng;
 use crate::system::steps::{DESCRIPTOR, MOST_STEPS, Modify, Step, program_to_jump_to};
 
 /// Makes the case of this number for a CPU model. `blank` holds data and nothing else.

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::generate::random::Rng;
 use crate::system::image::{HIGH, Image, LOW, TOP, Window};
 use crate::system::layout;
 use crate::system::model::paging::{Mode, Processor, Structure};
-use crate::system::random::Rng;
 
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
