@@ -2,13 +2,19 @@
 
 mod data;
 mod features;
+mod models;
+mod quirks;
+#[cfg(test)]
+mod tests;
 
 use thiserror::Error;
 
-use crate::bits::{cr4, efer};
+use crate::bits::{cr4, efer, rflags};
 
-pub use data::{IMPLEMENTED, MODELS};
+pub use data::IMPLEMENTED;
 pub use features::{FEATURES, Feature, FeatureInfo, FeatureSet, Register};
+pub use models::MODELS;
+pub use quirks::{QUIRKS, Quirk, QuirkInfo};
 
 /// Who made the CPU: decides what its vendor's manual leaves open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +85,8 @@ pub struct CpuModel {
     pub max_extended_leaf: u32,
     /// Its caches.
     pub caches: &'static [Cache],
+    /// Leaves of CPUID whose answers (EAX, EBX, ECX, EDX) are the model's own.
+    pub leaves: &'static [(u32, [u32; 4])],
     /// The brand string, at most 47 characters.
     pub brand: &'static str,
 }
@@ -107,6 +115,14 @@ pub enum ModelError {
     Unavailable {
         /// What was asked for, or needed by it.
         feature: &'static str,
+    },
+    /// The model has features that the CPU at hand cannot do.
+    #[error("CPU model '{model}' has what is not implemented; use {model}{instead}")]
+    Lacking {
+        /// What was asked for.
+        model: &'static str,
+        /// What to write after it.
+        instead: String,
     },
     /// A feature was asked for, and taken away with something that it needs.
     #[error("CPU feature '{feature}' is both asked for and taken away; drop one of the two")]
@@ -161,16 +177,50 @@ impl CpuModel {
                 model.features.disable(feature);
             }
         }
+        model.reach(Self::by_name(model.name)?.features);
         // By the name that the user wrote, if it is that and not only something that it needs.
-        let asked_in_vain = asked_for.iter().find(|&&f| !available.has(f)).map(|f| f.info().name);
-        let missing = model.features.without(available).iter().next().map(|info| info.name);
-        if let Some(feature) = asked_in_vain.or(missing) {
-            return Err(ModelError::Unavailable { feature });
+        let asked_in_vain = asked_for.iter().find(|&&f| !available.has(f));
+        let missing = model.features.without(available);
+        if let Some(feature) = asked_in_vain {
+            return Err(ModelError::Unavailable { feature: feature.info().name });
+        }
+        let lacking = Self::by_name(model.name)?.features.without(available);
+        if let Some(info) = missing.without(lacking).iter().next() {
+            return Err(ModelError::Unavailable { feature: info.name });
+        }
+        if missing != FeatureSet::EMPTY {
+            let instead = missing.iter().map(|info| format!(",-{}", info.name)).collect();
+            return Err(ModelError::Lacking { model: model.name, instead });
         }
         match asked_for.into_iter().find(|&f| !model.has(f)) {
             Some(gone) => Err(ModelError::Contradiction { feature: gone.info().name }),
             None => Ok(model),
         }
+    }
+
+    /// Raises the highest leaves of CPUID to where they tell of what the model has beside `known`.
+    fn reach(&mut self, known: FeatureSet) {
+        for info in self.features.without(known).iter() {
+            let last = match info.leaf {
+                0..0x8000_0000 => &mut self.max_leaf,
+                _ => &mut self.max_extended_leaf,
+            };
+            *last = info.leaf.max(*last);
+        }
+    }
+
+    /// What the model has and the project's own CPUs do not implement. A model that lacks
+    /// something can be had only without it.
+    #[must_use]
+    pub const fn lacking(&self) -> FeatureSet {
+        self.features.without(IMPLEMENTED)
+    }
+
+    /// Whether the CPU has a quirk.
+    #[inline]
+    #[must_use]
+    pub const fn does(&self, quirk: Quirk) -> bool {
+        self.vendor.has(quirk)
     }
 
     /// Whether the CPU has a feature.
@@ -208,6 +258,20 @@ impl CpuModel {
     #[must_use]
     pub fn xcr0_mask(&self) -> u64 {
         self.granted(XCR0_BITS)
+    }
+
+    /// The bits of MXCSR that may be set; zero without SSE. Intel SDM vol. 1, 10.2.3 and 11.6.6; AMD
+    /// APM vol. 2, 11.5.10.
+    #[must_use]
+    pub fn mxcsr_mask(&self) -> u32 {
+        low_half(self.granted(MXCSR_BITS))
+    }
+
+    /// The bits of RFLAGS that exist. Intel SDM vol. 1, 3.4.3.
+    #[must_use]
+    pub fn rflags_mask(&self) -> u64 {
+        let virtual_interrupts = if self.has(Feature::Vme) { 0 } else { rflags::VIF | rflags::VIP };
+        rflags::ALL & !virtual_interrupts
     }
 
     fn granted(&self, table: &[(Feature, u64)]) -> u64 {
@@ -258,6 +322,15 @@ const EFER_BITS: &[(Feature, u64)] = &[
 /// What each feature adds to the settable bits of XCR0.
 const XCR0_BITS: &[(Feature, u64)] =
     &[(Feature::Xsave, 3), (Feature::Avx, 1 << 2), (Feature::Pku, 1 << 9)];
+
+/// What each feature adds to the settable bits of MXCSR. Denormals are zeros came with the second
+/// generation of SSE.
+const MXCSR_BITS: &[(Feature, u64)] =
+    &[(Feature::Sse, 0xffbf), (Feature::Sse2, 1 << 6), (Feature::Misalignsse, 1 << 17)];
+
+const fn low_half(value: u64) -> u32 {
+    value as u32
+}
 
 /// Reads `+FEATURE`, `-FEATURE`, `FEATURE=on` or `FEATURE=off`.
 fn parse_part(part: &str) -> Result<(Feature, bool), ModelError> {
@@ -318,65 +391,4 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_specification_adds_and_takes_features() {
-        let model = CpuModel::parse("qemu64,+pcid,-sse3").unwrap();
-        assert!(model.has(Feature::Pcid) && !model.has(Feature::Sse3));
-        assert!(CpuModel::parse("max,smap=off").is_ok_and(|m| !m.has(Feature::Smap)));
-        assert!(CpuModel::parse("max,+la57").is_ok_and(|m| m.linear_bits() == 57));
-    }
-
-    #[test]
-    fn errors_name_what_is_wrong_and_what_would_be_right() {
-        let error = |spec| CpuModel::parse(spec).unwrap_err().to_string();
-        assert_eq!(error("nehalem"), "Unknown CPU model 'nehalem'; there are qemu64, max");
-        assert_eq!(error("max,+smepp"), "Unknown CPU feature 'smepp'; did you mean smep?");
-        assert_eq!(
-            error("max,+zzzzzzzz"),
-            "Unknown CPU feature 'zzzzzzzz'; 'trivium models' lists them"
-        );
-        assert_eq!(error("max,+avx"), "CPU feature 'avx' is not implemented; leave out +avx");
-        assert_eq!(error("qemu64,+svm"), "CPU feature 'svm' is not implemented; leave out +svm");
-        assert_eq!(
-            error("qemu64,+pcid,-lm"),
-            "CPU feature 'pcid' is both asked for and taken away; drop one of the two"
-        );
-        assert_eq!(error("max,smep"), "'smep' in a CPU model is neither +FEATURE nor -FEATURE");
-        assert!(CpuModel::parse("").is_err());
-        assert!(CpuModel::parse(&format!("max,+{}", "x".repeat(1 << 20))).is_err());
-    }
-
-    #[test]
-    fn every_model_has_what_its_features_need_and_no_more_than_is_implemented() {
-        for model in MODELS {
-            assert_eq!(model.features.without(IMPLEMENTED), FeatureSet::EMPTY, "{}", model.name);
-            assert!(model.brand.len() <= 47);
-            for info in model.features.iter() {
-                let missing = info.needs.iter().find(|n| !model.has(**n));
-                assert_eq!(missing, None, "{} of {}", info.name, model.name);
-            }
-        }
-    }
-
-    #[test]
-    fn qemu64_is_family_15_model_107_stepping_1() {
-        // CPUID of QEMU's qemu64: EAX of leaf 1.
-        assert_eq!(CpuModel::by_name("qemu64").unwrap().signature(), 0x0006_0fb1);
-    }
-
-    #[test]
-    fn settable_bits_of_control_registers_follow_the_features() {
-        let max = CpuModel::by_name("max").unwrap();
-        assert_eq!(max.efer_mask(), efer::SCE | efer::LME | efer::LMA | efer::NXE | efer::AUTOIBRS);
-        assert_ne!(max.cr4_mask() & cr4::SMAP, 0);
-        assert_eq!(max.cr4_mask() & (cr4::LA57 | cr4::PKE), 0);
-        let less = CpuModel::parse("max,-smap").unwrap();
-        assert_eq!(less.cr4_mask() ^ max.cr4_mask(), cr4::SMAP);
-    }
 }

@@ -112,6 +112,7 @@ fn cpuid(cpu: &mut Cpu, _: &Op, bus: &dyn CpuBus) -> Result<(), Stop> {
         apic_id: cpu.topology.apic_id,
         cpus: cpu.topology.cpus,
         apic_enabled: matches!(apic_base, Some(Ok(base)) if base & APIC_ENABLE != 0),
+        code64: cpu.code64(),
         osxsave: cpu.control.cr4 & cr4::OSXSAVE != 0,
         pke: cpu.control.cr4 & cr4::PKE != 0,
         xcr0: cpu.control.xcr0,

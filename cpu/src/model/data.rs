@@ -1,11 +1,10 @@
-//! The CPU models. A model is data: to add one, add a line to [`MODELS`].
+//! What the project's own CPUs implement. To offer what the interpreter learns, add a line.
 
 use super::features::Feature::{self, *};
 use super::features::FeatureSet;
-use super::{Cache, CacheKind, CpuModel, Vendor};
 
 /// What every x86-64 CPU has (QEMU's `PPRO_FEATURES` and long mode).
-const BASE: &[Feature] = &[
+pub(super) const BASE: &[Feature] = &[
     Fpu, De, Pse, Tsc, Msr, Pae, Mce, Cx8, Apic, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Clflush,
     Mmx, Fxsr, Sse, Sse2, Syscall, Nx, Lm,
 ];
@@ -13,7 +12,7 @@ const BASE: &[Feature] = &[
 /// What `max` has besides: all that the project's own CPUs implement. One feature a line, so that
 /// it is one line to add what the interpreter learns.
 #[rustfmt::skip]
-const MAX: &[Feature] = &[
+pub(super) const MAX: &[Feature] = &[
     Vme,
     Sse3,
     Ssse3,
@@ -59,6 +58,8 @@ const MAX: &[Feature] = &[
     LahfLm,
     Cr8Legacy,
     Abm,
+    Mmxext,
+    FxsrOpt,
     Prefetchw,
     Osvw,
     Topoext,
@@ -77,54 +78,10 @@ const MAX: &[Feature] = &[
 const ON_REQUEST: &[Feature] = &[
     // Five levels of page tables cost every guest that uses them time and gain small ones nothing.
     La57,
+    // Self-snoop: there are no caches that could disagree. No processor of AMD's says so.
+    Ss,
 ];
 
 /// All that the project's own CPUs implement.
 pub const IMPLEMENTED: FeatureSet =
     FeatureSet::of(BASE).union(FeatureSet::of(MAX)).union(FeatureSet::of(ON_REQUEST));
-
-/// Caches as QEMU's models of the AMD line tell of them (and an Athlon 64 X2 had, but for L3).
-const CACHES: &[Cache] = &[
-    Cache { level: 1, kind: CacheKind::Data, size_kib: 64, ways: 2 },
-    Cache { level: 1, kind: CacheKind::Instruction, size_kib: 64, ways: 2 },
-    Cache { level: 2, kind: CacheKind::Unified, size_kib: 512, ways: 16 },
-    Cache { level: 3, kind: CacheKind::Unified, size_kib: 16384, ways: 16 },
-];
-
-/// All models.
-pub const MODELS: &[CpuModel] = &[
-    CpuModel {
-        name: "qemu64",
-        description: "what QEMU's qemu64 offers: the least that x86-64 guests expect",
-        vendor: Vendor::Amd,
-        year: 2006,
-        // Family 15 of AMD is out of reach of Meltdown, L1TF, MDS and store bypass, and kernels
-        // know it. Model 107 stepping 1 is an Athlon 64 X2 (Brisbane).
-        family: 15,
-        model: 107,
-        stepping: 1,
-        features: FeatureSet::of(BASE).union(FeatureSet::of(&[Sse3, Cx16, LahfLm, Hypervisor])),
-        phys_bits: 40,
-        max_leaf: 0xd,
-        max_extended_leaf: 0x8000_000a,
-        caches: CACHES,
-        brand: "QEMU Virtual CPU version 2.5+",
-    },
-    CpuModel {
-        name: "max",
-        description: "the most that the interpreter offers",
-        vendor: Vendor::Amd,
-        year: 2006,
-        // As qemu64, for the same reason: the vulnerabilities that newer families are suspected of
-        // would have kernels work around a speculation that does not happen.
-        family: 15,
-        model: 107,
-        stepping: 1,
-        features: FeatureSet::of(BASE).union(FeatureSet::of(MAX)),
-        phys_bits: 40,
-        max_leaf: 0x1f,
-        max_extended_leaf: 0x8000_0021,
-        caches: CACHES,
-        brand: "Trivium Virtual CPU",
-    },
-];

@@ -154,9 +154,11 @@ features! {
         26 Pdpe1gb "pdpe1gb": Lm;
         27 Rdtscp "rdtscp": Tsc, Msr;
         29 Lm "lm" ["i64"]: Pae, Msr, Fxsr, Syscall;
+        30 ThreeDNowExt "3dnowext": ThreeDNow;
+        31 ThreeDNow "3dnow": Mmx;
     }
     0x8000_0001 : 0 Ecx {
-        0 LahfLm "lahf_lm" ["lahf"]: Lm;
+        0 LahfLm "lahf_lm" ["lahf"];
         2 Svm "svm": Lm;
         4 Cr8Legacy "cr8_legacy" ["cr8legacy"]: Apic;
         5 Abm "abm" ["lzcnt"];
