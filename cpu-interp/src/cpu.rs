@@ -549,8 +549,8 @@ impl Cpu {
         let paging = Paging::from_state(&self.control, self.model.phys_bits);
         let gigabytes = self.model.has(trivium_cpu::model::Feature::Pdpe1gb);
         let paging = if gigabytes { paging } else { paging.without_gigabyte_pages() };
-        let amd = self.model.vendor == trivium_cpu::model::Vendor::Amd;
-        self.paging = if amd { paging.of_amd() } else { paging };
+        let reserved = self.model.does(trivium_cpu::model::Quirk::Pml4Bit8Reserved);
+        self.paging = if reserved { paging.of_amd() } else { paging };
     }
 
     /// Drops translations, in every space; `keep_global` spares those of global pages.

@@ -4,10 +4,11 @@
 pub mod context;
 mod fuse;
 mod length;
+pub mod offered;
 
 use std::cell::Cell;
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
+use iced_x86::{Code, Decoder, FlowControl, Instruction, Mnemonic, Register};
 use trivium_cpu::bits::rflags;
 use trivium_cpu::model::{Feature, FeatureSet, Vendor};
 
@@ -77,7 +78,12 @@ struct Pending {
 /// The bytes end in the middle of the first instruction.
 pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     let bitness = mode.bitness();
-    let mut decoder = Decoder::with_ip(bitness, source.bytes, source.rip, options(source.vendor));
+    let mut decoder = Decoder::with_ip(
+        bitness,
+        source.bytes,
+        source.rip,
+        offered::options(source.vendor, source.features),
+    );
     decoder.set_position(source.start).map_err(|_| DecodeError::Truncated)?;
     decoder.set_ip(source.rip);
     let mut context = Context { mode, vendor: source.vendor, fop: 0, limit: source.limit };
@@ -126,7 +132,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
             rip = target;
             continue;
         }
-        if does_nothing(&instruction) {
+        if does_nothing(&instruction) && offered::has(source.features, instruction.code()) {
             rip = next;
             if next == 0 {
                 break;
@@ -156,16 +162,6 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
         before.push(count);
     }
     Ok(Decoded { ops, before, system, count, spans })
-}
-
-/// How the vendors' decoders differ: in the operand size of near branches in 64-bit code, LOCK
-/// before MOV CR0, UD0's operands.
-#[must_use]
-pub fn options(vendor: Vendor) -> u32 {
-    match vendor {
-        Vendor::Intel => DecoderOptions::NONE,
-        Vendor::Amd => DecoderOptions::AMD,
-    }
 }
 
 /// Where an instruction stands in its block.
@@ -218,11 +214,14 @@ fn x87_opcode(bytes: &[u8], mode: Mode) -> u16 {
 }
 
 /// Instructions that iced takes for others: those that are too long, which raise #GP and not #UD,
-/// and LOCK MOV CR0, which is MOV CR8 only where CPUID says so.
+/// those of features that the CPU lacks, and LOCK MOV CR0, which is MOV CR8 only where CPUID says so.
 fn refused(i: &Instruction, bytes: &[u8], source: &Source<'_>, mode: Mode) -> Option<Selection> {
     if i.is_invalid() {
         return (i.len() >= MAX_LEN && length::is_too_long(bytes, mode))
             .then(ops::control::beyond_limit);
+    }
+    if !offered::has(source.features, i.code()) {
+        return Some(ops::control::not_implemented(i));
     }
     let is_cr8 = [i.op0_register(), i.op1_register()].contains(&Register::CR8);
     let refused = is_cr8

@@ -3,7 +3,7 @@
 use iced_x86::{Instruction, Mnemonic};
 use trivium_cpu::Exception;
 use trivium_cpu::bits::rflags::ZF;
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::Quirk;
 
 use crate::block::{Block, BlockCache};
 use crate::cpu::Cpu;
@@ -143,7 +143,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     Some(match i.mnemonic() {
         M::Xadd | M::Cmpxchg => {
             let mut op = op();
-            op.aux = if context.vendor == Vendor::Intel { ALWAYS_WRITES } else { 0 };
+            op.aux = if context.vendor.has(Quirk::CmpxchgAlwaysWrites) { ALWAYS_WRITES } else { 0 };
             let kind = context.address_kind(&op);
             match (i.mnemonic(), op.has_mem()) {
                 (M::Xadd, false) => Selection::register(op, pick_size!(op.size, xadd_reg)),

@@ -3,7 +3,7 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
 use trivium_cpu::bits::cr4;
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::Quirk;
 use trivium_cpu::walk::is_canonical;
 
 use crate::block::{Block, BlockCache, follow, follow_indirect};
@@ -358,13 +358,15 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
             (op, false) => Selection::general_end(op, general_ret),
         },
         M::Loop => counting(LOOP),
-        M::Loope | M::Loopne => counting(match (context.vendor, i.mnemonic()) {
-            // AMD's processors go by a repeat prefix if there is one, as for string instructions.
-            (Vendor::Amd, _) if i.has_repne_prefix() => LOOPNE,
-            (Vendor::Amd, _) if i.has_rep_prefix() => LOOPE,
-            (_, M::Loope) => LOOPE,
-            _ => LOOPNE,
-        }),
+        M::Loope | M::Loopne => {
+            counting(match (context.vendor.has(Quirk::LoopByRepeatPrefix), i.mnemonic()) {
+                // AMD's processors go by a repeat prefix if there is one, as for string instructions.
+                (true, _) if i.has_repne_prefix() => LOOPNE,
+                (true, _) if i.has_rep_prefix() => LOOPE,
+                (_, M::Loope) => LOOPE,
+                _ => LOOPNE,
+            })
+        }
         M::Jcxz | M::Jecxz | M::Jrcxz => counting(JRCXZ),
         _ if i.is_jcc_short_or_near() => conditional(i, context, condition_number(i)?),
         _ => return None,

@@ -37,13 +37,14 @@ pub fn beyond_limit() -> Selection {
     Selection::general_end(Op::new(crate::op::general_end), raise_gp)
 }
 
-/// An instruction that exists but not here: #UD, and its name goes to the log once.
+/// An instruction that exists, but not in this CPU model or not here at all: #UD, and its name goes
+/// to the log once.
 #[must_use]
 pub fn not_implemented(i: &Instruction) -> Selection {
     static LOGGED: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
     let mut logged = LOGGED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if logged.get_or_insert_default().insert(i.mnemonic() as u32) {
-        log::info!("Instruction {:?} is not implemented: #UD", i.mnemonic());
+        log::info!("The CPU has no instruction {:?}: #UD", i.mnemonic());
     }
     undefined()
 }

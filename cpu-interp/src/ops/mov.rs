@@ -1,7 +1,7 @@
 //! MOV, MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, BSWAP, MOVBE, and the sign extensions of RAX.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::Quirk;
 
 use crate::block::{Block, BlockCache};
 use crate::cpu::Cpu;
@@ -250,7 +250,9 @@ fn extending<const SIGNED: bool>(i: &Instruction, context: &Context) -> Selectio
     if op.has_mem() {
         let run = match i.memory_size().size() {
             // Of MOVSXD with 16-bit operands a Zen 5 reads four bytes.
-            _ if i.code() == Code::Movsxd_r16_rm16 && context.vendor == Vendor::Amd => {
+            _ if i.code() == Code::Movsxd_r16_rm16
+                && context.vendor.has(Quirk::MovsxdReadsDoubleword) =>
+            {
                 pick!(kind, op.size, extend_mem, u32, SIGNED)
             }
             1 => pick!(kind, op.size, extend_mem, u8, SIGNED),

@@ -1,7 +1,7 @@
 //! PUSH, POP, PUSHA, POPA, ENTER, LEAVE, and how the stack is reached in every mode.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::Quirk;
 
 use super::branch::{SS, below};
 use crate::block::{Block, BlockCache};
@@ -114,7 +114,7 @@ fn general_push(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         operand::MEM => cpu.load_sized(op.seg, cpu.offset(op), op.size)?,
         _ => u64::from(cpu.segments.regs[usize::from(op.dst) % 6].selector),
     };
-    if op.aux == operand::SEG && op.size == 4 && cpu.model.vendor == Vendor::Intel {
+    if op.aux == operand::SEG && op.size == 4 && cpu.model.does(Quirk::PushSegmentWritesWord) {
         // Intel's processors since the P6 write only the selector's two bytes of the slot (SDM
         // vol. 2, PUSH); AMD's extend it with zeroes (APM vol. 3, PUSH).
         let sp = cpu.stack_pointer().wrapping_sub(4) & cpu.stack_mask;

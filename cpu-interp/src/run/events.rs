@@ -2,7 +2,7 @@
 
 use trivium_cpu::bits::{debug, debugctl, rflags};
 use trivium_cpu::exception::{Combined, combine};
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::Quirk;
 use trivium_cpu::state::{Activity, Injected};
 use trivium_cpu::{Exception, Exit, ResetKind, Vector};
 
@@ -94,7 +94,7 @@ impl Interpreter {
     pub(super) fn debug_trap(&mut self, session: &mut Session<'_>) {
         if self.cpu.shadow & shadow::MOV_SS == 0 {
             let bits = std::mem::take(&mut self.cpu.pending_debug);
-            if self.cpu.model.vendor == Vendor::Amd {
+            if self.cpu.model.does(Quirk::DebugTrapClearsRf) {
                 // Between the iterations of a REP too, as a Zen 5 shows; Intel's have it set there.
                 self.cpu.system_flags &= !rflags::RF;
             }

@@ -5,7 +5,7 @@
 use iced_x86::{Code, Instruction, Mnemonic};
 use trivium_cpu::Exception;
 use trivium_cpu::bits::{cr4, debug, efer, rflags};
-use trivium_cpu::model::{Feature, Vendor};
+use trivium_cpu::model::{Feature, Quirk};
 use trivium_cpu::state::{CS, FS, GS, SS, Segment, SegmentAttributes};
 
 use crate::cpu::{Cpu, RSP};
@@ -51,7 +51,7 @@ fn gp(cpu: &mut Cpu) -> Stop {
 
 /// SYSCALL and SYSRET work if EFER.SCE is set; on Intel's processors in 64-bit mode only.
 fn require_syscall(cpu: &mut Cpu) -> Result<(), Stop> {
-    let here = cpu.code64() || cpu.model.vendor == Vendor::Amd && cpu.protected();
+    let here = cpu.code64() || cpu.model.does(Quirk::SyscallInAllProtectedModes) && cpu.protected();
     match cpu.control.efer & efer::SCE != 0 && here {
         true => Ok(()),
         false => Err(ud(cpu)),
@@ -91,9 +91,7 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let base = (cpu.msrs.star >> 48) as u16;
     let to_long = op.size == 8;
     let rip = if to_long { cpu.regs[RCX] } else { cpu.regs[RCX] & 0xffff_ffff };
-    let intel = cpu.model.vendor == Vendor::Intel;
-    // AMD's processors go there, and fault at CPL 3.
-    if to_long && intel && !cpu.canonical(rip) {
+    if to_long && cpu.model.does(Quirk::SysretChecksAddress) && !cpu.canonical(rip) {
         return Err(gp(cpu));
     }
     let flags = match cpu.long_mode() {
@@ -107,10 +105,10 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let old_stack = cpu.segments.regs[SS];
     cpu.segments.regs[CS] = flat_segment(selector, code, 3);
     let stack = flat_segment(base.wrapping_add(8), flat::DATA, 3);
-    cpu.segments.regs[SS] = match intel {
-        true => stack,
-        // AMD's processors set the selector alone; CPL is 3 whatever DPL says.
-        false => Segment {
+    cpu.segments.regs[SS] = match cpu.model.does(Quirk::SysretKeepsStackAttributes) {
+        false => stack,
+        // CPL is 3 whatever DPL says.
+        true => Segment {
             selector: stack.selector,
             attributes: SegmentAttributes(old_stack.attributes.0 | 3 << 5),
             ..old_stack
@@ -126,8 +124,8 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 }
 
 fn require_sysenter(cpu: &mut Cpu) -> Result<(), Stop> {
-    let amd_long = cpu.model.vendor == Vendor::Amd && cpu.long_mode();
-    if amd_long || !cpu.model.has(Feature::Sep) {
+    let here = !cpu.long_mode() || cpu.model.does(Quirk::SysenterInLongMode);
+    if !here || !cpu.model.has(Feature::Sep) {
         return Err(ud(cpu));
     }
     if !cpu.protected() || cpu.msrs.sysenter_cs & 0xfffc == 0 {
@@ -151,9 +149,11 @@ fn sysenter(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
 }
 
 fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    // AMD's processors look at the privilege first, also in long mode, where they have no SYSEXIT.
-    cpu.require_cpl0()?;
+    if cpu.model.does(Quirk::SysexitChecksPrivilegeFirst) {
+        cpu.require_cpl0()?;
+    }
     require_sysenter(cpu)?;
+    cpu.require_cpl0()?;
     let base = cpu.msrs.sysenter_cs as u16 & !3;
     let (rip, rsp) = (cpu.regs[RDX], cpu.regs[RCX]);
     if op.size == 8 {
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use crate::testing::{CODE, STACK, TestMachine, flat, sel};
     use trivium_cpu::Vector;
-    use trivium_cpu::model::CpuModel;
+    use trivium_cpu::model::{CpuModel, Vendor};
 
     const SYSCALL: [u8; 2] = [0x0f, 0x05];
     const SYSRETQ: [u8; 3] = [0x48, 0x0f, 0x07];

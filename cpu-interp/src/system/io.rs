@@ -4,7 +4,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 use trivium_cpu::bits::rflags;
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::Quirk;
 use trivium_cpu::state::Activity;
 use trivium_cpu::{CpuBus, Exception};
 
@@ -246,7 +246,7 @@ fn is_prefetch_of_register(i: &Instruction) -> bool {
 #[must_use]
 pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     use Mnemonic as M;
-    if context.vendor == Vendor::Amd && is_prefetch_of_register(i) {
+    if context.vendor.has(Quirk::PrefetchOfRegisterUndefined) && is_prefetch_of_register(i) {
         return None;
     }
     if is_nop(i) && i.code() != Code::INVALID {

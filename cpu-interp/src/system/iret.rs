@@ -4,7 +4,7 @@
 
 use iced_x86::{Code, Instruction};
 use trivium_cpu::bits::{cr4, rflags};
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::Quirk;
 use trivium_cpu::state::{CS, SS, Segment, SegmentAttributes as A};
 use trivium_cpu::{Exception, Vector};
 
@@ -67,7 +67,7 @@ fn pop_three(cpu: &mut Cpu, size: u8) -> Result<[u64; 3], Stop> {
 /// # Errors
 /// #PF, #SS.
 pub(super) fn read_outer_stack(cpu: &mut Cpu, at: u64, size: u8) -> Result<(), Stop> {
-    if cpu.model.vendor == Vendor::Amd {
+    if cpu.model.does(Quirk::OuterStackReadFirst) {
         cpu.peek(at + u64::from(size), size)?;
         cpu.peek(at, size)?;
     }

@@ -5,7 +5,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use trivium_cpu::bits::{cr0, cr4, debug, efer};
-use trivium_cpu::model::{Feature, Vendor};
+use trivium_cpu::model::{Feature, Quirk};
 use trivium_cpu::state::{CS, SegmentAttributes as A};
 use trivium_cpu::{CpuBus, Exception, Vector, walk};
 
@@ -187,7 +187,7 @@ fn mov_from_cr8(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus) -> Result<(), Stop> {
 fn debug_register(cpu: &mut Cpu, number: u8) -> Result<u8, Stop> {
     let aliases = cpu.control.cr4 & cr4::DE == 0;
     // AMD's processors look at the privilege first.
-    if cpu.model.vendor == Vendor::Amd && number < 8 {
+    if cpu.model.does(Quirk::DebugRegisterPrivilegeFirst) && number < 8 {
         cpu.require_cpl0()?;
     }
     let number = match number {

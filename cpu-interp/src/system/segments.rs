@@ -3,7 +3,7 @@
 //! Intel SDM vol. 2, MOV; vol. 3A, 5.6.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use trivium_cpu::model::{Feature, Vendor};
+use trivium_cpu::model::{Feature, Quirk};
 use trivium_cpu::state::{CS, SS, Segment, SegmentAttributes};
 use trivium_cpu::{Exception, Vector};
 
@@ -86,7 +86,8 @@ impl Cpu {
     /// vol. 3, appendix E, Fn8000_0021.
     pub(super) fn null_data(&self, old: &Segment, selector: Selector) -> Segment {
         let null = null_segment(selector, 0);
-        let keeps = self.model.vendor == Vendor::Amd && !self.model.has(Feature::NullSelClrBase);
+        let keeps = self.model.does(Quirk::NullSelectorKeepsBase)
+            && !self.model.has(Feature::NullSelClrBase);
         if keeps { Segment { base: old.base, limit: old.limit, ..null } } else { null }
     }
 
