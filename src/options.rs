@@ -101,10 +101,10 @@ pub struct RunOptions {
     /// Where the screen goes; this version has no screen.
     #[arg(long, value_enum, default_value_t = Display::None)]
     pub display: Display,
-    /// Where a serial port goes: stdio, file:PATH, pty, null, unix:PATH, tcp:[HOST:]PORT (both wait
-    /// for a program to connect; with ,connect they connect to one) or fifo:PATH (PATH.in and
-    /// PATH.out). The first is COM1, the next COM2, up to four. Several on the terminal take turns:
-    /// Ctrl-A c, or Ctrl-A 1 to 4. Without any, COM1 is on the terminal.
+    /// Where a serial port goes: stdio, file:PATH, pty, null, unix:PATH, tcp:PORT, tcp:HOST:PORT
+    /// (these three wait for a program to connect; with ,connect they connect to one) or fifo:PATH
+    /// (PATH.in and PATH.out). The first is COM1, the next COM2, up to four. Several on the terminal
+    /// take turns: Ctrl-A c, or Ctrl-A 1 to 4. Without any, COM1 is on the terminal.
     #[arg(long, value_name = "WHERE")]
     pub serial: Vec<SerialOption>,
     /// Firmware image, ending at 4 GiB and below 1 MiB; instead of --kernel.

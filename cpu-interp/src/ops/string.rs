@@ -6,7 +6,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use trivium_cpu::bits::rflags::{self, RF};
-use trivium_cpu::model::Vendor;
+use trivium_cpu::model::Quirk;
 use trivium_cpu::state::SegmentAttributes;
 
 use crate::cpu::{Cpu, Mode, SEG_BASE};
@@ -135,9 +135,8 @@ fn repeated(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let flags = cpu.flags;
     let result = repeat(cpu, op, what);
     let faulted = result.is_err() && cpu.stop != StopReason::Done;
-    if faulted && what.compares() && cpu.model.vendor == Vendor::Intel {
-        // A fault in the middle shows the flags as they were before (SDM vol. 2, REP). It may come
-        // after the instruction was begun again. AMD's processors show those of the last compare.
+    if faulted && what.compares() && cpu.model.does(Quirk::FaultedRepeatKeepsFlags) {
+        // It may come after the instruction was begun again.
         cpu.flags = flags;
     }
     result

@@ -181,12 +181,6 @@ fn to_v86(cpu: &mut Cpu, rip: u64, selector: u64, flags: u64) -> Result<(), Stop
     Ok(())
 }
 
-/// Whether a return to an outer stack checks RIP after that stack, as Intel SDM vol. 2, RET and
-/// IRET say; AMD's processors do it before (APM vol. 3).
-fn checks_stack_first(cpu: &Cpu) -> bool {
-    cpu.model.vendor == Vendor::Intel
-}
-
 /// The code segment that IRET and far RET go to, `outer` if to another stack too. Intel SDM
 /// vol. 2, RET.
 ///
@@ -211,7 +205,7 @@ pub(super) fn checked_return(
     if !descriptor.present() {
         return Err(fault(cpu, Vector::NP, selector, 0));
     }
-    if !outer || !checks_stack_first(cpu) {
+    if !outer || !cpu.model.does(Quirk::OuterStackCheckedFirst) {
         cpu.check_target(&descriptor.segment(selector), rip)?;
     }
     cpu.mark_accessed(&mut descriptor)?;
@@ -239,7 +233,7 @@ pub(super) fn outer_stack(
     let sp = cpu.peek(at, size)?;
     let selector = Selector(cpu.peek(at + u64::from(size), size)? as u16);
     let segment = outer_segment(cpu, selector, cs)?;
-    if checks_stack_first(cpu) {
+    if cpu.model.does(Quirk::OuterStackCheckedFirst) {
         cpu.check_target(cs, rip)?;
     }
     Ok(OuterStack { segment, sp })
@@ -298,6 +292,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
 mod tests {
     use super::*;
     use crate::testing::{STACK, TestMachine, descriptor, sel};
+    use trivium_cpu::model::Vendor;
 
     const IRETD: [u8; 1] = [0xcf];
     const IRETQ: [u8; 2] = [0x48, 0xcf];

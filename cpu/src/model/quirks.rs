@@ -74,6 +74,12 @@ quirks! {
     OuterStackReadFirst Amd
         "IRET and RETF to an outer level read SS:ESP before they look at the code segment."
         "APM vol. 3, IRET and RETF; seen on a Zen 5";
+    OuterStackCheckedFirst Intel
+        "IRET and RETF to an outer level check SS and its segment before RIP; elsewhere after."
+        "SDM vol. 2, RET and IRET; APM vol. 3, IRET and RETF";
+    FaultedRepeatKeepsFlags Intel
+        "A fault in the middle of a repeated CMPS or SCAS shows the flags of before the instruction; elsewhere those of the last comparison."
+        "SDM vol. 2, REP; seen on a Zen 5";
     DebugRegisterPrivilegeFirst Amd
         "MOV of a debug register at CPL above 0 raises #GP even where DR4 or DR5 would raise #UD."
         "APM vol. 3, MOV (DRn); SDM vol. 2, MOV (debug registers)";
