@@ -171,6 +171,7 @@ mod tests {
     fn apics() -> (LocalApics, Arc<CountingKick>) {
         let (control, kick) = control(false);
         let config = LapicConfig {
+            present: true,
             id: 0,
             bootstrap: true,
             timer_hz: crate::time::APIC_HZ,

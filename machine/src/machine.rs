@@ -51,6 +51,7 @@ fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Box<dyn Vcpu> {
 
 fn lapic_config(id: u32, model: &CpuModel) -> LapicConfig {
     LapicConfig {
+        present: model.has(Feature::Apic),
         id,
         bootstrap: id == 0,
         timer_hz: APIC_HZ,

@@ -16,6 +16,8 @@ pub struct Context {
     /// The low 11 bits of an x87 instruction's opcode and ModR/M byte, which the unit keeps; zero
     /// for others. Intel SDM vol. 1, 8.1.9.
     pub fop: u16,
+    /// Its REX prefix, or zero.
+    pub rex: u8,
     /// The last address that code may have: the code segment's limit, or none in 64-bit code.
     pub limit: u64,
 }

@@ -86,7 +86,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     );
     decoder.set_position(source.start).map_err(|_| DecodeError::Truncated)?;
     decoder.set_ip(source.rip);
-    let mut context = Context { mode, vendor: source.vendor, fop: 0, limit: source.limit };
+    let mut context = Context { mode, vendor: source.vendor, fop: 0, rex: 0, limit: source.limit };
     let ip_mask = mode.ip_mask();
     let max = if mode.has(Mode::SINGLE) { 1 } else { MAX_COUNT };
 
@@ -132,6 +132,11 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
             rip = target;
             continue;
         }
+        let bytes = source.bytes.get(position..).unwrap_or_default();
+        let prefixes = Prefixes::of(bytes, mode);
+        if instruction.code() == Code::Pause && prefixes.rex & REX_B != 0 {
+            instruction = pause_of_r8(&instruction, prefixes.rex);
+        }
         if does_nothing(&instruction) && offered::has(source.features, instruction.code()) {
             rip = next;
             if next == 0 {
@@ -139,8 +144,8 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
             }
             continue;
         }
-        context.fop = x87_opcode(source.bytes.get(position..).unwrap_or_default(), mode);
-        let bytes = source.bytes.get(position..).unwrap_or_default();
+        context.fop = prefixes.x87_opcode();
+        context.rex = prefixes.rex;
         let selection = match refused(&instruction, bytes, source, mode) {
             Some(selection) => selection,
             None => select(&instruction, &context),
@@ -197,19 +202,52 @@ fn does_nothing(i: &Instruction) -> bool {
     matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Endbr32 | Mnemonic::Endbr64)
 }
 
-/// [`Context::fop`] of the instruction that these bytes begin with.
-fn x87_opcode(bytes: &[u8], mode: Mode) -> u16 {
-    let is_prefix = |byte: u8| match byte {
-        0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 => true,
-        0x40..=0x4f => mode.has(Mode::LONG),
-        _ => false,
+/// REX.B and REX.W.
+const REX_B: u8 = 1;
+const REX_W: u8 = 8;
+
+/// 90 with REX.B exchanges with R8, behind F3 too: then it is not PAUSE. As AMD's processors do it;
+/// Intel SDM vol. 2, NOP, says the same of REX.B alone.
+fn pause_of_r8(i: &Instruction, rex: u8) -> Instruction {
+    let (code, one, other) = match rex & REX_W != 0 {
+        true => (Code::Xchg_r64_RAX, Register::R8, Register::RAX),
+        false => (Code::Xchg_r32_EAX, Register::R8D, Register::EAX),
     };
-    let mut rest = bytes.iter().skip_while(|&&byte| is_prefix(byte));
-    match (rest.next(), rest.next()) {
-        (Some(&opcode @ 0xd8..=0xdf), Some(&modrm)) => {
-            u16::from(opcode & 7) << 8 | u16::from(modrm)
+    let mut exchange = *i;
+    exchange.set_code(code);
+    exchange.set_op0_register(one);
+    exchange.set_op1_register(other);
+    exchange
+}
+
+/// What of an instruction's bytes iced does not tell.
+struct Prefixes<'a> {
+    /// The REX prefix, or zero.
+    rex: u8,
+    /// What comes after the prefixes.
+    rest: &'a [u8],
+}
+
+impl<'a> Prefixes<'a> {
+    fn of(bytes: &'a [u8], mode: Mode) -> Self {
+        let mut prefixes = Prefixes { rex: 0, rest: bytes };
+        while let Some((&byte, rest)) = prefixes.rest.split_first() {
+            prefixes.rex = match byte {
+                0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 => 0,
+                0x40..=0x4f if mode.has(Mode::LONG) => byte,
+                _ => break,
+            };
+            prefixes.rest = rest;
         }
-        _ => 0,
+        prefixes
+    }
+
+    /// [`Context::fop`].
+    fn x87_opcode(&self) -> u16 {
+        match *self.rest {
+            [opcode @ 0xd8..=0xdf, modrm, ..] => u16::from(opcode & 7) << 8 | u16::from(modrm),
+            _ => 0,
+        }
     }
 }
 

@@ -23,14 +23,14 @@ struct Target {
     rip: u64,
 }
 
-/// Immediate: `disp` is the selector, `imm` the offset. Else memory.
+/// Immediate: `disp` is the selector, `imm` the offset. Else memory, with `aux` bytes of offset.
 fn target(cpu: &mut Cpu, op: &Op) -> Result<Target, Stop> {
     if !op.has_mem() {
         return Ok(Target { selector: Selector(op.disp as u16), rip: op.imm });
     }
     let at = cpu.offset(op);
-    let rip = cpu.load_sized(op.seg, at, op.size)?;
-    let next = at.wrapping_add(op.size.into()) & address_mask(op.asize);
+    let rip = cpu.load_sized(op.seg, at, op.aux)?;
+    let next = at.wrapping_add(op.aux.into()) & address_mask(op.asize);
     let selector = Selector(cpu.load_seg::<u16>(op.seg, next)?);
     Ok(Target { selector, rip })
 }
@@ -263,9 +263,17 @@ fn ret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
+/// REX.W.
+const REX_W: u8 = 8;
+
 fn with_target(i: &Instruction, context: &Context, size: u8) -> Op {
     let mut op = context.op(i);
     op.size = size;
+    op.aux = size;
+    if size == 4 && context.rex & REX_W != 0 {
+        // Pointers with a 64-bit offset are Intel's; what a call pushes is 64 bits wide anyway.
+        op.size = 8;
+    }
     if matches!(i.op0_kind(), OpKind::FarBranch16 | OpKind::FarBranch32) {
         op.disp = i.far_branch_selector().into();
         op.imm = match i.op0_kind() {
@@ -491,6 +499,18 @@ mod tests {
         m.put(DATA + 8, &sel::CODE.to_le_bytes());
         m.run(1);
         assert_eq!(m.state().general.rip, 0xffff_8000_0000_1234);
+    }
+
+    #[test]
+    fn amds_far_calls_of_64_bits_read_32_and_push_64() {
+        // rex.w call far [0xb000]
+        let mut m = TestMachine::long(&[0x48, 0xff, 0x1c, 0x25, 0, 0xb0, 0, 0]);
+        m.put(DATA, &0x1234_u32.to_le_bytes());
+        m.put(DATA + 4, &sel::CODE.to_le_bytes());
+        let rsp = m.state().general.regs[4];
+        m.run(1);
+        assert_eq!(m.state().general.rip, 0x1234);
+        assert_eq!(m.state().general.regs[4], rsp - 16);
     }
 
     #[test]

@@ -26,6 +26,7 @@ fn parts() -> (BoardParts, Arc<CountingKick>) {
     let (control, kick) = control(true);
     let layout = ArenaLayout::new(4 << 20, 64 << 10);
     let apic = LapicConfig {
+        present: true,
         id: 0,
         bootstrap: true,
         timer_hz: APIC_HZ,

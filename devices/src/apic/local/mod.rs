@@ -22,6 +22,8 @@ use registers::{ApicBase, DEFAULT_BASE, Esr, Icr, LVT_ENTRIES, Lvt, LvtEntry, Sv
 /// What a local APIC is built as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LapicConfig {
+    /// There is one (CPUID.01H:EDX\[9\]); else it is `Disabled` for ever.
+    pub present: bool,
     /// APIC ID; below 255 for APICs that are to be used in xAPIC mode.
     pub id: u32,
     /// The processor is the bootstrap processor.
@@ -101,8 +103,7 @@ impl LocalApic {
     /// A local APIC after power-up: in xAPIC mode at FEE00000h, disabled by software.
     #[must_use]
     pub fn new(config: LapicConfig, clock: Arc<dyn Clock>) -> Self {
-        let mut flags = ApicBase::EN;
-        flags.set(ApicBase::BSP, config.bootstrap);
+        let flags = ApicBase::at_reset(&config);
         Self {
             config,
             clock,
@@ -538,8 +539,7 @@ impl Device for LocalApic {
     }
 
     fn reset(&mut self) {
-        self.flags = ApicBase::EN;
-        self.flags.set(ApicBase::BSP, self.config.bootstrap);
+        self.flags = ApicBase::at_reset(&self.config);
         self.base = DEFAULT_BASE;
         self.requests = Requests::empty();
         self.startup_page = 0;

@@ -2,6 +2,8 @@
 
 use bitflags::bitflags;
 
+use super::LapicConfig;
+
 /// Indices of registers: in xAPIC mode at 16 times the index in the page, in x2APIC mode MSR
 /// 800h plus the index.
 pub mod index {
@@ -62,6 +64,16 @@ bitflags! {
         const EXTD = 1 << 10;
         /// The APIC is there.
         const EN = 1 << 11;
+    }
+}
+
+impl ApicBase {
+    /// What power-up and RESET# leave.
+    pub fn at_reset(config: &LapicConfig) -> Self {
+        let mut flags = Self::empty();
+        flags.set(Self::EN, config.present);
+        flags.set(Self::BSP, config.bootstrap);
+        flags
     }
 }
 

@@ -38,6 +38,7 @@ const TSC_DEADLINE: u32 = 0x6e0;
 
 fn config(id: u32) -> LapicConfig {
     LapicConfig {
+        present: true,
         id,
         bootstrap: id == 0,
         timer_hz: GHZ,
@@ -303,6 +304,15 @@ fn lint0_as_extint_lets_the_8259a_through() {
     bench.apic.write_msr(APIC_BASE, 0xfee0_0100).unwrap();
     bench.apic.set_lint(Lint::Lint0, true);
     assert!(bench.apic.extint_pending(), "disabled, LINT0 is INTR");
+}
+
+#[test]
+fn a_processor_without_apic_has_intr_and_nmi() {
+    let mut apic = LocalApic::new(LapicConfig { present: false, ..config(0) }, ManualClock::new());
+    apic.reset();
+    assert_eq!((apic.mode(), apic.page()), (ApicMode::Disabled, None));
+    apic.set_lint(Lint::Lint0, true);
+    assert!(apic.extint_pending());
 }
 
 #[test]
