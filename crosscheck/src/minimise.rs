@@ -3,6 +3,7 @@
 mod reduce;
 mod walk;
 
+use crate::allow::first_instruction;
 use crate::case::Case;
 use crate::duel::{Duel, Round, Verdict};
 use crate::engine::EngineError;
@@ -31,6 +32,8 @@ pub fn minimise(duel: &mut Duel, case: &Case) -> Result<Option<Minimised>, Engin
     };
     let Some((start, single)) = found else { return Ok(None) };
     let case = reduce::reduce(duel, start, single)?;
+    // What comes of fetching the next instruction needs more than the step over one.
+    let single = single || first_instruction(&case).len() == case.code.len();
     Ok(match duel.run_one(&case)? {
         Verdict::Run(round) => Some(Minimised { case, round: *round, single }),
         Verdict::Refused(_) => None,

@@ -59,7 +59,7 @@ fn every_planted_bug_is_found_and_made_one_instruction() {
     let interpreter = VcpuEngine::interpreter(model).expect("memory");
     let engines: [Box<dyn Engine>; 2] = [Box::new(interpreter), Box::new(host)];
     let mut duel = Duel::new(engines, &model, false);
-    let generator = Generator::new(1, model.features, Plan::default());
+    let generator = Generator::new(1, model.features, Plan::default()).expect("a plan");
     assert!(BUGS.len() >= 40);
     let mut missed = Vec::new();
     for bug in BUGS {
