@@ -39,7 +39,8 @@ const STEPS: &[(usize, Simplify)] = &[
 pub(super) fn reduce(duel: &mut Duel, start: Case, single: bool) -> Result<Case, EngineError> {
     let mut best = start;
     let wanted = kinds(&duel.differences(&best)?);
-    let instructions: &[(usize, Simplify)] = if single { &[] } else { &[(32, drop_instruction)] };
+    let instructions: &[(usize, Simplify)] =
+        if single { &[] } else { &[(32, drop_instruction), (256, drop_nop)] };
     for &(count, simplify) in instructions.iter().chain(STEPS) {
         // From the last on, so that taking one away leaves the numbers of the others.
         for n in (0..count).rev() {
@@ -101,4 +102,19 @@ fn drop_instruction(case: &mut Case, n: usize) -> bool {
         None => return false,
     }
     true
+}
+
+/// Takes a NOP away, from the front or the end.
+fn drop_nop(case: &mut Case, _: usize) -> bool {
+    const NOP: u8 = 0x90;
+    match *case.code {
+        [NOP, _, ..] => {
+            case.code.remove(0);
+            case.code_at += 1;
+            case.state.rip += 1;
+            true
+        }
+        [_, .., NOP] => case.code.pop().is_some(),
+        _ => false,
+    }
 }
