@@ -112,7 +112,7 @@ mod tests {
     use crate::state::UserState;
 
     fn repro() -> Repro {
-        let case = Case {
+        let mut case = Case {
             id: CaseId { seed: 1, index: 2 },
             kind: Kind::Manual,
             width: Width::Bits64,
@@ -123,6 +123,8 @@ mod tests {
             ldt: Vec::new(),
             limit: 10,
         };
+        case.state.zmm[0] = [1, 0, 3, 0, 0, 0, 0, 0];
+        case.state.zmm[31] = [u64::MAX; 8];
         let engines = ["interp".to_owned(), "host".to_owned()];
         let found_by = case.id;
         Repro { version: VERSION, note: String::new(), engines, found_by, case, outcomes: None }

@@ -23,6 +23,7 @@ pub struct UserState {
     /// MXCSR.
     pub mxcsr: u32,
     /// ZMM0 to ZMM31, lowest part first; an engine without AVX-512 has YMM0 to YMM15 only.
+    #[serde(with = "sparse")]
     pub zmm: Box<[[u64; 8]; 32]>,
     /// K0 to K7.
     pub opmask: [u64; 8],
@@ -47,5 +48,33 @@ impl Default for UserState {
             zmm: Box::new([[0; 8]; 32]),
             opmask: [0; 8],
         }
+    }
+}
+
+/// The vector registers that are not zero, by number and without the zeros at their upper end.
+mod sparse {
+    use std::collections::BTreeMap;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    type Registers = Box<[[u64; 8]; 32]>;
+
+    pub fn serialize<S: Serializer>(zmm: &Registers, to: S) -> Result<S::Ok, S::Error> {
+        let used = |register: &[u64; 8]| register.iter().rposition(|&part| part != 0);
+        let registers = zmm.iter().enumerate();
+        let some = registers.filter_map(|(n, r)| used(r).map(|last| (n, &r[..=last])));
+        some.collect::<BTreeMap<_, _>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Registers, D::Error> {
+        let mut zmm = Box::new([[0; 8]; 32]);
+        for (n, parts) in BTreeMap::<usize, Vec<u64>>::deserialize(from)? {
+            let place = zmm.get_mut(n).and_then(|register| register.get_mut(..parts.len()));
+            place
+                .ok_or_else(|| D::Error::custom("there is no such register"))?
+                .copy_from_slice(&parts);
+        }
+        Ok(zmm)
     }
 }

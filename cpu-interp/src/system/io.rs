@@ -121,9 +121,11 @@ type One = fn(&mut Cpu, &Op, u16, &dyn CpuBus) -> Result<(), Stop>;
 fn repeat(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus, one: One) -> Result<(), Stop> {
     let port = cpu.reg(RDX, 0, 2) as u16;
     let repeats = op.prefixes & (Op::REP | Op::REPNE) != 0;
-    // Real processors look at the permission even if there is nothing to repeat.
-    cpu.check_port(port, op.size)?;
-    if repeats && counter(cpu, RCX, op) == 0 {
+    let nothing = repeats && counter(cpu, RCX, op) == 0;
+    if !nothing || cpu.model.does(Quirk::RepeatedIoAsksFirst) {
+        cpu.check_port(port, op.size)?;
+    }
+    if nothing {
         return Ok(());
     }
     cpu.look = true;
@@ -265,7 +267,8 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CODE, DATA, DEVICE, TSS, TestMachine, sel};
+    use crate::testing::{CODE, DATA, DEVICE, TSS, TestMachine};
+    use trivium_cpu::model::{CpuModel, Vendor};
     use trivium_cpu::{Exit, Vector};
 
     #[test]
@@ -364,12 +367,19 @@ mod tests {
 
     #[test]
     fn rep_with_nothing_to_do_does_nothing() {
-        let mut m = TestMachine::protected(&[0xf3, 0x6e]).at_cpl3();
+        let mut m = TestMachine::protected(&[0xf3, 0x6e]);
         m.run(1);
-        assert_eq!(
-            (m.state().general.rip, m.state().segments.regs[1].selector),
-            (CODE + 2, sel::USER_CODE)
-        );
+        assert_eq!((m.state().general.rip, m.bus.written.lock().unwrap().len()), (CODE + 2, 0));
+    }
+
+    #[test]
+    fn rep_with_nothing_to_do_asks_for_permission_as_the_vendor_says() {
+        for (vendor, end) in [(Vendor::Amd, Vector::GP as u8), (Vendor::Intel, Vector::UD as u8)] {
+            let model = CpuModel { vendor, ..TestMachine::model() };
+            // rep outsb; ud2
+            let mut m = TestMachine::long_with(model, &[0xf3, 0x6e, 0x0f, 0x0b]).at_cpl3();
+            assert_eq!(m.run_to_exception().0, end, "{vendor:?}");
+        }
     }
 
     #[test]

@@ -80,6 +80,9 @@ quirks! {
     FaultedRepeatKeepsFlags Intel
         "A fault in the middle of a repeated CMPS or SCAS shows the flags of before the instruction; elsewhere those of the last comparison."
         "SDM vol. 2, REP; seen on a Zen 5";
+    RepeatedIoAsksFirst Amd
+        "A repeated INS or OUTS checks the permission of its port even if its count is zero; elsewhere it does nothing then."
+        "seen on a Zen 5; SDM vol. 2, REP";
     DebugRegisterPrivilegeFirst Amd
         "MOV of a debug register at CPL above 0 raises #GP even where DR4 or DR5 would raise #UD."
         "APM vol. 3, MOV (DRn); SDM vol. 2, MOV (debug registers)";
