@@ -3,6 +3,7 @@
 //! [`RULES`] is the table. A rule speaks of one instruction; what a program of several may differ
 //! in follows from looking at each of them, see [`crate::minimise`].
 
+mod beyond;
 mod rules;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
@@ -11,6 +12,7 @@ use trivium_cpu::model::Vendor;
 
 use crate::case::Case;
 use crate::outcome::Outcome;
+pub use beyond::{BEYOND, beyond};
 pub use rules::RULES;
 
 /// What the manuals leave undefined of some instructions' results.
@@ -152,13 +154,20 @@ impl Allowance {
 /// The instruction that a case begins with, or the end of one if its bytes are none.
 #[must_use]
 pub fn first_instruction(case: &Case) -> Instruction {
-    // What follows the code in its region is INT3.
-    let mut bytes = [0xcc; 15];
+    let (bits, bytes) = (case.width.bits(), bytes_of(case));
+    Decoder::with_ip(bits, &bytes, case.state.rip, DecoderOptions::NONE).decode()
+}
+
+/// The longest instruction, in bytes.
+const MAX_LEN: usize = 15;
+
+/// The bytes that a case begins with. What follows the code in its region is INT3.
+fn bytes_of(case: &Case) -> [u8; MAX_LEN] {
+    let mut bytes = [0xcc; MAX_LEN];
     for (to, from) in bytes.iter_mut().zip(&case.code) {
         *to = *from;
     }
-    let bits = case.width.bits();
-    Decoder::with_ip(bits, &bytes, case.state.rip, DecoderOptions::NONE).decode()
+    bytes
 }
 
 impl When {

@@ -3,7 +3,7 @@
 use trivium_cpu::bits::rflags;
 use trivium_cpu::model::{CpuModel, Vendor};
 
-use crate::allow::Allowance;
+use crate::allow::{Allowance, beyond};
 use crate::case::{Case, Kind, Width};
 use crate::compare::{Field, compare};
 use crate::engine::{Engine, EngineError};
@@ -17,7 +17,8 @@ pub struct Duel {
     wide: bool,
 }
 
-/// Number of RSP.
+/// Numbers of RAX and RSP.
+const RAX: usize = 0;
 const RSP: usize = 4;
 
 /// Exception summary, in the x87 status word.
@@ -78,9 +79,7 @@ impl Duel {
                 (None, Some((_, (one, other)))) if is_endless(&one) || is_endless(&other) => {
                     Verdict::Refused("it does not end within its limit")
                 }
-                (None, Some((case, (one, other)))) => {
-                    Verdict::Run(Box::new(self.judge(case, [one, other])))
-                }
+                (None, Some((case, (one, other)))) => self.judge(case, [one, other]),
                 (None, None) => Verdict::Refused("no outcome"),
             });
         }
@@ -111,24 +110,31 @@ impl Duel {
         self.engines.iter().find_map(|e| e.refuses(case))
     }
 
-    fn judge(&self, case: &Case, mut outcomes: [Outcome; 2]) -> Round {
+    fn judge(&self, case: &Case, mut outcomes: [Outcome; 2]) -> Verdict {
+        for outcome in outcomes.iter_mut().filter(|o| o.stop == Stop::Syscall) {
+            // INT 80h is a system call of 32 bits, and Linux cuts its number to them.
+            outcome.state.regs[RAX] &= 0xffff_ffff;
+        }
         if case.width != Width::Bits64 {
             // Returning to a 16-bit stack, processors leave what was there before in the stack
             // pointer's upper half, and kernels put something of their own there (Linux, "espfix").
             outcomes.iter_mut().for_each(|o| o.state.regs[RSP] &= 0xffff_ffff);
         }
         let [one, other] = &outcomes;
-        let mut allow = if !self.strict && is_single(case, &outcomes) {
-            Allowance::of(case, one, self.vendor)
-        } else {
-            Allowance::default()
+        let judged = !self.strict && is_single(case, &outcomes);
+        let mut allow = match judged {
+            true => Allowance::of(case, one, self.vendor),
+            false => Allowance::default(),
         };
         // AMD's FXSAVE and XSAVE save the pointers and the opcode only while an exception waits
         // (AMD64 APM vol. 2, 11.4.4), so a program cannot be told of them before.
         let waiting = outcomes.iter().any(|o| o.state.x87.status & ES != 0);
         allow.x87_pointers |= self.vendor == Vendor::Amd && !waiting;
         let fields = compare(one, other, &allow, self.wide);
-        Round { outcomes, fields }
+        match beyond(case) {
+            Some(what) if judged && !fields.is_empty() => Verdict::Refused(what),
+            _ => Verdict::Run(Box::new(Round { outcomes, fields })),
+        }
     }
 }
 

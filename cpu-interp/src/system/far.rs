@@ -3,6 +3,7 @@
 //! Intel SDM vol. 2, JMP, CALL, RET; vol. 3A, 5.8.
 
 use iced_x86::{Code, Instruction, OpKind};
+use trivium_cpu::model::Quirk;
 use trivium_cpu::state::{CS, SS, Segment, SegmentAttributes as A};
 use trivium_cpu::{Exception, Vector};
 
@@ -188,10 +189,21 @@ fn call(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
 }
 
 fn push_and_go(cpu: &mut Cpu, size: u8, cs: Segment, rip: u64) -> Result<(), Stop> {
+    let old = cpu.segments.regs[CS];
+    let frame = [old.selector.into(), cpu.next_rip];
+    if cpu.model.does(Quirk::FarCallPushesInNewMode) {
+        cpu.segments.regs[CS] = cs;
+        cpu.update_mode();
+    }
     let stack = Stack::present(cpu, 0);
-    let frame = [cpu.segments.regs[CS].selector.into(), cpu.next_rip];
-    let sp = cpu.push_all(&stack, size, &frame)?;
-    cpu.set_stack_pointer(sp);
+    match cpu.push_all(&stack, size, &frame) {
+        Ok(sp) => cpu.set_stack_pointer(sp),
+        Err(stop) => {
+            cpu.segments.regs[CS] = old;
+            cpu.update_mode();
+            return Err(stop);
+        }
+    }
     go(cpu, cs, rip);
     Ok(())
 }

@@ -71,6 +71,9 @@ quirks! {
     OperandSizeOfNearBranches Amd
         "The operand-size prefix makes near branches of 64-bit code 16 bits wide; elsewhere it is ignored. Far pointers have no 64-bit offset, LOCK MOV CR0 means CR8, and UD0 has no operands."
         "APM vol. 3, 1.2.1, MOV (CRn), JMP (far), UD0; SDM vol. 1, 3.6.1";
+    FarCallPushesInNewMode Amd
+        "CALL to a code segment of another mode pushes with the stack addresses of that mode; elsewhere with those of its own."
+        "APM vol. 3, CALL (Far); seen on a Zen 5; SDM vol. 2, CALL";
     OuterStackReadFirst Amd
         "IRET and RETF to an outer level read SS:ESP before they look at the code segment."
         "APM vol. 3, IRET and RETF; seen on a Zen 5";

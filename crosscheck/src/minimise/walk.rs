@@ -17,7 +17,7 @@ const STEPS: usize = 2000;
 pub(super) enum Walk {
     /// On one instruction, from this state.
     Instruction(Box<Case>),
-    /// Nowhere, but some instruction differs in what it may.
+    /// Nowhere, but some instruction differs in what it may, or cannot be compared.
     Undefined,
     /// Nowhere: they part only when the case is run as a whole.
     Whole,
@@ -28,7 +28,7 @@ pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, Engi
     let mut undefined = false;
     let mut at = first_step(case);
     for _ in 0..STEPS {
-        let Verdict::Run(round) = duel.run_one(&at)? else { break };
+        let Verdict::Run(round) = duel.run_one(&at)? else { return Ok(Walk::Undefined) };
         if !round.fields.is_empty() {
             let plain = without_trap(&at);
             let apart = !duel.differences(&plain)?.is_empty();

@@ -35,15 +35,19 @@ const KERNEL_CODE: u16 = 0x10;
 const KERNEL_DATA: u16 = 0x18;
 const TSS_SELECTOR: u16 = 0x40;
 const LDT_SELECTOR: u16 = 0x50;
+/// Where Linux tells the vDSO the processor's number.
+const CPU_NUMBER: u16 = 0x78;
 
 /// The global descriptor table as Linux has it, as far as user code can tell.
-const DESCRIPTORS: [(u16, u64); 6] = [
+const DESCRIPTORS: [(u16, u64); 7] = [
     (0x08, 0x00cf_9b00_0000_ffff),
     (KERNEL_CODE, 0x00af_9b00_0000_ffff),
     (KERNEL_DATA, 0x00cf_9300_0000_ffff),
     (selector::CODE32, 0x00cf_fb00_0000_ffff),
     (selector::DATA, 0x00cf_f300_0000_ffff),
     (selector::CODE64, 0x00af_fb00_0000_ffff),
+    // Expand-down data with the processor's number as limit: that of the first.
+    (CPU_NUMBER, 0x0040_f500_0000_0000),
 ];
 
 /// What a CPU that has halted has met.

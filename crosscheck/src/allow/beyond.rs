@@ -1,0 +1,151 @@
+//! Where processors do what their manuals do not say, or the host's kernel does something of its
+//! own: such cases say nothing about the other engine if it does otherwise.
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+
+use super::{MAX_LEN, bytes_of, first_instruction};
+use crate::case::{Case, Width};
+
+/// Something of that kind.
+pub struct Beyond {
+    /// What it is.
+    pub what: &'static str,
+    /// Where it was seen, and against which statement.
+    pub source: &'static str,
+    /// Whether a case of one instruction is about it.
+    pub concerns: fn(&Case) -> bool,
+}
+
+/// All of them.
+pub const BEYOND: &[Beyond] = &[
+    Beyond {
+        what: "LOCK VERW is no undefined opcode",
+        source: "seen on a Zen 5, against APM vol. 3, 1.2.5, and SDM vol. 2, LOCK",
+        concerns: is_lock_verw,
+    },
+    Beyond {
+        what: "VPERMQ and VPERMPD do not ask for VEX.W",
+        source: "seen on a Zen 5, against APM vol. 4, VPERMQ, and SDM vol. 2, VPERMQ",
+        concerns: is_permutation_without_w,
+    },
+    Beyond {
+        what: "an effective address beside FS or GS must be canonical itself",
+        source: "seen on a Zen 5; APM vol. 2, 5.3.1, and SDM vol. 1, 3.3.7.1, ask it of the sum",
+        concerns: has_wrapping_address,
+    },
+    Beyond {
+        what: "Linux has a segment whose limit is the processor's number",
+        source: "Linux, arch/x86/include/asm/segment.h, GDT_ENTRY_CPUNODE",
+        concerns: is_limit_of_number,
+    },
+    Beyond {
+        what: "the time-stamp counter",
+        source: "SDM vol. 2, RDTSC, RDTSCP",
+        concerns: |case| {
+            matches!(first_instruction(case).mnemonic(), Mnemonic::Rdtsc | Mnemonic::Rdtscp)
+        },
+    },
+];
+
+/// What a case of one instruction is about, of all these.
+#[must_use]
+pub fn beyond(case: &Case) -> Option<&'static str> {
+    BEYOND.iter().find(|b| (b.concerns)(case)).map(|b| b.what)
+}
+
+fn is_lock_verw(case: &Case) -> bool {
+    let bytes = bytes_of(case);
+    let options = DecoderOptions::NO_INVALID_CHECK;
+    let instruction = Decoder::with_ip(case.width.bits(), &bytes, 0, options).decode();
+    instruction.mnemonic() == Mnemonic::Verw && instruction.has_lock_prefix()
+}
+
+fn is_permutation_without_w(case: &Case) -> bool {
+    let bytes = bytes_of(case);
+    let Some(at) = bytes.iter().position(|&byte| byte == 0xc4) else { return false };
+    // Three-byte VEX of map 0F3A; W = 0, vvvv unused, L = 1, pp = 66h.
+    matches!(bytes[at..], [_, map, 0x7d, 0 | 1, ..] if map & 0x1f == 3)
+}
+
+fn has_wrapping_address(case: &Case) -> bool {
+    let instruction = first_instruction(case);
+    let segment = instruction.memory_segment();
+    if case.width != Width::Bits64 || !matches!(segment, Register::FS | Register::GS) {
+        return false;
+    }
+    let Some(address) = effective_address(&instruction, case) else { return false };
+    let size = instruction.memory_size().size().max(1) as u64;
+    let canonical = |a: u64| (a << 16) as i64 >> 16 == a as i64;
+    !canonical(address) || !canonical(address.wrapping_add(size - 1))
+}
+
+/// The address of the memory operand without the segment's base. For bit strings, that of the
+/// operand's first byte.
+fn effective_address(instruction: &Instruction, case: &Case) -> Option<u64> {
+    let is_memory = |n: &u32| {
+        let kind = instruction.op_kind(*n);
+        kind != OpKind::Register && kind as u32 >= OpKind::MemorySegSI as u32
+    };
+    let operand = (0..instruction.op_count()).find(is_memory)?;
+    instruction.virtual_address(operand, 0, |register, _, _| match register {
+        Register::FS | Register::GS => Some(0),
+        _ if register.is_gpr() => {
+            let full = case.state.regs[register.full_register().number() & 15];
+            Some(if register.is_gpr64() { full } else { full & 0xffff_ffff })
+        }
+        _ => None,
+    })
+}
+
+/// The selector of [`BEYOND`]'s segment, without its privilege level.
+const CPU_NUMBER: u64 = 0x78;
+
+fn is_limit_of_number(case: &Case) -> bool {
+    let instruction = first_instruction(case);
+    if instruction.mnemonic() != Mnemonic::Lsl {
+        return false;
+    }
+    let register = instruction.op1_register();
+    instruction.op1_kind() != OpKind::Register
+        || case.state.regs[register.full_register().number() & 15] & 0xfffc == CPU_NUMBER
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{CaseId, Kind};
+    use crate::layout::CODE;
+    use crate::state::UserState;
+
+    fn concerned(code: &[u8], change: fn(&mut UserState)) -> Option<&'static str> {
+        let mut case = Case {
+            id: CaseId::default(),
+            kind: Kind::Manual,
+            width: Width::Bits64,
+            code_at: CODE.start,
+            code: code.to_vec(),
+            state: UserState::default(),
+            memory: Vec::new(),
+            ldt: Vec::new(),
+            limit: 1,
+        };
+        change(&mut case.state);
+        assert!(code.len() <= MAX_LEN);
+        beyond(&case)
+    }
+
+    #[test]
+    fn each_is_about_its_own_instructions_alone() {
+        assert!(concerned(&[0xf0, 0x0f, 0x00, 0x2b], |_| ()).is_some(), "lock verw [rbx]");
+        assert!(concerned(&[0xf0, 0x0f, 0x00, 0x23], |_| ()).is_none(), "lock verr [rbx]");
+        assert!(concerned(&[0x0f, 0x00, 0x2b], |_| ()).is_none(), "verw [rbx]");
+        assert!(concerned(&[0xc4, 0xe3, 0x7d, 0x00, 0x1c, 0x24, 0], |_| ()).is_some(), "W0");
+        assert!(concerned(&[0xc4, 0xe3, 0xfd, 0x00, 0x1c, 0x24, 0], |_| ()).is_none(), "W1");
+        let far = |state: &mut UserState| state.regs[6] = 0x0000_8000_0000_1000;
+        assert!(concerned(&[0x65, 0x8a, 0x06], far).is_some(), "mov al, gs:[rsi]");
+        assert!(concerned(&[0x8a, 0x06], far).is_none(), "mov al, [rsi]");
+        let number = |state: &mut UserState| state.regs[0] = 0x7b;
+        assert!(concerned(&[0x0f, 0x03, 0xd8], number).is_some(), "lsl ebx, ax");
+        assert!(concerned(&[0x0f, 0x03, 0xd8], |_| ()).is_none(), "lsl ebx, ax");
+    }
+}
