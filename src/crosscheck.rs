@@ -1,5 +1,7 @@
 //! `trivium crosscheck`: campaigns, and single divergences run again.
 
+mod system;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, IsTerminal, Seek, SeekFrom};
 use std::path::Path;
@@ -12,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use trivium_cpu::model::CpuModel;
 use trivium_crosscheck::campaign::{self, Coverage, Finding, Plan, Summary};
 use trivium_crosscheck::duel::{Duel, Verdict};
-use trivium_crosscheck::engine::{Engine, EngineError};
+use trivium_crosscheck::engine::Engine;
 use trivium_crosscheck::generate::{self, Generator};
 use trivium_crosscheck::host::{self, HostEngine};
 use trivium_crosscheck::repro::Repro;
@@ -33,6 +35,9 @@ const INTERRUPTED: u8 = 130;
 pub fn crosscheck(options: &CrosscheckOptions) -> Result<u8> {
     if options.cpus.len() != 2 {
         bail!("--cpus: two engines are held against each other, {} named", options.cpus.len());
+    }
+    if options.cpus.contains(&EngineOption::Manual) {
+        return system::crosscheck(options);
     }
     let model = model(options);
     if let Some(path) = &options.repro {
@@ -66,11 +71,12 @@ fn model(options: &CrosscheckOptions) -> CpuModel {
     model
 }
 
-fn duel(options: &CrosscheckOptions, model: &CpuModel) -> Result<Duel, EngineError> {
-    let make = |kind| -> Result<Box<dyn Engine>, EngineError> {
+fn duel(options: &CrosscheckOptions, model: &CpuModel) -> Result<Duel> {
+    let make = |kind| -> Result<Box<dyn Engine>> {
         Ok(match kind {
             EngineOption::Interp => Box::new(VcpuEngine::interpreter(*model)?),
             EngineOption::Host => Box::new(HostEngine::new()?),
+            EngineOption::Manual => bail!("--cpus: 'manual' knows system-level cases only"),
         })
     };
     let [first, second] = [make(options.cpus[0])?, make(options.cpus[1])?];
@@ -112,15 +118,11 @@ fn again(
 fn run_campaign(options: &CrosscheckOptions, model: &CpuModel) -> Result<u8> {
     let plan = Plan { seed: options.seed, cases: options.cases, shard: options.shard };
     let generator = generator(options, model)?;
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let jobs = options.jobs.unwrap_or(threads).min(plan.chunks().count().max(1) as u32);
+    let jobs = jobs(options, plan.chunks().count() as u64);
     let duels = (0..jobs).map(|_| duel(options, model)).collect::<Result<Vec<_>, _>>()?;
     let mut summary = Summary::default();
     let mut log = open_log(options, &plan, &mut summary)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
+    let stop = stop_on_signal()?;
     let bar = progress(plan.shard_cases());
     let coverage = Coverage::default();
     let (start, before) = (Instant::now(), summary.cases);
@@ -161,6 +163,21 @@ fn run_campaign(options: &CrosscheckOptions, model: &CpuModel) -> Result<u8> {
         (0, false) => INTERRUPTED,
         _ => DIVERGENCES,
     })
+}
+
+/// Set when the user wants no more.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+/// How many threads, for so many pieces of work.
+fn jobs(options: &CrosscheckOptions, pieces: u64) -> u64 {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    u64::from(options.jobs.unwrap_or(threads)).min(pieces.max(1))
 }
 
 fn generator(options: &CrosscheckOptions, model: &CpuModel) -> Result<Generator> {

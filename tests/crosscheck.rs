@@ -33,6 +33,8 @@ fn every_mistake_is_one_line_with_status_2() {
     let cases: &[(&[&str], &str)] = &[
         (&["--cpus", "interp,warp"], "warp"),
         (&["--cpus", "interp"], "--cpus"),
+        (&["--cpus", "manual,host"], "--cpus"),
+        (&["--cpus", "interp,manual", "--only", "ADD"], "--only"),
         (&["--cases", "0"], "--cases"),
         (&["--jobs", "0"], "--jobs"),
         (&["--shard", "0/4"], "--shard"),
@@ -123,5 +125,18 @@ fn shards_run_their_part() {
         numbers.first().copied().zip(skipped).map(|(a, b): (u64, u64)| a + b),
         Some(2000),
         "{last}"
+    );
+}
+
+#[test]
+fn the_interpreter_does_as_the_manual_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cases = ["--cpus", "interp,manual", "--cases", "3001", "--seed", "7", "--jobs", "3"];
+    let output = crosscheck(folder.path(), &cases);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    assert!(
+        said.starts_with("3001 cases of seed 7: ") && said.contains(" 0 divergences"),
+        "{said}"
     );
 }

@@ -7,6 +7,7 @@ use crate::allow::{Allowance, beyond};
 use crate::case::{Case, Kind, Width};
 use crate::compare::{Field, compare};
 use crate::engine::{Engine, EngineError};
+use crate::layout::selector;
 use crate::outcome::{Outcome, Stop};
 
 /// Two engines, the first of which is the one that is doubted.
@@ -17,6 +18,8 @@ pub struct Duel {
     wide: bool,
 }
 
+/// Number of CS.
+const CS: usize = 1;
 /// Numbers of RAX and RSP.
 const RAX: usize = 0;
 const RSP: usize = 4;
@@ -115,9 +118,10 @@ impl Duel {
             // INT 80h is a system call of 32 bits, and Linux cuts its number to them.
             outcome.state.regs[RAX] &= 0xffff_ffff;
         }
-        if case.width != Width::Bits64 {
-            // Returning to a 16-bit stack, processors leave what was there before in the stack
-            // pointer's upper half, and kernels put something of their own there (Linux, "espfix").
+        let narrow = |o: &Outcome| o.state.selectors[CS] != selector::CODE64;
+        if case.width != Width::Bits64 || outcomes.iter().any(narrow) {
+            // Outside 64-bit code the upper halves of registers are undefined (SDM vol. 1, 3.4.1.1);
+            // of the stack pointer's, kernels make something of their own (Linux, "espfix").
             outcomes.iter_mut().for_each(|o| o.state.regs[RSP] &= 0xffff_ffff);
         }
         let [one, other] = &outcomes;

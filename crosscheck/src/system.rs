@@ -14,8 +14,13 @@ pub mod privilege;
 pub mod report;
 pub mod steps;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use trivium_cpu::Vcpu;
 use trivium_cpu::model::{CpuModel, ModelError, Vendor};
+use trivium_interp::{Interpreter, Topology};
+use trivium_memory::GuestMemory;
 
 use crate::engine::EngineError;
 use image::Image;
@@ -34,11 +39,17 @@ fn model_of(spec: &str, vendor: Vendor, phys_bits: u8) -> Result<CpuModel, Model
     Ok(CpuModel { vendor, phys_bits, ..CpuModel::parse(spec)? })
 }
 
-/// Runs so many cases of a seed on CPUs that `make` makes.
+/// Runs cases of a seed, by their numbers, on CPUs that `make` makes, while `go_on` says so before
+/// each.
 ///
 /// # Errors
 /// A CPU cannot be made, or fails.
-pub fn run<V: Vcpu>(seed: u64, cases: u64, make: MakeVcpu<'_, V>) -> Result<Report, EngineError> {
+pub fn run<V: Vcpu>(
+    seed: u64,
+    cases: Range<u64>,
+    make: MakeVcpu<'_, V>,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Report, EngineError> {
     let failed = |e| EngineError::Host { engine: "system", source: std::io::Error::other(e) };
     let mut machines = Vec::new();
     for (name, spec, vendor, phys_bits) in PROCESSORS {
@@ -47,7 +58,7 @@ pub fn run<V: Vcpu>(seed: u64, cases: u64, make: MakeVcpu<'_, V>) -> Result<Repo
     }
     let mut report = Report { seed, ..Report::default() };
     let blank = Image::with_data();
-    for index in 0..cases {
+    for index in cases.take_while(|_| go_on()) {
         let number = (index / 2 % machines.len() as u64) as usize;
         let Some((name, machine)) = machines.get_mut(number) else { continue };
         if index % 2 == 0 {
@@ -59,6 +70,23 @@ pub fn run<V: Vcpu>(seed: u64, cases: u64, make: MakeVcpu<'_, V>) -> Result<Repo
         }
     }
     Ok(report)
+}
+
+/// [`run`] on interpreters.
+///
+/// # Errors
+/// An interpreter fails.
+pub fn run_interpreter(
+    seed: u64,
+    cases: Range<u64>,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Report, EngineError> {
+    run(seed, cases, &interpreter, go_on)
+}
+
+fn interpreter(memory: Arc<GuestMemory>, model: Arc<CpuModel>, scratch: usize) -> Interpreter {
+    let topology = Topology { apic_id: 0, cpus: 1, tsc_hz: 1_000_000_000, apic_hz: 1_000_000_000 };
+    Interpreter::new(memory, model, topology, scratch)
 }
 
 #[cfg(test)]

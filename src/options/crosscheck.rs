@@ -10,7 +10,8 @@ use super::parse_cpu;
 /// What `crosscheck` takes.
 #[derive(Debug, Args)]
 pub struct CrosscheckOptions {
-    /// The two engines: interp (the interpreter), host (the processor of this host).
+    /// The two engines: interp (the interpreter), host (the processor of this host), manual (a
+    /// model of paging and privilege, written from the manuals' tables: system-level cases).
     #[arg(long, default_value = "interp,host", value_delimiter = ',', value_name = "A,B")]
     pub cpus: Vec<EngineOption>,
     /// How many cases, in all shards together.
@@ -69,6 +70,8 @@ pub enum EngineOption {
     Interp,
     /// The processor of this host.
     Host,
+    /// The reference model of paging and privilege.
+    Manual,
 }
 
 /// Kinds of cases.

@@ -62,6 +62,29 @@ const STEPS: &[Step] = &[
         about: "the README's test command passes with no guest skipped",
         action: Action::Cargo(&["test", "--release"], Some(("TRIVIUM_REQUIRE_GUESTS", "1"))),
     },
+    Step {
+        name: "crosscheck",
+        about: "the interpreter does as this processor in 300,000 cases of today's seed",
+        action: Action::Cargo(
+            &[
+                "run",
+                "--release",
+                "--locked",
+                "--quiet",
+                "--",
+                "crosscheck",
+                "--cpus",
+                "interp,host",
+                "--cases",
+                "300000",
+                "--seed",
+                "today",
+                "--findings",
+                "target/crosscheck-findings",
+            ],
+            None,
+        ),
+    },
 ];
 
 /// Runs the chosen steps; stops at the first that fails.

@@ -3,7 +3,7 @@
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
-use super::{MAX_LEN, bytes_of, first_instruction};
+use super::{bytes_of, first_instruction};
 use crate::case::{Case, Width};
 
 /// Something of that kind.
@@ -27,6 +27,11 @@ pub const BEYOND: &[Beyond] = &[
         what: "VPERMQ and VPERMPD do not ask for VEX.W",
         source: "seen on a Zen 5, against APM vol. 4, VPERMQ, and SDM vol. 2, VPERMQ",
         concerns: is_permutation_without_w,
+    },
+    Beyond {
+        what: "AVX-512's mask instructions, which CPU models do not have",
+        source: "SDM vol. 2, KADD and those after it",
+        concerns: is_mask_instruction,
     },
     Beyond {
         what: "an effective address beside FS or GS must be canonical itself",
@@ -61,10 +66,27 @@ fn is_lock_verw(case: &Case) -> bool {
 }
 
 fn is_permutation_without_w(case: &Case) -> bool {
+    // W = 0, vvvv unused, L = 1, pp = 66h.
+    matches!(vex(case), Some((3, 0x7d, 0 | 1)))
+}
+
+fn is_mask_instruction(case: &Case) -> bool {
+    matches!(
+        vex(case),
+        Some((1, _, 0x41 | 0x42 | 0x44..=0x47 | 0x4a | 0x4b | 0x90..=0x93 | 0x98 | 0x99))
+            | Some((3, _, 0x30..=0x33))
+    )
+}
+
+/// Map, last prefix byte and opcode of a case that begins with a VEX prefix.
+fn vex(case: &Case) -> Option<(u8, u8, u8)> {
     let bytes = bytes_of(case);
-    let Some(at) = bytes.iter().position(|&byte| byte == 0xc4) else { return false };
-    // Three-byte VEX of map 0F3A; W = 0, vvvv unused, L = 1, pp = 66h.
-    matches!(bytes[at..], [_, map, 0x7d, 0 | 1, ..] if map & 0x1f == 3)
+    let at = bytes.iter().position(|byte| matches!(byte, 0xc4 | 0xc5))?;
+    match bytes[at..] {
+        [0xc4, map, last, opcode, ..] => Some((map & 0x1f, last, opcode)),
+        [0xc5, last, opcode, ..] => Some((1, last, opcode)),
+        _ => None,
+    }
 }
 
 fn has_wrapping_address(case: &Case) -> bool {
@@ -130,7 +152,6 @@ mod tests {
             limit: 1,
         };
         change(&mut case.state);
-        assert!(code.len() <= MAX_LEN);
         beyond(&case)
     }
 
@@ -140,6 +161,8 @@ mod tests {
         assert!(concerned(&[0xf0, 0x0f, 0x00, 0x23], |_| ()).is_none(), "lock verr [rbx]");
         assert!(concerned(&[0x0f, 0x00, 0x2b], |_| ()).is_none(), "verw [rbx]");
         assert!(concerned(&[0xc4, 0xe3, 0x7d, 0x00, 0x1c, 0x24, 0], |_| ()).is_some(), "W0");
+        assert!(concerned(&[0xc4, 0x41, 0x7c, 0x4b, 0xf2], |_| ()).is_some(), "kunpckwd");
+        assert!(concerned(&[0xc5, 0xfc, 0x58, 0xf2], |_| ()).is_none(), "vaddps");
         assert!(concerned(&[0xc4, 0xe3, 0xfd, 0x00, 0x1c, 0x24, 0], |_| ()).is_none(), "W1");
         let far = |state: &mut UserState| state.regs[6] = 0x0000_8000_0000_1000;
         assert!(concerned(&[0x65, 0x8a, 0x06], far).is_some(), "mov al, gs:[rsi]");

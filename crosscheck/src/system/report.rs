@@ -77,6 +77,16 @@ impl Report {
         }
     }
 
+    /// Takes what came of other cases of the same seed.
+    pub fn merge(&mut self, other: Self) {
+        self.done += other.done;
+        self.faulted += other.faulted;
+        self.skipped += other.skipped;
+        self.diverged += other.diverged;
+        self.findings.extend(other.findings);
+        self.findings.truncate(MOST_FINDINGS);
+    }
+
     /// All cases.
     #[must_use]
     pub fn cases(&self) -> u64 {

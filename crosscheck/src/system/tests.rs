@@ -1,23 +1,14 @@
 //! The interpreter, held against the model.
 
-use std::sync::Arc;
-
 use trivium_cpu::bits::{cr0, cr4, efer, rflags};
 use trivium_cpu::state::SS;
 use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exit, Kick};
-use trivium_interp::{Interpreter, Topology};
-use trivium_memory::GuestMemory;
 
 use super::*;
 
-fn interpreter(memory: Arc<GuestMemory>, model: Arc<CpuModel>, scratch: usize) -> Interpreter {
-    let topology = Topology { apic_id: 0, cpus: 1, tsc_hz: 1_000_000_000, apic_hz: 1_000_000_000 };
-    Interpreter::new(memory, model, topology, scratch)
-}
-
 #[test]
 fn the_interpreter_does_as_the_manual_says() {
-    let report = run(1, 20_000, &interpreter).expect("the interpreter runs");
+    let report = run_interpreter(1, 0..20_000, &|| true).expect("the interpreter runs");
     assert_eq!(report.diverged, 0, "{report}");
     assert!(report.done > report.cases() / 4, "too few cases run to their end: {report}");
     assert!(report.faulted > report.cases() / 4, "too few cases fault: {report}");
@@ -76,7 +67,7 @@ fn flaws_are_found() {
             let cpu = interpreter(memory, model, scratch);
             Flawed { cpu, taken, given }
         };
-        let report = run(1, 2000, &make).expect("the interpreter runs");
+        let report = run(1, 0..2000, &make, &|| true).expect("the interpreter runs");
         assert_ne!(report.diverged, 0, "flaw {number} is not found");
     }
 }
