@@ -638,6 +638,7 @@ impl Cpu {
         self.place(linear, write, rights)?;
         let last = linear.wrapping_add(len.saturating_sub(1));
         if last & !0xfff != linear & !0xfff {
+            // A fault is reported at the first byte that cannot be accessed.
             self.place(self.wrap_linear(last & !0xfff), write, rights)?;
         }
         Ok(())

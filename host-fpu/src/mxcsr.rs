@@ -46,16 +46,35 @@ impl Mxcsr {
         self.0 & 0xffff & !Self::FLAGS == Self::MASKS
     }
 
+    /// The flags of the exceptions that are not masked.
+    #[inline(always)]
+    pub const fn unmasked(self) -> u32 {
+        !(self.0 >> Self::MASK_SHIFT) & Self::FLAGS
+    }
+
+    /// Where the flags of an instruction's earlier steps are, of which none is unmasked.
+    const EARLIER_SHIFT: u32 = 8;
+
+    /// The flags of an instruction that takes several steps, after another one that raised `flags`.
+    /// What its last step hides does not hide what earlier ones raised.
+    #[inline(always)]
+    pub const fn after(earlier: u32, flags: u32) -> u32 {
+        let earlier = (earlier | earlier >> Self::EARLIER_SHIFT) & Self::FLAGS;
+        flags | earlier << Self::EARLIER_SHIFT
+    }
+
     /// Adds the flags that an operation raised. The second value says whether one of them is
     /// unmasked, so that #XM (or #UD without CR4.OSXMMEXCPT) is due and the destination is kept.
     #[inline(always)]
     pub const fn raise(self, flags: u32) -> (Mxcsr, bool) {
-        let unmasked = flags & !(self.0 >> Self::MASK_SHIFT) & Self::FLAGS;
+        let unmasked = flags & self.unmasked();
+        let earlier = flags >> Self::EARLIER_SHIFT & Self::FLAGS;
+        let flags = flags & Self::FLAGS;
         if unmasked == 0 {
-            return (Mxcsr(self.0 | flags), false);
+            return (Mxcsr(self.0 | earlier | flags), false);
         }
         let reported =
             if unmasked & Self::PRE_COMPUTATION != 0 { Self::PRE_COMPUTATION } else { Self::FLAGS };
-        (Mxcsr(self.0 | (flags & reported)), true)
+        (Mxcsr(self.0 | earlier | (flags & reported)), true)
     }
 }

@@ -6,16 +6,21 @@
 //! these two and leaves only flags behind in the host's MXCSR, which Rust's inline assembly rules
 //! allow. Every other case also loads the host's control bits again.
 
+mod dot;
 mod ops;
-mod sse41;
+mod rounding;
 #[cfg(test)]
 mod tests;
+mod unmasked;
 
 use crate::{Mxcsr, V128};
 use core::hint::cold_path;
 
+pub use dot::{dppd, dpps};
 pub use ops::*;
-pub use sse41::{Sse41, dppd, dpps};
+pub use rounding::{roundpd, roundps, roundsd, roundss};
+#[doc(hidden)]
+pub use unmasked::Lanes;
 
 /// The control bits that Rust code runs with; its ABI fixes them.
 static HOST_MXCSR: u32 = Mxcsr::MASKS;
@@ -48,17 +53,27 @@ pub trait SseOp {
         if mxcsr.is_default() {
             return Self::execute_default(dst, src);
         }
-        let underflow_masked = mxcsr.0 & Mxcsr::UM != 0;
-        // FTZ has no effect while underflow is unmasked (SDM vol. 1, 10.2.3.3).
-        let ignored = if underflow_masked { 0 } else { Mxcsr::FTZ };
-        let mut result = Self::execute(mxcsr.0 & !ignored, dst, src);
-        if !underflow_masked {
-            // Unmasked, underflow is reported for exact tiny results, too (SDM vol. 1, 4.9.1.5),
-            // and so it is for results that FTZ flushes.
+        if mxcsr.unmasked() & (Mxcsr::OE | Mxcsr::UE) != 0 {
             cold_path();
-            result.flags |= Self::execute(mxcsr.0 | Mxcsr::FTZ, dst, src).flags & Mxcsr::UE;
+            return Self::execute_unmasked(mxcsr, dst, src);
         }
-        result
+        Self::execute(mxcsr.0, dst, src)
+    }
+
+    /// How it can overflow or underflow.
+    #[doc(hidden)]
+    const LANES: Option<Lanes> = None;
+
+    /// Runs the instruction under the control bits of `mxcsr`, of which the overflow or the
+    /// underflow mask is clear. The value is that of the masked response.
+    fn execute_unmasked(mxcsr: Mxcsr, dst: V128, src: V128) -> SseResult {
+        // FTZ has no effect while underflow is unmasked (SDM vol. 1, 10.2.3.3).
+        let ignored = if mxcsr.unmasked() & Mxcsr::UE != 0 { Mxcsr::FTZ } else { 0 };
+        let result = Self::execute(mxcsr.0 & !ignored, dst, src);
+        match Self::LANES {
+            Some(lanes) => SseResult { flags: lanes.flags(mxcsr, dst, src), ..result },
+            None => result,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! SSSE3 and SSE4.1 on XMM registers, PCMPGTQ, and CRC32; SSE4.2's strings are in `sse_strings`.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
-use trivium_host_fpu::sse::{Sse41, dppd, dpps};
+use trivium_host_fpu::sse::{dppd, dpps, roundpd, roundps, roundsd, roundss};
 use trivium_host_fpu::{Mxcsr, SseResult, V128, simd};
 
 use super::sse_form::{
@@ -55,24 +55,22 @@ macro_rules! float_computations {
     )*};
 }
 
-/// Rounds on a host that can; on others the instructions are not selected.
-fn rounded(dst: V128, round: impl Fn(Sse41) -> SseResult) -> SseResult {
-    Sse41::detect().map_or(exact(dst), round)
-}
-
 float_computations! {
     /// DPPS.
-    Dpps |mxcsr, dst, src, imm| dpps(mxcsr, dst, src, imm);
+    Dpps |mxcsr, dst, src, imm| {
+        let ([value], flags) = dpps(mxcsr, [dst], [src], imm);
+        SseResult { value, flags }
+    };
     /// DPPD.
     Dppd |mxcsr, dst, src, imm| dppd(mxcsr, dst, src, imm);
     /// ROUNDPS.
-    Roundps |mxcsr, dst, src, imm| rounded(dst, |host| host.roundps(mxcsr, dst, src, imm));
+    Roundps |mxcsr, dst, src, imm| roundps(mxcsr, dst, src, imm);
     /// ROUNDPD.
-    Roundpd |mxcsr, dst, src, imm| rounded(dst, |host| host.roundpd(mxcsr, dst, src, imm));
+    Roundpd |mxcsr, dst, src, imm| roundpd(mxcsr, dst, src, imm);
     /// ROUNDSS.
-    Roundss |mxcsr, dst, src, imm| rounded(dst, |host| host.roundss(mxcsr, dst, src, imm));
+    Roundss |mxcsr, dst, src, imm| roundss(mxcsr, dst, src, imm);
     /// ROUNDSD.
-    Roundsd |mxcsr, dst, src, imm| rounded(dst, |host| host.roundsd(mxcsr, dst, src, imm));
+    Roundsd |mxcsr, dst, src, imm| roundsd(mxcsr, dst, src, imm);
 }
 
 /// The instructions on two vectors that go by the same name as what computes them.
@@ -132,7 +130,7 @@ fn rounding(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Roundsd => plain::<Double, Xmm, Xmm, Roundsd>,
         _ => return None,
     };
-    Sse41::detect().map(|_| select(i, context))
+    Some(select(i, context))
 }
 
 /// Moves a lane to a general register or memory.

@@ -1,5 +1,6 @@
 //! The SSE to SSE3 floating-point instructions as marker types, one table row each.
 
+use super::unmasked::{Format, Kind, Lanes};
 use super::{HOST_MXCSR, SseOp, SseResult, masked_control};
 use crate::simd::{to_m128i, to_v128};
 use crate::{Mxcsr, V128};
@@ -53,8 +54,10 @@ pub(super) use with_mxcsr;
 
 /// Implements the trait from a macro that is given which MXCSR to load and what follows.
 macro_rules! impl_sse_op {
-    ([$($generics:tt)*] $name:ty, $body:ident, $($code:tt)*) => {
+    ([$($generics:tt)*] $name:ty, $body:ident, $lanes:expr, $($code:tt)*) => {
         impl<$($generics)*> SseOp for $name {
+            const LANES: Option<Lanes> = $lanes;
+
             #[inline(always)]
             fn execute_default(dst: V128, src: V128) -> SseResult {
                 $body!(default, dst, src, $($code)*)
@@ -136,19 +139,49 @@ macro_rules! sse_ops {
         #[doc = concat!("`", $mnemonic, "`")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
-        impl_sse_op!([] $name, $body, $mnemonic $(, $modifier)?);
+        impl_sse_op!([] $name, $body, None, $mnemonic $(, $modifier)?);
     )*};
 }
 
+/// The same for instructions that can overflow or underflow. Rows also say which instruction does
+/// the same to one lane, what their sources' lanes are, and what becomes of exponents.
+macro_rules! rounding_ops {
+    ($($name:ident $mnemonic:literal $scalar:ident $format:ident $count:literal $kind:ident;)*) => {$(
+        #[doc = concat!("`", $mnemonic, "`")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name;
+        impl_sse_op!(
+            [] $name,
+            vector_body,
+            Some(Lanes {
+                scalar: <$scalar as SseOp>::execute,
+                format: Format::$format,
+                count: $count,
+                kind: Kind::$kind,
+            }),
+            $mnemonic
+        );
+    )*};
+}
+
+rounding_ops! {
+    AddPs "addps" AddSs Single 4 Sum; AddPd "addpd" AddSd Double 2 Sum;
+    AddSs "addss" AddSs Single 1 Sum; AddSd "addsd" AddSd Double 1 Sum;
+    SubPs "subps" SubSs Single 4 Sum; SubPd "subpd" SubSd Double 2 Sum;
+    SubSs "subss" SubSs Single 1 Sum; SubSd "subsd" SubSd Double 1 Sum;
+    MulPs "mulps" MulSs Single 4 Product; MulPd "mulpd" MulSd Double 2 Product;
+    MulSs "mulss" MulSs Single 1 Product; MulSd "mulsd" MulSd Double 1 Product;
+    DivPs "divps" DivSs Single 4 Product; DivPd "divpd" DivSd Double 2 Product;
+    DivSs "divss" DivSs Single 1 Product; DivSd "divsd" DivSd Double 1 Product;
+    CvtPd2Ps "cvtpd2ps" CvtSd2Ss Double 2 Conversion;
+    CvtSd2Ss "cvtsd2ss" CvtSd2Ss Double 1 Conversion;
+}
+
 sse_ops! { vector_body;
-    AddPs "addps"; AddPd "addpd"; AddSs "addss"; AddSd "addsd";
-    SubPs "subps"; SubPd "subpd"; SubSs "subss"; SubSd "subsd";
-    MulPs "mulps"; MulPd "mulpd"; MulSs "mulss"; MulSd "mulsd";
-    DivPs "divps"; DivPd "divpd"; DivSs "divss"; DivSd "divsd";
     MinPs "minps"; MinPd "minpd"; MinSs "minss"; MinSd "minsd";
     MaxPs "maxps"; MaxPd "maxpd"; MaxSs "maxss"; MaxSd "maxsd";
     SqrtPs "sqrtps"; SqrtPd "sqrtpd"; SqrtSs "sqrtss"; SqrtSd "sqrtsd";
-    CvtPs2Pd "cvtps2pd"; CvtPd2Ps "cvtpd2ps"; CvtSs2Sd "cvtss2sd"; CvtSd2Ss "cvtsd2ss";
+    CvtPs2Pd "cvtps2pd"; CvtSs2Sd "cvtss2sd";
     CvtDq2Ps "cvtdq2ps"; CvtPs2Dq "cvtps2dq"; CvttPs2Dq "cvttps2dq";
     CvtDq2Pd "cvtdq2pd"; CvtPd2Dq "cvtpd2dq"; CvttPd2Dq "cvttpd2dq";
 }
@@ -176,7 +209,7 @@ macro_rules! cmp_ops {
                         1 LT, 2 LE, 3 UNORD, 4 NEQ, 5 NLT, 6 NLE, 7 ORD")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name<const P: u8>;
-        impl_sse_op!([const P: u8] $name<P>, vector_body, $mnemonic, imm P);
+        impl_sse_op!([const P: u8] $name<P>, vector_body, None, $mnemonic, imm P);
     )*};
 }
 
@@ -201,6 +234,13 @@ macro_rules! derived_ops {
             fn execute(mxcsr: u32, $dst: V128, $src: V128) -> SseResult {
                 macro_rules! $run {
                     ($op:ty, $d:expr, $s:expr) => { <$op>::execute(mxcsr, $d, $s) };
+                }
+                $body
+            }
+
+            fn execute_unmasked(mxcsr: Mxcsr, $dst: V128, $src: V128) -> SseResult {
+                macro_rules! $run {
+                    ($op:ty, $d:expr, $s:expr) => { <$op>::execute_unmasked(mxcsr, $d, $s) };
                 }
                 $body
             }

@@ -118,6 +118,35 @@ fn unmasked_underflow_is_reported_for_exact_results_and_disables_ftz() {
     }
 }
 
+/// SDM vol. 1, 4.9.1.4 to 4.9.1.6: the precision of an unmasked overflow or underflow is that of the
+/// result with an unbounded exponent.
+#[test]
+fn unmasked_overflow_and_underflow_are_exact_unless_the_significand_is_not() {
+    let unmasked = Mxcsr(Mxcsr::MASKS & !((OE | UE) << 7));
+    let (half, third) = (HALF, 0x3fd5_5555_5555_5555);
+    assert_eq!(low::<AddSd>(unmasked, MAX, MAX).1, OE);
+    assert_eq!(low::<AddSd>(unmasked, MAX, MAX - 1).1, OE | PE);
+    assert_eq!(low::<AddSd>(rounding(2), MAX, DENORMAL).1, OE | DE | PE);
+    let up = Mxcsr(unmasked.0 | 2 << Mxcsr::RC_SHIFT);
+    assert_eq!(low::<AddSd>(up, MAX, DENORMAL).1, OE | DE | PE);
+    assert_eq!(low::<MulSd>(unmasked, MAX, 2_f64.to_bits()).1, OE);
+    assert_eq!(low::<MulSd>(unmasked, MAX, MAX).1, OE | PE);
+    assert_eq!(low::<MulSd>(unmasked, MIN_NORMAL, half).1, UE);
+    assert_eq!(low::<MulSd>(unmasked, DENORMAL, half).1, UE | DE, "nothing of it is lost");
+    assert_eq!(low::<MulSd>(unmasked, MIN_NORMAL, third).1, UE, "a third's significand fits");
+    assert_eq!(low::<MulSd>(unmasked, MIN_NORMAL + 1, third).1, UE | PE);
+    assert_eq!(low::<DivSd>(unmasked, MIN_NORMAL, THREE).1, UE | PE);
+    assert_eq!(low::<DivSd>(unmasked, MAX, MIN_NORMAL).1, OE);
+    let huge = 1e300_f64.to_bits();
+    assert_eq!(low::<CvtSd2Ss>(unmasked, 0, huge & !0x1fff_ffff).1, OE);
+    assert_eq!(low::<CvtSd2Ss>(unmasked, 0, huge).1, OE | PE);
+    let lanes = MulPd::apply(unmasked, [MAX, ONE], [2_f64.to_bits(), third]);
+    assert_eq!(lanes.flags, OE, "lanes are told apart");
+    let lanes = DivPd::apply(unmasked, [MAX, ONE], [half, THREE]);
+    assert_eq!(lanes.flags, OE | PE, "the other lane is not exact");
+    assert_eq!(HaddPd::apply(unmasked, [MAX, MAX], [ONE, ONE]).flags, OE);
+}
+
 #[test]
 fn unmasked_exceptions_before_computation_hide_those_after() {
     let zero_divide_unmasked = Mxcsr(Mxcsr::MASKS & !(ZE << 7));
@@ -288,23 +317,45 @@ fn sse3_forms_equal_the_hosts() {
     check_with_host!("sse3", "addsubpd {d}, {s}", |m, d, s| AddSubPd::apply(m, d, s));
 }
 
+/// With the flags of all steps together, as they are in MXCSR.
+fn single_dpps(mxcsr: Mxcsr, dst: V128, src: V128, imm: u8) -> SseResult {
+    let ([value], flags) = dpps(mxcsr, [dst], [src], imm);
+    SseResult { value, flags: Mxcsr::RESET.raise(flags).0.0 & Mxcsr::FLAGS }
+}
+
+fn single_dppd(mxcsr: Mxcsr, dst: V128, src: V128, imm: u8) -> SseResult {
+    let result = dppd(mxcsr, dst, src, imm);
+    SseResult { flags: Mxcsr::RESET.raise(result.flags).0.0 & Mxcsr::FLAGS, ..result }
+}
+
 #[test]
 fn dot_products_equal_the_hosts() {
-    check_with_host!("sse4.1", "dpps {d}, {s}, 0xf1", |m, d, s| dpps(m, d, s, 0xf1));
-    check_with_host!("sse4.1", "dpps {d}, {s}, 0x7a", |m, d, s| dpps(m, d, s, 0x7a));
-    check_with_host!("sse4.1", "dppd {d}, {s}, 0x33", |m, d, s| dppd(m, d, s, 0x33));
-    check_with_host!("sse4.1", "dppd {d}, {s}, 0x12", |m, d, s| dppd(m, d, s, 0x12));
+    check_with_host!("sse4.1", "dpps {d}, {s}, 0xf1", |m, d, s| single_dpps(m, d, s, 0xf1));
+    check_with_host!("sse4.1", "dpps {d}, {s}, 0x7a", |m, d, s| single_dpps(m, d, s, 0x7a));
+    check_with_host!("sse4.1", "dppd {d}, {s}, 0x33", |m, d, s| single_dppd(m, d, s, 0x33));
+    check_with_host!("sse4.1", "dppd {d}, {s}, 0x12", |m, d, s| single_dppd(m, d, s, 0x12));
+}
+
+/// As Zen 4 does: a denormal operand of the sum hides that sum's precision, but not the products'.
+#[test]
+fn a_dot_products_unmasked_exceptions_hide_no_earlier_ones() {
+    let denormals_unmasked = Mxcsr(Mxcsr::MASKS & !(DE << 7));
+    let third = 0x3eaa_aaab_u64;
+    let (_, flags) = dpps(
+        denormals_unmasked,
+        [[third << 32 | 0x0080_0000, 0]],
+        [[third << 32 | third, 0]],
+        0x31,
+    );
+    let (mxcsr, raised) = denormals_unmasked.raise(flags);
+    assert_eq!((mxcsr.0 & Mxcsr::FLAGS, raised), (DE | UE | PE, true));
 }
 
 #[test]
 fn rounding_follows_the_immediate_or_mxcsr() {
-    let Some(sse41) = Sse41::detect() else {
-        println!("SKIP: the host lacks SSE4.1");
-        return;
-    };
     let minus_1_5 = (-1.5_f64).to_bits();
     let round = |mxcsr, imm| {
-        let r = sse41.roundsd(mxcsr, [0, 4], [minus_1_5, 5], imm);
+        let r = roundsd(mxcsr, [0, 4], [minus_1_5, 5], imm);
         assert_eq!(host_control(), Mxcsr::MASKS);
         assert_eq!(r.value[1], 4);
         (f64::from_bits(r.value[0]), r.flags)

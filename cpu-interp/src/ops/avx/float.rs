@@ -1,6 +1,7 @@
 //! VEX floating point: arithmetic, conversions, rounding, dot products.
 
 use iced_x86::{Code, Instruction, Mnemonic};
+use trivium_host_fpu::sse::dpps;
 use trivium_host_fpu::{Mxcsr, SseOp, SseResult, sse as fp};
 
 use super::form::{
@@ -62,7 +63,7 @@ fn others(i: &Instruction, context: &Context) -> Option<Selection> {
             M::Vroundpd => two::<Whole, Roundpd>,
             M::Vroundss => three::<Single, Roundss>,
             M::Vroundsd => three::<Double, Roundsd>,
-            M::Vdpps => three::<Whole, Dpps>,
+            M::Vdpps => dot_product,
             M::Vdppd => three::<Whole, Dppd>,
             M::Vrcpps => two::<Whole, Simd<simd::RcpPs>>,
             M::Vrcpss => three::<Single, Simd<simd::RcpSs>>,
@@ -111,6 +112,23 @@ fn scalars(i: &Instruction, context: &Context) -> Option<Selection> {
             _ => return None,
         },
     ))
+}
+
+/// VDPPS, whose halves take each step together.
+fn dot_product(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+    if !is_wide(op) {
+        return three::<Whole, Dpps>(cpu, op);
+    }
+    ready(cpu)?;
+    let b = match op.has_mem() {
+        true => load_vector(cpu, op, 32)?,
+        false => get(cpu, op.aux2),
+    };
+    let mxcsr = Mxcsr(cpu.vector.mxcsr);
+    let (value, flags) = dpps(mxcsr, get(cpu, op.src), b, op.imm as u8);
+    raise_float(cpu, flags)?;
+    put(cpu, op.dst, value);
+    Ok(())
 }
 
 /// Two or four narrow lanes become as many wide ones.

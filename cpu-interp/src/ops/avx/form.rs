@@ -53,6 +53,9 @@ pub fn is_wide(op: &Op) -> bool {
     op.size == 32
 }
 
+/// The alignment that alignment checks want, of operands of 256 bits too: so it is on Zen 4.
+const CHECKED: u64 = 16;
+
 /// Loads 16 or 32 bytes, at any address.
 ///
 /// # Errors
@@ -60,8 +63,7 @@ pub fn is_wide(op: &Op) -> bool {
 pub fn load_vector(cpu: &mut Cpu, op: &Op, bytes: u64) -> Result<V256, Stop> {
     let offset = cpu.offset(op);
     let linear = cpu.linear(op.seg, offset, bytes, false)?;
-    // Real processors want of 32 bytes no more than of 16.
-    cpu.check_alignment(linear, 16)?;
+    cpu.check_alignment(linear, CHECKED)?;
     let low = cpu.load_linear(linear, Rights::Unaligned)?;
     let high = match bytes {
         32 => cpu.load_linear(linear.wrapping_add(16), Rights::Unaligned)?,
@@ -77,8 +79,7 @@ pub fn load_vector(cpu: &mut Cpu, op: &Op, bytes: u64) -> Result<V256, Stop> {
 pub fn store_vector(cpu: &mut Cpu, op: &Op, value: V256, bytes: u64) -> Result<(), Stop> {
     let offset = cpu.offset(op);
     let linear = cpu.linear(op.seg, offset, bytes, true)?;
-    // Real processors want of 32 bytes no more than of 16.
-    cpu.check_alignment(linear, 16)?;
+    cpu.check_alignment(linear, CHECKED)?;
     if bytes == 32 {
         cpu.probe(linear, bytes, true, Rights::Unaligned)?;
         cpu.store_linear(linear.wrapping_add(16), value[1], Rights::Unaligned)?;

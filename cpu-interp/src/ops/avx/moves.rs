@@ -9,7 +9,7 @@ use super::form::{
 };
 use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
-use crate::mem::Rights;
+use crate::mem::{Rights, address_mask};
 use crate::op::{GeneralFn, Op, Stop};
 use crate::ops::sse_form::{Double, High, Part, Single, Whole};
 use crate::ops::sse_moves::{
@@ -250,12 +250,18 @@ pub fn from_bytes(bytes: &[u8; 32]) -> V256 {
     std::array::from_fn(|_| std::array::from_fn(|_| words.next().unwrap_or_default()))
 }
 
+/// The linear address of the lane `at` bytes into the operand. Each lane has an effective address
+/// of its own, cut to the address size.
+fn lane_address(cpu: &mut Cpu, op: &Op, at: usize, size: usize, write: bool) -> Result<u64, Stop> {
+    let offset = cpu.offset(op).wrapping_add(at as u64) & address_mask(op.asize);
+    cpu.linear(op.seg, offset, size as u64, write)
+}
+
 fn masked_load<const SIZE: usize>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     ready(cpu)?;
     let mut value = [0; 32];
     for at in chosen::<SIZE>(op, get(cpu, op.src)) {
-        let offset = cpu.offset(op).wrapping_add(at as u64);
-        let linear = cpu.linear(op.seg, offset, SIZE as u64, false)?;
+        let linear = lane_address(cpu, op, at, SIZE, false)?;
         if SIZE == 4 {
             let lane: u32 = cpu.load_linear(linear, Rights::Unaligned)?;
             value[at..at + 4].copy_from_slice(&lane.to_le_bytes());
@@ -275,8 +281,7 @@ fn masked_lanes<const SIZE: usize>(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let value = to_bytes(get(cpu, op.aux2));
     let mut places = [0; 8];
     for (place, at) in places.iter_mut().zip(&lanes) {
-        let offset = cpu.offset(op).wrapping_add(*at as u64);
-        *place = cpu.linear(op.seg, offset, SIZE as u64, true)?;
+        *place = lane_address(cpu, op, *at, SIZE, true)?;
         cpu.probe(*place, SIZE as u64, true, Rights::Unaligned)?;
     }
     for (place, at) in places.into_iter().zip(lanes) {
