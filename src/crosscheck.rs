@@ -121,8 +121,8 @@ fn run_campaign(options: &CrosscheckOptions, model: &CpuModel) -> Result<u8> {
     let duels = (0..jobs).map(|_| duel(options, model)).collect::<Result<Vec<_>, _>>()?;
     let ldt = duels.iter().all(Duel::has_ldt);
     if !ldt {
-        log::warn!(
-            "This kernel grants no 16-bit code and no segments but flat ones: no such cases"
+        eprintln!(
+            "trivium: this kernel grants no 16-bit code and only flat segments: no such cases"
         );
     }
     let generator = generator(options, model, ldt)?;
