@@ -12,6 +12,7 @@ mod encoding;
 mod exclusions;
 mod form;
 mod modifying;
+mod names;
 mod noise;
 mod operands;
 mod parts;
@@ -33,6 +34,7 @@ use trivium_cpu::model::{Feature, FeatureSet};
 use crate::case::{Case, CaseId, Kind, Width};
 use draft::Draft;
 use form::Form;
+use names::Names;
 use random::{Rng, hash};
 use table::Table;
 
@@ -43,8 +45,9 @@ pub struct Plan {
     pub kinds: Vec<(Kind, u32)>,
     /// How many cases of each width, in relation to each other.
     pub widths: Vec<(Width, u32)>,
-    /// Only encodings in whose name (as iced's `Code` has it) or mnemonic this occurs, whatever
-    /// the case of letters; there are no other kinds of cases then.
+    /// Only encodings with such a name (as iced's `Code` has it) or mnemonic, whatever the
+    /// case of letters, and sequences of these. Texts between commas, of which a name has one; `*`
+    /// stands for anything and makes it the whole name. There are no other kinds of cases then.
     pub only: Option<String>,
     /// Whether cases may use a local descriptor table; without one there is no 16-bit code.
     pub ldt: bool,
@@ -114,21 +117,23 @@ impl Generator {
             Kind::Modifying => weight > 0 && wide,
             _ => weight > 0,
         });
-        let table = Table::new(features, plan.lacking);
-        let wanted = plan.only.as_ref().map(|text| text.to_lowercase());
-        let named = |form: &Form| {
-            let names = [format!("{:?}", form.code), format!("{:?}", form.mnemonic)];
-            wanted.as_ref().is_none_or(|w| names.iter().any(|n| n.to_lowercase().contains(w)))
-        };
+        let mut table = Table::new(features, plan.lacking);
+        let wanted = plan.only.as_deref().map(Names::new);
+        let named = |form: &Form| wanted.as_ref().is_none_or(|w| w.include(form));
         let possible = |form: &Form| plan.widths.iter().any(|&(w, _)| table::testable(form, w));
         let fits = |&n: &usize| named(&table.forms[n]) && possible(&table.forms[n]);
         let chosen: Vec<usize> = (0..table.forms.len()).filter(fits).collect();
-        let schedule = match plan.only {
-            Some(_) => vec![Kind::Encoding],
-            None => schedule(&plan.kinds),
-        };
-        if chosen.is_empty() || schedule.is_empty() || plan.widths.is_empty() {
+        if wanted.is_some() {
+            table.keep_calm(named);
+            let made_of_names = |kind| matches!(kind, Kind::Encoding | Kind::Sequence);
+            plan.kinds.retain(|&(kind, _)| made_of_names(kind));
+        }
+        let schedule = schedule(&plan.kinds);
+        if chosen.is_empty() {
             return Err(plan.only.map_or(PlanError::Empty, PlanError::Nothing));
+        }
+        if schedule.is_empty() {
+            return Err(PlanError::Empty);
         }
         let codes = chosen.iter().map(|&n| table.forms[n].code).collect();
         let stride = stride(hash(seed, 1), chosen.len() as u64);

@@ -70,7 +70,7 @@ pub mod control {
 pub struct X87Env {
     /// FCW.
     pub control: u16,
-    /// FSW, of which the exception flags matter.
+    /// FSW, of which the exception flags matter, and to remainders C0 and C3.
     pub status: u16,
 }
 

@@ -37,8 +37,9 @@ pub struct CrosscheckOptions {
     /// Width of the code: 16, 32 or 64 bits; all unless given.
     #[arg(long, value_delimiter = ',', value_name = "BITS,...", value_parser = ["16", "32", "64"])]
     pub widths: Vec<String>,
-    /// Only encodings whose name has this in it, as iced-x86 names them: ADD, VPSHUFB_YMM, ...
-    #[arg(long, value_name = "TEXT")]
+    /// Only encodings whose name has one of these in it, as iced-x86 names them: ADD, VPSHUFB_YMM;
+    /// or is wholly one, with * for anything: 'F*'. Sequences of them with --kinds sequence.
+    #[arg(long, value_name = "TEXT,...")]
     pub only: Option<String>,
     /// Let nothing differ, not even what the manuals leave undefined.
     #[arg(long)]

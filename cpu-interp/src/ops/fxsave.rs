@@ -2,12 +2,12 @@
 
 use iced_x86::{Code, Instruction};
 use trivium_cpu::bits::{cr4, efer};
+use trivium_cpu::model::{Feature, Quirk};
 use trivium_cpu::state::X87Register;
 use trivium_cpu::{Exception, Vector};
 use trivium_host_fpu::V128;
 use trivium_host_fpu::x87::{control, status};
 
-use super::sse_float::MXCSR_MASK;
 use super::sse_form::{Place, Xmm};
 use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
@@ -20,6 +20,10 @@ const SIZE: u64 = 512;
 pub(super) const ST: u64 = 2;
 /// Number of the part where the XMM registers begin.
 pub(super) const XMM: u64 = 10;
+/// Place of MXCSR and its mask.
+const MXCSR: u64 = 24;
+/// Control, status and tag words among the first eight bytes.
+const WORDS: u64 = (1 << 48) - 1;
 /// Place of TOP in the status word.
 const TOP_SHIFT: u16 = 11;
 /// Bit of the status word that mirrors ES.
@@ -87,8 +91,13 @@ fn pointer(wide: bool, offset: u64, selector: u16) -> u64 {
     if wide { offset } else { offset & 0xffff_ffff | u64::from(selector) << 32 }
 }
 
-fn split_pointer(wide: bool, value: u64) -> (u64, u16) {
-    if wide { (value, 0) } else { (value & 0xffff_ffff, (value >> 32) as u16) }
+fn split_pointer(cpu: &Cpu, wide: bool, value: u64) -> (u64, u16) {
+    let unused = if cpu.model.does(Quirk::PointersHave57Bits) { 7 } else { 0 };
+    if wide {
+        (((value << unused) as i64 >> unused) as u64, 0)
+    } else {
+        (value & 0xffff_ffff, (value >> 32) as u16)
+    }
 }
 
 pub(super) fn head(cpu: &Cpu, wide: bool) -> Head {
@@ -98,11 +107,51 @@ pub(super) fn head(cpu: &Cpu, wide: bool) -> Head {
         | u64::from(x87.status & !BUSY | busy) << 16
         | u64::from(abridged(x87.tags)) << 32
         | u64::from(x87.last_opcode & 0x7ff) << 48;
-    let mxcsr = u64::from(cpu.vector.mxcsr) | u64::from(MXCSR_MASK) << 32;
+    let mxcsr = u64::from(cpu.vector.mxcsr) | u64::from(cpu.model.mxcsr_mask()) << 32;
     [
         [words, pointer(wide, x87.last_ip, x87.last_cs)],
         [pointer(wide, x87.last_dp, x87.last_ds), mxcsr],
     ]
+}
+
+/// Stores control, status and tag words, the opcode and the pointers, the last three only as far
+/// as processors do.
+pub(super) fn save_head(cpu: &mut Cpu, at: u64, wide: bool) -> Result<(), Stop> {
+    let [[words, ip], [dp, _]] = head(cpu, wide);
+    let put = |cpu: &mut Cpu, at, value: u64| cpu.store_linear(at, value, Rights::Program);
+    let [words, ip, dp] = match pointers(cpu, cpu.x87.status) {
+        Pointers::All => [words, ip, dp],
+        Pointers::Zeroed => [words & WORDS, 0, 0],
+        Pointers::Kept => {
+            cpu.store_linear(at, words as u32, Rights::Program)?;
+            return cpu.store_linear(at.wrapping_add(4), (words >> 32) as u16, Rights::Program);
+        }
+    };
+    put(cpu, at, words)?;
+    put(cpu, at.wrapping_add(8), ip)?;
+    put(cpu, at.wrapping_add(16), dp)
+}
+
+/// What becomes of the x87 unit's pointers and opcode.
+#[derive(PartialEq)]
+enum Pointers {
+    /// They are saved and restored.
+    All,
+    /// Zeros are saved, and what is in the image is restored.
+    Zeroed,
+    /// Neither memory nor the unit change.
+    Kept,
+}
+
+/// What becomes of the pointers when they are saved or restored with this status word.
+fn pointers(cpu: &Cpu, status_word: u16) -> Pointers {
+    if status_word & status::ES != 0 || !cpu.model.does(Quirk::PointersOfPendingExceptions) {
+        Pointers::All
+    } else if cpu.model.has(Feature::Xsaveerptr) {
+        Pointers::Zeroed
+    } else {
+        Pointers::Kept
+    }
 }
 
 /// ST(n), as the image has it.
@@ -117,9 +166,9 @@ fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Result<(), Stop> {
     let put = |cpu: &mut Cpu, part: u64, value: V128| {
         cpu.store_linear(linear.wrapping_add(part * 16), value, Rights::Program)
     };
-    let [first, second] = head(cpu, wide);
-    put(cpu, 0, first)?;
-    put(cpu, 1, second)?;
+    let [_, [_, mxcsr]] = head(cpu, wide);
+    save_head(cpu, linear, wide)?;
+    cpu.store_linear(linear.wrapping_add(MXCSR), mxcsr, Rights::Program)?;
     for n in 0..8 {
         let value = x87_register(cpu, n);
         put(cpu, ST + u64::from(n), value)?;
@@ -134,6 +183,8 @@ fn save(cpu: &mut Cpu, op: &Op, wide: bool) -> Result<(), Stop> {
 /// Loads all of the image before anything is changed.
 fn restore(cpu: &mut Cpu, op: &Op, wide: bool) -> Result<(), Stop> {
     let linear = image(cpu, op, false)?;
+    // All of it, even what is reserved, must be there.
+    cpu.probe(linear, SIZE, false, Rights::Program)?;
     let mut parts = [[0; 2]; 26];
     let xmm_count = xmm_count(cpu);
     let used = XMM as usize + usize::from(xmm_count);
@@ -143,7 +194,7 @@ fn restore(cpu: &mut Cpu, op: &Op, wide: bool) -> Result<(), Stop> {
     let [first, second, st @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = &parts;
     let mxcsr = second[1] as u32;
     let with_mxcsr = cpu.control.cr4 & cr4::OSFXSR != 0;
-    if with_mxcsr && mxcsr & !MXCSR_MASK != 0 {
+    if with_mxcsr && mxcsr & !cpu.model.mxcsr_mask() != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }
     if with_mxcsr {
@@ -163,9 +214,6 @@ pub(super) fn restore_x87(cpu: &mut Cpu, [first, second]: Head, st: &[V128; 8], 
     let loaded = (words >> 16) as u16 & !(status::ES | BUSY);
     let pending = loaded & !x87.control & control::MASKS != 0;
     x87.status = loaded | if pending { status::ES | BUSY } else { 0 };
-    x87.last_opcode = (words >> 48) as u16 & 0x7ff;
-    (x87.last_ip, x87.last_cs) = split_pointer(wide, first[1]);
-    (x87.last_dp, x87.last_ds) = split_pointer(wide, second[0]);
     let (top, full) = (top(loaded), (words >> 32) as u8);
     x87.tags = 0;
     for (n, &[mantissa, rest]) in (0..8).zip(st) {
@@ -174,6 +222,11 @@ pub(super) fn restore_x87(cpu: &mut Cpu, [first, second]: Head, st: &[V128; 8], 
         x87.regs[usize::from(number)] = reg;
         let tag = if full >> number & 1 != 0 { tag(&reg) } else { EMPTY };
         x87.tags |= tag << (2 * number);
+    }
+    if pointers(cpu, cpu.x87.status) != Pointers::Kept {
+        cpu.x87.last_opcode = (words >> 48) as u16 & 0x7ff;
+        (cpu.x87.last_ip, cpu.x87.last_cs) = split_pointer(cpu, wide, first[1]);
+        (cpu.x87.last_dp, cpu.x87.last_ds) = split_pointer(cpu, wide, second[0]);
     }
     cpu.x87_release_ferr();
 }

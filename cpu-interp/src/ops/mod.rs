@@ -11,6 +11,8 @@ pub mod branch;
 pub mod control;
 pub mod crypto;
 pub mod fxsave;
+#[cfg(test)]
+mod fxsave_tests;
 pub mod misc;
 pub mod mmx;
 pub mod mov;

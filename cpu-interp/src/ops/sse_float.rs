@@ -9,9 +9,6 @@ use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
 use crate::op::{Op, Stop};
 
-/// The bits of MXCSR that exist. Intel SDM vol. 1, 10.2.3.
-pub const MXCSR_MASK: u32 = 0xffff;
-
 /// The instructions from XMM registers or memory to XMM registers, with what they load.
 macro_rules! vectors {
     ($i:ident, $context:ident: $($mnemonic:ident $part:ident $op:ident)*) => {
@@ -97,7 +94,7 @@ fn compares(i: &Instruction, context: &Context) -> Option<Selection> {
 pub(super) fn load_mxcsr(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     sse_ready(cpu)?;
     let value: u32 = cpu.load_operand(op)?;
-    if value & !MXCSR_MASK != 0 {
+    if value & !cpu.model.mxcsr_mask() != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }
     cpu.vector.mxcsr = value;

@@ -93,12 +93,27 @@ impl Place for Status {
     }
 }
 
+/// When memory operands must be aligned.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Aligned {
+    /// Never.
+    Never,
+    /// Unless MXCSR.MM is set: then their alignment is checked as that of others. AMD APM vol. 1,
+    /// 4.3.2, and vol. 2, 11.5.10.
+    Usually,
+    /// Always.
+    Always,
+}
+
+/// MXCSR: misaligned exception mask.
+const MM: u32 = 1 << 17;
+
 /// A part of a vector, as it is in memory.
 pub trait Part {
     /// What is loaded and stored.
     type Value: Scalar;
-    /// The address must be a multiple of 16.
-    const ALIGNED: bool = false;
+    /// Whether the address must be a multiple of 16.
+    const ALIGNED: Aligned = Aligned::Never;
     /// A vector with this part, zero elsewhere.
     fn widen(value: Self::Value) -> V128;
     /// This part of a vector.
@@ -106,13 +121,13 @@ pub trait Part {
 }
 
 macro_rules! part {
-    ($(#[$doc:meta])* $name:ident: $t:ty, $aligned:literal,
+    ($(#[$doc:meta])* $name:ident: $t:ty, $aligned:ident,
      |$value:ident| $widen:expr, |$vector:ident| $narrow:expr) => {
         $(#[$doc])*
         pub struct $name;
         impl Part for $name {
             type Value = $t;
-            const ALIGNED: bool = $aligned;
+            const ALIGNED: Aligned = Aligned::$aligned;
             #[inline(always)]
             fn widen($value: $t) -> V128 {
                 $widen
@@ -124,13 +139,14 @@ macro_rules! part {
         }
     };
 }
-part!(/** The lowest byte. */ Byte: u8, false, |x| [x.into(), 0], |v| v[0] as u8);
-part!(/** The lowest word. */ Half: u16, false, |x| [x.into(), 0], |v| v[0] as u16);
-part!(/** The lowest doubleword or single. */ Single: u32, false, |x| [x.into(), 0], |v| v[0] as u32);
-part!(/** The low quadword or double. */ Double: u64, false, |x| [x, 0], |v| v[0]);
-part!(/** The high quadword or double. */ High: u64, false, |x| [0, x], |v| v[1]);
-part!(/** All, aligned. */ Whole: [u64; 2], true, |x| x, |v| v);
-part!(/** All, at any address. */ Loose: [u64; 2], false, |x| x, |v| v);
+part!(/** The lowest byte. */ Byte: u8, Never, |x| [x.into(), 0], |v| v[0] as u8);
+part!(/** The lowest word. */ Half: u16, Never, |x| [x.into(), 0], |v| v[0] as u16);
+part!(/** The lowest doubleword or single. */ Single: u32, Never, |x| [x.into(), 0], |v| v[0] as u32);
+part!(/** The low quadword or double. */ Double: u64, Never, |x| [x, 0], |v| v[0]);
+part!(/** The high quadword or double. */ High: u64, Never, |x| [0, x], |v| v[1]);
+part!(/** All, aligned unless MXCSR.MM is set. */ Whole: [u64; 2], Usually, |x| x, |v| v);
+part!(/** All, aligned, of a move. */ Strict: [u64; 2], Always, |x| x, |v| v);
+part!(/** All, at any address. */ Loose: [u64; 2], Never, |x| x, |v| v);
 
 /// What an instruction computes.
 pub trait Compute {
@@ -287,7 +303,7 @@ fn mem<A: Addressing, P: Part, D: Place, C: Compute>(
     let Ok(linear) = A::linear(cpu, op, size_of::<P::Value>(), false) else {
         return cpu.stop_at(StopReason::Exception, rest.len(), block);
     };
-    if P::ALIGNED && linear & 15 != 0 {
+    if P::ALIGNED != Aligned::Never && linear & 15 != 0 {
         return unusual(cpu, op, rest, block, links);
     }
     let src = P::widen(load_at!(P::Value, linear, cpu, op.seg, rest, block));
@@ -312,7 +328,7 @@ fn to_mem<A: Addressing, P: Part, S: Place>(
     let Ok(linear) = A::linear(cpu, op, size_of::<P::Value>(), true) else {
         return cpu.stop_at(StopReason::Exception, rest.len(), block);
     };
-    if P::ALIGNED && linear & 15 != 0 {
+    if P::ALIGNED != Aligned::Never && linear & 15 != 0 {
         return unusual(cpu, op, rest, block, links);
     }
     let value = P::narrow(S::get(cpu, op.src));
@@ -369,7 +385,12 @@ fn aligned<P: Part>(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Stop> {
     // Real processors look at the alignment first, so an address that is not canonical either
     // raises #GP even through SS.
     let place = cpu.regs[usize::from(op.seg_base())].wrapping_add(offset);
-    if P::ALIGNED && place & 15 != 0 {
+    let must_be = match P::ALIGNED {
+        Aligned::Never => false,
+        Aligned::Usually => cpu.vector.mxcsr & MM == 0,
+        Aligned::Always => true,
+    };
+    if must_be && place & 15 != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }
     cpu.linear(op.seg, offset, size_of::<P::Value>() as u64, write)

@@ -4,8 +4,8 @@ use iced_x86::{Code, Instruction, Mnemonic};
 use trivium_host_fpu::{SseResult, V128, simd};
 
 use super::sse_form::{
-    Compute, Double, Gpr, High, Loose, Mm, Part, Single, Whole, Xmm, computations, enter_mmx,
-    exact, has_mmx, mmx_ready, plain, sse, sse_ready, sse_reg, sse_store,
+    Compute, Double, Gpr, High, Loose, Mm, Part, Single, Strict, Whole, Xmm, computations,
+    enter_mmx, exact, has_mmx, mmx_ready, plain, sse, sse_ready, sse_reg, sse_store,
 };
 use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
@@ -157,7 +157,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
     use Mnemonic as M;
     Some(match i.mnemonic() {
         M::Movaps | M::Movapd | M::Movdqa | M::Movntps | M::Movntpd | M::Movntdq | M::Movntdqa => {
-            vector::<Whole>(i, context)
+            vector::<Strict>(i, context)
         }
         M::Movups | M::Movupd | M::Movdqu | M::Lddqu => vector::<Loose>(i, context),
         M::Movss => scalar::<Single, PutSingle>(i, context),

@@ -25,13 +25,17 @@ fn one() -> u64 {
 
 /// A CPU in 64-bit code with SSE allowed and the first 2 MiB mapped.
 fn machine() -> Cpu {
+    machine_with("qemu64")
+}
+
+fn machine_with(model: &str) -> Cpu {
     let memory = Arc::new(GuestMemory::new(SIZE, 1).unwrap());
     memory.set_map(FlatMap::new(&[Region::new(0, SIZE, RegionKind::Ram { offset: 0 })]));
     for (at, entry) in [(0x1000, 0x2003_u64), (0x2000, 0x3003), (0x3000, 0x83)] {
         memory.ram().store(at, entry);
     }
     let scratch = memory.scratch(0, 1).unwrap();
-    let model = Arc::new(CpuModel::by_name("qemu64").unwrap());
+    let model = Arc::new(CpuModel::by_name(model).unwrap());
     let topology = Topology { apic_id: 0, cpus: 1, tsc_hz: 1, apic_hz: 1 };
     let mut cpu = Cpu::new(memory, model, topology, scratch);
     let mut state = CpuState::default();
@@ -180,6 +184,22 @@ fn operands_of_legacy_sse_are_aligned_where_the_name_says_so() {
     assert_eq!(run(&mut cpu, &[0xf2, 0x0f, 0x10, 0x46, 0x01]), Ok(()), "MOVSD xmm0, [rsi+1]");
 }
 
+/// AMD APM vol. 1, 4.3.2: MXCSR.MM lifts it from operands of instructions that compute.
+#[test]
+fn operands_of_legacy_sse_need_not_be_aligned_with_mm_set() {
+    let mut cpu = machine_with("phenom");
+    store(&cpu, 0, &[1, 2, 3, 4, 0x2_1f80]);
+    assert_eq!(run(&mut cpu, &[0x0f, 0xae, 0x56, 0x20]), Ok(()), "LDMXCSR [rsi+20h]");
+    assert_eq!(run(&mut cpu, &[0x66, 0x0f, 0xef, 0x46, 0x08]), Ok(()), "PXOR xmm0, [rsi+8]");
+    assert_eq!(cpu.vector.regs[0], [2, 3, 0, 0]);
+    let gp = Err(Exception::gp(0));
+    assert_eq!(run(&mut cpu, &[0x0f, 0x28, 0x46, 0x08]), gp, "MOVAPS xmm0, [rsi+8]");
+    assert_eq!(run(&mut cpu, &[0x66, 0x0f, 0xe7, 0x46, 0x08]), gp, "MOVNTDQ [rsi+8], xmm0");
+    let mut older = machine();
+    store(&older, 0, &[0x2_1f80]);
+    assert_eq!(run(&mut older, &[0x0f, 0xae, 0x16]), gp, "LDMXCSR [rsi], without MM");
+}
+
 #[test]
 fn scalar_loads_zero_the_rest_and_register_moves_keep_it() {
     let mut cpu = machine();
@@ -276,7 +296,7 @@ fn masked_stores_leave_other_bytes_alone() {
 /// Intel SDM vol. 1, table 10-2 and figure 10-4.
 #[test]
 fn fxsave_puts_the_state_where_the_manual_says() {
-    let mut cpu = machine();
+    let mut cpu = machine_with("core2duo");
     cpu.x87.control = 0x37f;
     cpu.x87.status = 0x3000; // TOP is 6.
     cpu.x87.tags = 0x1fff;
@@ -290,7 +310,7 @@ fn fxsave_puts_the_state_where_the_manual_says() {
     assert_eq!((loaded(&cpu, 32), loaded(&cpu, 40)), (1 << 63, 0x3fff), "ST0");
     assert_eq!((loaded(&cpu, 400), loaded(&cpu, 408)), (15, 16), "XMM15");
     let saved = cpu.state();
-    let mut fresh = machine();
+    let mut fresh = machine_with("core2duo");
     let mut image = [0; 512];
     cpu.ram.read_slice(DATA as usize, &mut image);
     fresh.ram.write_slice(DATA as usize, &image);

@@ -7,8 +7,7 @@ use trivium_cpu::state::X87;
 use trivium_cpu::{Exception, Vector};
 use trivium_host_fpu::V128;
 
-use super::fxsave::{Head, ST, XMM, head, restore_x87, x87_register};
-use super::sse_float::MXCSR_MASK;
+use super::fxsave::{Head, ST, XMM, head, restore_x87, save_head, x87_register};
 use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
 use crate::mem::Rights;
@@ -133,10 +132,9 @@ fn save_legacy(
     how: Save,
     wide: bool,
 ) -> Result<(), Stop> {
-    let [first, second] = head(cpu, wide);
+    let [_, [_, mxcsr]] = head(cpu, wide);
     if saved & X87 != 0 {
-        put(cpu, at, first)?;
-        cpu.store_linear(at.wrapping_add(16), second[0], Rights::Unaligned)?;
+        save_head(cpu, at, wide)?;
         for n in 0..8 {
             let value = x87_register(cpu, n);
             put(cpu, at.wrapping_add(16 * (ST + u64::from(n))), value)?;
@@ -147,7 +145,7 @@ fn save_legacy(
         _ => asked & (SSE | AVX) != 0,
     };
     if with_mxcsr {
-        cpu.store_linear(at.wrapping_add(24), second[1], Rights::Unaligned)?;
+        cpu.store_linear(at.wrapping_add(24), mxcsr, Rights::Unaligned)?;
     }
     if saved & SSE != 0 {
         for n in 0..registers(cpu) {
@@ -200,7 +198,7 @@ fn restore(cpu: &mut Cpu, op: &Op, wide: bool, compact_only: bool) -> Result<(),
         false => asked & (SSE | AVX) != 0,
     };
     let mxcsr = legacy[1][1] as u32;
-    if with_mxcsr && mxcsr & !MXCSR_MASK != 0 {
+    if with_mxcsr && mxcsr & !cpu.model.mxcsr_mask() != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }
     if with_mxcsr {

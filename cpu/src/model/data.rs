@@ -60,9 +60,11 @@ pub(super) const MAX: &[Feature] = &[
     Abm,
     Mmxext,
     FxsrOpt,
+    Misalignsse,
     Prefetchw,
     Osvw,
     Topoext,
+    Xsaveerptr,
     Invtsc,
     // The CPU does not speculate; these say so to kernels that look no further than CPUID.
     AmdSsbNo,

@@ -173,6 +173,7 @@ features! {
     }
     0x8000_0008 : 0 Ebx {
         0 Clzero "clzero": Clflush;
+        2 Xsaveerptr "xsaveerptr" ["rstr_fp_err_ptrs"]: Fxsr;
         9 Wbnoinvd "wbnoinvd";
         12 Ibpb "ibpb" ["amd_ibpb"]: Msr;
         14 AmdIbrs "amd_ibrs" ["ibrs"]: Msr;

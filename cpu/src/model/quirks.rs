@@ -86,6 +86,15 @@ quirks! {
     RepeatedIoAsksFirst Amd
         "A repeated INS or OUTS checks the permission of its port even if its count is zero; elsewhere it does nothing then."
         "seen on a Zen 5; SDM vol. 2, REP";
+    FcomiKeepsC1 Amd
+        "FCOMI and its like leave C1 as it is unless a register is empty; elsewhere they clear it."
+        "seen on a Zen 5; SDM vol. 2, FCOMI";
+    PointersOfPendingExceptions Amd
+        "FXSAVE and XSAVE save the x87 pointers and opcode only while an unmasked exception is pending, otherwise zeros if CPUID tells of RstrFpErrPtrs and nothing if it does not, and FXRSTOR and XRSTOR then do not restore them; elsewhere always."
+        "APM vol. 2, 11.4.4, and vol. 3, E.4.7; seen on a Zen 5";
+    PointersHave57Bits Amd
+        "FXRSTOR and XRSTOR with REX.W extend the x87 pointers by sign from 57 bits; elsewhere they take all 64."
+        "seen on a Zen 5; SDM vol. 1, 8.1.8";
     DebugRegisterPrivilegeFirst Amd
         "MOV of a debug register at CPL above 0 raises #GP even where DR4 or DR5 would raise #UD."
         "APM vol. 3, MOV (DRn); SDM vol. 2, MOV (debug registers)";

@@ -322,8 +322,11 @@ fn visit_x87(x87: &X87, visit: Visit<'_>) {
     visit("last_ds", 0, u64::from(*last_ds));
 }
 
+/// The bits of MXCSR that any processor has; AMD APM vol. 2, 11.5.10.
+const MXCSR: u32 = 0x2_ffff;
+
 fn validate_vector(vector: &Vector) -> Result<(), &'static str> {
-    require(vector.mxcsr >> 16 == 0, "MXCSR has bits above 15 set")
+    require(vector.mxcsr & !MXCSR == 0, "MXCSR has bits above 15 set other than MM")
 }
 
 fn visit_vector(vector: &Vector, visit: Visit<'_>) {

@@ -157,6 +157,9 @@ pub(super) fn plain(draft: &mut Draft, table: &Table, stream: &Stream) -> Option
     let class = draft.rng.weighted(&[(10, 0), (2, 1), (4, 2), (3, 3)]);
     let forms = &table.calm[class];
     let forms = if forms.is_empty() { &table.calm[0] } else { forms };
+    if forms.is_empty() {
+        return None;
+    }
     for _ in 0..16 {
         let form = &table.forms[draft.rng.pick(forms)];
         // What is undefined flows into all that follows, and then no comparison means much.

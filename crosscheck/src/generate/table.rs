@@ -73,6 +73,13 @@ impl Table {
         self.forms.push(form);
     }
 
+    /// Leaves none but these in what sequences are made of, each as often as any other.
+    pub fn keep_calm(&mut self, wanted: impl Fn(&Form) -> bool) {
+        let mut kept = std::mem::take(&mut self.calm).concat();
+        kept.retain(|&place| wanted(&self.forms[place]));
+        self.calm[0] = kept;
+    }
+
     fn form(features: FeatureSet, code: Code, all: bool) -> Result<Form, &'static str> {
         if let Some(reason) = exclusions::reason(code) {
             return Err(reason);

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::arch::x86_64::{__cpuid, __cpuid_count, _fxsave, _xgetbv};
 
 use trivium_cpu::cpuid::features_of;
 use trivium_cpu::model::{Feature, FeatureSet, Vendor};
@@ -54,6 +54,22 @@ pub(super) fn xcr0() -> Option<u64> {
     }
     // SAFETY: the system has switched XSAVE on, so the instruction exists.
     (__cpuid(1).ecx & OSXSAVE != 0).then(|| unsafe { read() })
+}
+
+/// The bits of MXCSR that may be set; Intel SDM vol. 1, 11.6.6.
+pub(super) fn mxcsr_mask() -> u32 {
+    #[repr(align(16))]
+    struct Image([u8; 512]);
+    #[target_feature(enable = "fxsr")]
+    fn save(image: &mut Image) {
+        // SAFETY: the image has the size and the alignment that the instruction wants.
+        unsafe { _fxsave(image.0.as_mut_ptr()) }
+    }
+    let mut image = Image([0; 512]);
+    // SAFETY: all x86-64 processors have the instruction.
+    unsafe { save(&mut image) };
+    let [.., a, b, c, d] = image.0.first_chunk::<32>().copied().unwrap_or([0; 32]);
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// Whether the system lets programs use RDFSBASE and its relatives: Linux says so in the

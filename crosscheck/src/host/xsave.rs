@@ -7,7 +7,7 @@ use std::arch::x86_64::__cpuid_count;
 use trivium_cpu::model::Vendor;
 use trivium_cpu::state::{X87, X87Register};
 
-use super::features::host_vendor;
+use super::features::{host_vendor, mxcsr_mask};
 use crate::state::UserState;
 
 /// Components of the state, by their bits in XCR0 and XSTATE_BV.
@@ -81,7 +81,7 @@ impl Xsave {
             components,
             offsets,
             size: size.next_multiple_of(8),
-            mxcsr_mask: 0xffff,
+            mxcsr_mask: mxcsr_mask(),
             pointers_pending_only: host_vendor() == Vendor::Amd,
         }
     }

@@ -1,6 +1,6 @@
 //! x87 instructions on registers alone: roots, remainders, scaling, transcendentals, constants.
 
-use super::status::{C1, C2, CONDITIONS};
+use super::status::{C0, C1, C2, C3, CONDITIONS};
 use super::{
     Code, X87Env, X87Result, load_a, load_b, pop_q, pop_r, run, run_one, x87_code, x87_pair_code,
 };
@@ -62,15 +62,13 @@ unary_ops! {
     Fcos "fcos" C1 | C2;
 }
 
-/// Defines instructions on two registers: code to run first and what they leave on the stack.
-/// For operands without a remainder FPREM leaves condition codes as they are, and the manuals leave them
-/// undefined; comparing 1 with 0 clears them beforehand.
+/// Defines instructions on two registers and what they leave on the stack.
 macro_rules! binary_ops {
-    ($($name:ident [$($before:literal),*] $mnemonic:literal $conditions:ident $out:tt;)*) => {$(
+    ($($name:ident $mnemonic:literal $out:tt;)*) => {$(
         #[doc = concat!("`", $mnemonic, "`")]
         #[derive(Clone, Copy, Debug)]
         pub struct $name;
-        x87_code!($name, [$($before,)* load_b!(), load_a!(), $mnemonic], $out, $conditions);
+        x87_code!($name, [load_b!(), load_a!(), $mnemonic], $out);
         impl X87Binary for $name {
             #[inline(always)]
             fn apply(env: X87Env, st0: F80, st1: F80) -> X87Result {
@@ -81,12 +79,47 @@ macro_rules! binary_ops {
 }
 
 binary_ops! {
-    Fprem ["fldz", "fld1", "fucompp"] "fprem" CONDITIONS [pop_r!(), "fstp st(0)"];
-    Fprem1 ["fldz", "fld1", "fucompp"] "fprem1" CONDITIONS [pop_r!(), "fstp st(0)"];
-    Fscale [] "fscale" C1 [pop_r!(), "fstp st(0)"];
-    Fyl2x [] "fyl2x" C1 [pop_r!()];
-    Fyl2xp1 [] "fyl2xp1" C1 [pop_r!()];
-    Fpatan [] "fpatan" C1 [pop_r!()];
+    Fscale "fscale" [pop_r!(), "fstp st(0)"];
+    Fyl2x "fyl2x" [pop_r!()];
+    Fyl2xp1 "fyl2xp1" [pop_r!()];
+    Fpatan "fpatan" [pop_r!()];
+}
+
+/// A remainder after code that sets C3 and C0 to `CODES`: 1 for C0, 2 for C3.
+struct After<Op, const CODES: u8>(core::marker::PhantomData<Op>);
+
+/// Defines remainders. For operands without one they leave C0 and C3 as they are, and the manuals
+/// leave them undefined; so they are set to the guest's beforehand.
+macro_rules! remainder_ops {
+    ($($name:ident $mnemonic:literal;)*) => {$(
+        #[doc = concat!("`", $mnemonic, "`; it reads C0 and C3 of [`X87Env::status`]")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name;
+        // One is greater than zero, zero less than one and equal to zero; all registers are empty.
+        remainder_ops!(@after 0, $name $mnemonic ["fldz", "fld1", "fucompp"]);
+        remainder_ops!(@after 1, $name $mnemonic ["fld1", "fldz", "fucompp"]);
+        remainder_ops!(@after 2, $name $mnemonic ["fldz", "fldz", "fucompp"]);
+        remainder_ops!(@after 3, $name $mnemonic ["fxam"]);
+        impl X87Binary for $name {
+            fn apply(env: X87Env, st0: F80, st1: F80) -> X87Result {
+                match (env.status & C3 != 0, env.status & C0 != 0) {
+                    (false, false) => run_one::<After<$name, 0>>(env, st0, st1),
+                    (false, true) => run_one::<After<$name, 1>>(env, st0, st1),
+                    (true, false) => run_one::<After<$name, 2>>(env, st0, st1),
+                    (true, true) => run_one::<After<$name, 3>>(env, st0, st1),
+                }
+            }
+        }
+    )*};
+    (@after $codes:literal, $name:ident $mnemonic:literal [$($set:literal),*]) => {
+        x87_code!(After<$name, $codes>, [$($set,)* load_b!(), load_a!(), $mnemonic],
+            [pop_r!(), "fstp st(0)"], CONDITIONS);
+    };
+}
+
+remainder_ops! {
+    Fprem "fprem";
+    Fprem1 "fprem1";
 }
 
 /// Defines instructions with two results. FSINCOS and FPTAN push only if C2 stays clear, so they

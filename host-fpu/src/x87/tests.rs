@@ -260,6 +260,24 @@ fn fprem_gives_quotient_bits_and_partial_results() {
     check_host();
 }
 
+/// The manuals leave the condition codes undefined; AMD's processors leave C0 and C3 alone.
+#[test]
+fn remainders_that_are_invalid_have_no_quotient() {
+    let is_amd = core::arch::x86_64::__cpuid(0).ebx.to_le_bytes() == *b"Auth";
+    for old in [0, C0, C3, C0 | C3, CONDITIONS] {
+        let env = X87Env { status: old, ..ENV };
+        for r in [Fprem::apply(env, ONE, F80::ZERO), Fprem1::apply(env, INF, ONE)] {
+            assert_eq!((r.value, r.status & EXCEPTIONS), (F80::INDEFINITE, IE));
+            let kept = r.merge(old) & CONDITIONS == old & (C0 | C3);
+            assert!(kept || !is_amd, "{old:x}");
+        }
+        // 7 = 1 * 4 + 3: the quotient's bits 2, 1, 0 are in C0, C3, C1.
+        let seven = F80::from_bits(0x4001, 0xe000_0000_0000_0000);
+        let four = F80::from_bits(0x4001, 1 << 63);
+        assert_eq!(Fprem::apply(env, seven, four).merge(old), C1);
+    }
+}
+
 #[test]
 fn fxtract_splits_and_reports_zero() {
     let r = Fxtract::apply(ENV, F80::from_bits(0xc001, 3 << 62));

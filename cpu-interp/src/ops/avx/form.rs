@@ -10,7 +10,7 @@ use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
 use crate::mem::{Rights, Scalar};
 use crate::op::{GeneralFn, Op, Stop};
-use crate::ops::sse_form::{Compute, Part, Place, raise_float};
+use crate::ops::sse_form::{Aligned, Compute, Part, Place, raise_float};
 
 /// A YMM register, or an XMM register with zeroes above it: the low half first.
 pub type V256 = [V128; 2];
@@ -129,7 +129,7 @@ fn last_source<P: Part>(cpu: &mut Cpu, op: &Op, register: u8) -> Result<V256, St
     if !op.has_mem() {
         return Ok(get(cpu, register));
     }
-    if size_of::<P::Value>() == 16 && P::ALIGNED {
+    if size_of::<P::Value>() == 16 && P::ALIGNED != Aligned::Never {
         load_vector(cpu, op, if is_wide(op) { 32 } else { 16 })
     } else {
         load_part::<P>(cpu, op).map(|low| [low, [0; 2]])

@@ -1,6 +1,7 @@
 //! Arithmetic, compares and functions.
 
 use iced_x86::{Code, Instruction, MemorySize, Mnemonic, OpKind};
+use trivium_cpu::model::Quirk;
 use trivium_host_fpu::F80;
 use trivium_host_fpu::x87::{
     F2xm1, Fadd, Fcom, Fcos, Fdiv, Fdivr, Fmul, Fpatan, Fprem, Fprem1, Fptan, Frndint, Fscale,
@@ -117,7 +118,8 @@ fn compare_register<O: X87Compare<F80>, const POPS: u8>(
 }
 
 /// FCOMI and its like: the result goes to ZF, PF and CF; OF, SF and AF are cleared. As with
-/// [`compare`], unmasked exceptions do not keep them from that.
+/// [`compare`], unmasked exceptions do not keep them from that. Of the condition codes C1 is cleared
+/// at most.
 fn compare_to_flags<O: X87Compare<F80>, const POPS: u8>(
     cpu: &mut Cpu,
     op: &Op,
@@ -128,8 +130,9 @@ fn compare_to_flags<O: X87Compare<F80>, const POPS: u8>(
         cpu.flags.set_explicit(eflags(UNORDERED));
         cpu.x87_stack_fault(false)
     } else {
+        let cleared = if cpu.model.does(Quirk::FcomiKeepsC1) { 0 } else { status::C1 };
         let new = O::apply(cpu.x87_env(), cpu.x87_get(0), cpu.x87_get(op.src));
-        cpu.x87_take_status(new & !UNORDERED, status::C1);
+        cpu.x87_take_status(new & !status::CONDITIONS, cleared);
         cpu.flags.set_explicit(eflags(new));
         !is_vetoed(cpu.x87.control, new)
     };

@@ -3,7 +3,8 @@
 
 use trivium_cpu::Vector;
 use trivium_cpu::bits::{cr0, rflags};
-use trivium_cpu::state::{Activity, X87, X87Register};
+use trivium_cpu::model::CpuModel;
+use trivium_cpu::state::{Activity, DS, X87, X87Register};
 use trivium_cpu::{CpuState, Exit};
 use trivium_host_fpu::F80;
 use trivium_host_fpu::x87::status::{C0, C1, C2, C3, ES, IE, PE, SF, ZE};
@@ -476,6 +477,53 @@ fn the_opcode_maps_have_no_holes_but_the_reserved_ones() {
             machine.run(1);
             let done = machine.state().general.rip == CODE + 2;
             assert_eq!(done, exists(opcode, modrm), "{opcode:02x} {modrm:02x}");
+        }
+    }
+}
+
+/// A store whose exception is not masked leaves memory as it is, but must be able to write there.
+/// As a Zen 5 does it.
+#[test]
+fn a_store_looks_at_memory_before_its_unmasked_exceptions() {
+    let unmasked: &[u8] = &fldcw(DATA);
+    // FISTP m16, FSTP m32, FSTP m80, FBSTP m80 of an empty register.
+    for (opcode, reg) in [(0xdf, 3), (0xd9, 3), (0xdb, 7), (0xdf, 6)] {
+        let mut machine = prepared(&[unmasked, &mem(opcode, reg, 0xffff_fff9)]);
+        machine.put(DATA, &0x37e_u16.to_le_bytes());
+        machine.set(|state| state.segments.regs[DS].limit = 0xffff_fff9);
+        assert_eq!(machine.run_to_exception(), (Vector::GP as u8, 0), "{opcode:x} /{reg}");
+        let x87 = machine.state().x87;
+        assert_eq!((x87.status, x87.last_opcode), (0, 0), "{opcode:x} /{reg}");
+
+        let mut machine = prepared(&[unmasked, &mem(opcode, reg, DATA + 16)]);
+        machine.put(DATA, &0x37e_u16.to_le_bytes());
+        let x87 = run_through(&mut machine).x87;
+        assert_eq!(flags(&x87), IE | SF | ES | BUSY, "{opcode:x} /{reg}");
+        assert_eq!(machine.get::<10>(DATA + 16), [0; 10], "{opcode:x} /{reg}");
+    }
+}
+
+/// What is wrong with the first eight bytes counts, as a Zen 5 does it: here they are on a page
+/// that is not there, and the other two beyond the canonical addresses.
+#[test]
+fn ten_bytes_are_loaded_and_stored_as_eight_and_two() {
+    for (modrm, code) in [(0x2e, 0), (0x3e, 2)] {
+        let mut machine = TestMachine::long(&[0xdb, modrm, 0xf4]);
+        machine.set(|state| state.general.regs[6] = 0x7fff_ffff_fff7);
+        machine.raises(Vector::PF, Some(code));
+    }
+}
+
+/// SDM vol. 2, FCOMI: "C1 set to 0"; a Zen 5 leaves it alone unless a register is empty.
+#[test]
+fn fcomi_clears_c1_on_intels_processors() {
+    const FCOMI_ST1: [u8; 2] = [0xdb, 0xf1];
+    for (name, compared) in [("max", C1), ("core2duo", 0)] {
+        for (tags, expected) in [(0, compared), (0xffff, IE | SF)] {
+            let model = CpuModel::by_name(name).unwrap();
+            let mut machine = TestMachine::long_with(model, &[FCOMI_ST1[0], FCOMI_ST1[1], 0xf4]);
+            machine.set(|state| state.x87 = X87 { control: 0x37f, status: C1, tags, ..state.x87 });
+            assert_eq!(run_through(&mut machine).x87.status, expected, "{name}");
         }
     }
 }

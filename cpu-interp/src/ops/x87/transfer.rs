@@ -18,6 +18,8 @@ pub trait MemOperand: Operand {
     fn fetch(cpu: &mut Cpu, op: &Op) -> Result<Self, Stop>;
     /// Stores it to the memory operand.
     fn put(self, cpu: &mut Cpu, op: &Op) -> Result<(), Stop>;
+    /// Raises what storing it would raise.
+    fn probe(cpu: &mut Cpu, op: &Op) -> Result<(), Stop>;
 }
 
 macro_rules! mem_operand {
@@ -31,6 +33,11 @@ macro_rules! mem_operand {
                 let $store = self;
                 cpu.store_operand::<$raw>(op, $to)
             }
+            fn probe(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+                let len = size_of::<$raw>() as u64;
+                let linear = cpu.linear(op.seg, cpu.offset(op), len, true)?;
+                cpu.probe(linear, len, true, Rights::Program)
+            }
         }
     };
 }
@@ -40,27 +47,33 @@ mem_operand!(i16, u16, |raw| raw as i16, |value| value as u16);
 mem_operand!(i32, u32, |raw| raw as i32, |value| value as u32);
 mem_operand!(i64, u64, |raw| raw as i64, |value| value as u64);
 
-/// The ten bytes at the memory operand.
+/// The ten bytes at the memory operand: eight, then two, each with the checks of its own.
 fn load_ten(cpu: &mut Cpu, op: &Op) -> Result<[u8; 10], Stop> {
     let offset = cpu.offset(op);
-    let linear = cpu.linear(op.seg, offset, 10, false)?;
-    let low: u64 = cpu.load_linear(linear, Rights::Program)?;
-    let high: u16 = cpu.load_linear(linear.wrapping_add(8), Rights::Program)?;
+    let low: u64 = cpu.load_seg(op.seg, offset)?;
+    let high: u16 = cpu.load_seg(op.seg, offset.wrapping_add(8))?;
     let mut bytes = [0; 10];
     bytes[..8].copy_from_slice(&low.to_le_bytes());
     bytes[8..].copy_from_slice(&high.to_le_bytes());
     Ok(bytes)
 }
 
-fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Result<(), Stop> {
+/// Where the eight and the two bytes go of what has ten, if they can.
+fn probe_ten(cpu: &mut Cpu, op: &Op) -> Result<[u64; 2], Stop> {
     let offset = cpu.offset(op);
-    let linear = cpu.linear(op.seg, offset, 10, true)?;
-    cpu.check_alignment(linear, 8)?;
-    cpu.probe(linear, 10, true, Rights::Program)?;
+    let low = cpu.linear(op.seg, offset, 8, true)?;
+    cpu.probe(low, 8, true, Rights::Program)?;
+    let high = cpu.linear(op.seg, offset.wrapping_add(8), 2, true)?;
+    cpu.probe(high, 2, true, Rights::Program)?;
+    Ok([low, high])
+}
+
+fn store_ten(cpu: &mut Cpu, op: &Op, bytes: [u8; 10]) -> Result<(), Stop> {
+    let [low_at, high_at] = probe_ten(cpu, op)?;
     let [a, b, c, d, e, f, g, h, i, j] = bytes;
     let low = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    cpu.store_linear(linear, low, Rights::Program)?;
-    cpu.store_linear(linear.wrapping_add(8), u16::from_le_bytes([i, j]), Rights::Program)
+    cpu.store_linear(low_at, low, Rights::Program)?;
+    cpu.store_linear(high_at, u16::from_le_bytes([i, j]), Rights::Program)
 }
 
 impl MemOperand for Bcd {
@@ -69,6 +82,9 @@ impl MemOperand for Bcd {
     }
     fn put(self, cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         store_ten(cpu, op, self.0)
+    }
+    fn probe(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
+        probe_ten(cpu, op).map(|_| ())
     }
 }
 
@@ -138,7 +154,8 @@ fn constant(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Stores ST(0) in the format `T`; `TRUNCATE` for FISTTP.
+/// Stores ST(0) in the format `T`; `TRUNCATE` for FISTTP. Whatever an unmasked exception keeps from
+/// being stored, memory is looked at first.
 fn store<T: MemOperand + X87Store, const POP: bool, const TRUNCATE: bool>(
     cpu: &mut Cpu,
     op: &Op,
@@ -146,15 +163,21 @@ fn store<T: MemOperand + X87Store, const POP: bool, const TRUNCATE: bool>(
     cpu.x87_begin()?;
     let before = cpu.x87.status;
     let empty = cpu.x87_is_empty(0);
-    if empty && !cpu.x87_stack_fault(false) {
+    if empty && cpu.x87.control & status::IE == 0 {
+        T::probe(cpu, op)?;
+        cpu.x87_stack_fault(false);
         cpu.x87_note(op);
         return Ok(());
+    }
+    if empty {
+        cpu.x87_stack_fault(false);
     }
     let value = if empty { F80::INDEFINITE } else { cpu.x87_get(0) };
     let env = cpu.x87_env();
     let result = if TRUNCATE { store_truncated::<T>(env, value) } else { T::store(env, value) };
     let vetoed = is_store_vetoed(env.control, result.status);
-    if !vetoed && let Err(stop) = result.value.put(cpu, op) {
+    let stored = if vetoed { T::probe(cpu, op) } else { result.value.put(cpu, op) };
+    if let Err(stop) = stored {
         cpu.x87.status = before;
         return Err(stop);
     }
@@ -168,22 +191,23 @@ fn store<T: MemOperand + X87Store, const POP: bool, const TRUNCATE: bool>(
 
 fn store_extended(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     cpu.x87_begin()?;
-    let before = cpu.x87.status;
     let empty = cpu.x87_is_empty(0);
-    if empty && !cpu.x87_stack_fault(false) {
-        cpu.x87_note(op);
-        return Ok(());
-    }
-    let value = if empty { F80::INDEFINITE } else { cpu.x87_get(0) };
-    if let Err(stop) = store_ten(cpu, op, value.to_bytes()) {
-        cpu.x87.status = before;
-        return Err(stop);
+    let kept = empty && cpu.x87.control & status::IE == 0;
+    if kept {
+        probe_ten(cpu, op)?;
+    } else {
+        let value = if empty { F80::INDEFINITE } else { cpu.x87_get(0) };
+        store_ten(cpu, op, value.to_bytes())?;
     }
     cpu.x87_note(op);
-    if !empty {
+    if empty {
+        cpu.x87_stack_fault(false);
+    } else {
         cpu.x87_take_status(0, status::C1);
     }
-    cpu.x87_pop();
+    if !kept {
+        cpu.x87_pop();
+    }
     Ok(())
 }
 
