@@ -264,8 +264,10 @@ fn ret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     }
     let cs = checked_return(cpu, selector, rip, outer)?;
     if !outer {
-        cpu.drop_stack(taken);
+        cpu.drop_stack(2 * step);
         go(cpu, cs, rip);
+        // In the mode that it returns to.
+        cpu.drop_stack(parameters);
         return Ok(());
     }
     let stack = outer_stack(cpu, taken, op.size, &cs, rip)?;

@@ -29,9 +29,9 @@ pub const BEYOND: &[Beyond] = &[
         concerns: is_permutation_without_w,
     },
     Beyond {
-        what: "AVX-512's mask instructions, which CPU models do not have",
-        source: "SDM vol. 2, KADD and those after it",
-        concerns: is_mask_instruction,
+        what: "AVX-512, which CPU models do not have",
+        source: "SDM vol. 2, 2.7, and KADD and those after it",
+        concerns: |case| is_mask_instruction(case) || is_evex(case),
     },
     Beyond {
         what: "an effective address beside FS or GS must be canonical itself",
@@ -76,6 +76,14 @@ fn is_mask_instruction(case: &Case) -> bool {
         Some((1, _, 0x41 | 0x42 | 0x44..=0x47 | 0x4a | 0x4b | 0x90..=0x93 | 0x98 | 0x99))
             | Some((3, _, 0x30..=0x33))
     )
+}
+
+/// Whether there is an EVEX prefix: 62h, which is BOUND elsewhere if a memory operand follows.
+fn is_evex(case: &Case) -> bool {
+    let bytes = bytes_of(case);
+    let Some(at) = bytes.iter().position(|&byte| byte == 0x62) else { return false };
+    let second = bytes.get(at + 1).copied().unwrap_or_default();
+    first_instruction(case).is_invalid() && (case.width == Width::Bits64 || second >= 0xc0)
 }
 
 /// Map, last prefix byte and opcode of a case that begins with a VEX prefix.
@@ -162,6 +170,7 @@ mod tests {
         assert!(concerned(&[0x0f, 0x00, 0x2b], |_| ()).is_none(), "verw [rbx]");
         assert!(concerned(&[0xc4, 0xe3, 0x7d, 0x00, 0x1c, 0x24, 0], |_| ()).is_some(), "W0");
         assert!(concerned(&[0xc4, 0x41, 0x7c, 0x4b, 0xf2], |_| ()).is_some(), "kunpckwd");
+        assert!(concerned(&[0x62, 0x33, 0x35, 0xb7, 0x73, 0xc1, 0x3f], |_| ()).is_some(), "EVEX");
         assert!(concerned(&[0xc5, 0xfc, 0x58, 0xf2], |_| ()).is_none(), "vaddps");
         assert!(concerned(&[0xc4, 0xe3, 0xfd, 0x00, 0x1c, 0x24, 0], |_| ()).is_none(), "W1");
         let far = |state: &mut UserState| state.regs[6] = 0x0000_8000_0000_1000;

@@ -55,6 +55,7 @@ pub const RULES: &[Rule] = &[
     rule(&[Rcpps, Rcpss, Rsqrtps, Rsqrtss, Vrcpps, Vrcpss, Vrsqrtps, Vrsqrtss], When::Always, What::Approximate(-10), "SDM vol. 2, RCPPS, RSQRTPS: relative error up to 1.5 * 2^-12 each; APM vol. 4, the same"),
 
     rule(SEVERAL_ACCESSES, When::Always, What::WhichFault, "SDM vol. 3A, 6.9, table 6-2: within a class the priority of faults is the processor's own; AMD64 APM vol. 2, 8.5"),
+    rule(&[Cmpxchg16b], When::Always, What::WhichFault, "SDM vol. 3A, 6.9, table 6-2: of an operand that is neither canonical nor aligned, #SS and #GP are of one class; AMD64 APM vol. 2, 8.5"),
     rule(SEVERAL_STORES, When::Always, What::PartialResults, "SDM vol. 3A, 6.6, asks that an instruction that faulted can be begun again, not that what it had stored before is taken back"),
     rule(UNDEFINED, When::Always, What::WhichFault, "SDM vol. 3A, 6.9, table 6-2: an undefined opcode and an instruction beyond 15 bytes are of one class; how much of an undefined one is fetched is nowhere said"),
 

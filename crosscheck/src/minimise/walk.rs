@@ -1,5 +1,6 @@
 //! Finds the instruction of a case on which two engines part: one by one, from the same state.
 
+use iced_x86::{Mnemonic, OpKind, Register};
 use trivium_cpu::bits::rflags;
 
 use crate::allow::first_instruction;
@@ -11,7 +12,7 @@ use crate::layout::{self, selector};
 use crate::outcome::{Change, Stop};
 
 /// More instructions than any case has that ends.
-const STEPS: usize = 2000;
+const STEPS: usize = 20_000;
 
 /// Where two engines part.
 pub(super) enum Walk {
@@ -28,7 +29,9 @@ pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, Engi
     let mut undefined = false;
     let mut at = first_step(case);
     for _ in 0..STEPS {
-        let Verdict::Run(round) = duel.run_one(&at)? else { return Ok(Walk::Undefined) };
+        let shadow = casts_shadow(&at);
+        let step = if shadow { without_trap(&at) } else { at.clone() };
+        let Verdict::Run(round) = duel.run_one(&step)? else { return Ok(Walk::Undefined) };
         if !round.fields.is_empty() {
             let plain = without_trap(&at);
             let apart = !duel.differences(&plain)?.is_empty();
@@ -36,7 +39,7 @@ pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, Engi
         }
         let [one, other] = &round.outcomes;
         undefined |= !compare(one, other, &Default::default(), false).is_empty();
-        match next_step(&at, &round) {
+        match next_step(&at, &round, shadow) {
             Some(next) => at = next,
             None => break,
         }
@@ -65,14 +68,27 @@ fn without_trap(step: &Case) -> Case {
     plain
 }
 
-/// The case of the instruction after one that was stepped over; `None` if the step ended the case.
-fn next_step(step: &Case, round: &Round) -> Option<Case> {
+/// Whether the first instruction of a case holds the trap of single steps off until after the next
+/// one, so that INT3 must end it. SDM vol. 2, MOV, POP.
+fn casts_shadow(case: &Case) -> bool {
+    let instruction = first_instruction(case);
+    matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Pop)
+        && instruction.op0_kind() == OpKind::Register
+        && instruction.op0_register() == Register::SS
+}
+
+/// The case of the instruction after one that was stepped over, by INT3 if that casts a shadow;
+/// `None` if the step ended the case.
+fn next_step(step: &Case, round: &Round, shadow: bool) -> Option<Case> {
     let outcome = &round.outcomes[1];
-    if !matches!(outcome.stop, Stop::Exception { vector: 1, .. }) {
-        return None;
+    let (vector, beyond) = if shadow { (3, 1) } else { (1, 0) };
+    match outcome.stop {
+        Stop::Exception { vector: ended, .. } if ended == vector => {}
+        _ => return None,
     }
     let mut next = step.clone();
     next.state = outcome.state.clone();
+    next.state.rip = next.state.rip.wrapping_sub(beyond);
     next.state.rflags |= rflags::TF;
     let changed = |c: &Change| Patch { address: c.address, bytes: c.bytes.clone() };
     next.memory.push(Patch { address: step.code_at, bytes: step.code.clone() });
