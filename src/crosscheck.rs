@@ -117,9 +117,15 @@ fn again(
 
 fn run_campaign(options: &CrosscheckOptions, model: &CpuModel) -> Result<u8> {
     let plan = Plan { seed: options.seed, cases: options.cases, shard: options.shard };
-    let generator = generator(options, model)?;
     let jobs = jobs(options, plan.chunks().count() as u64);
     let duels = (0..jobs).map(|_| duel(options, model)).collect::<Result<Vec<_>, _>>()?;
+    let ldt = duels.iter().all(Duel::has_ldt);
+    if !ldt {
+        eprintln!(
+            "trivium: this kernel grants no 16-bit code and only flat segments: no such cases"
+        );
+    }
+    let generator = generator(options, model, ldt)?;
     let mut summary = Summary::default();
     let mut log = open_log(options, &plan, &mut summary)?;
     let stop = stop_on_signal()?;
@@ -180,8 +186,8 @@ fn jobs(options: &CrosscheckOptions, pieces: u64) -> u64 {
     u64::from(options.jobs.unwrap_or(threads)).min(pieces.max(1))
 }
 
-fn generator(options: &CrosscheckOptions, model: &CpuModel) -> Result<Generator> {
-    let mut plan = generate::Plan::default();
+fn generator(options: &CrosscheckOptions, model: &CpuModel, ldt: bool) -> Result<Generator> {
+    let mut plan = generate::Plan { ldt, ..generate::Plan::default() };
     if options.kinds.is_empty() && options.only.is_some() {
         plan.kinds = vec![(Kind::Encoding, 1)];
     }

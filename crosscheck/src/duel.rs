@@ -60,6 +60,12 @@ impl Duel {
         self.engines.each_ref().map(|e| e.name())
     }
 
+    /// Whether cases can have a local descriptor table.
+    #[must_use]
+    pub fn has_ldt(&self) -> bool {
+        self.engines.iter().all(|e| e.has_ldt())
+    }
+
     /// Runs cases on both engines.
     ///
     /// # Errors

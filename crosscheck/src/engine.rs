@@ -35,6 +35,11 @@ pub trait Engine: Send {
     /// Why it cannot run this case, in a few words; `None` if it can.
     fn refuses(&self, case: &Case) -> Option<&'static str>;
 
+    /// Whether cases can have a local descriptor table, with 16-bit segments too.
+    fn has_ldt(&self) -> bool {
+        true
+    }
+
     /// Whether it has the state of AVX-512.
     fn has_avx512(&self) -> bool;
 

@@ -238,6 +238,10 @@ impl Engine for HostEngine {
         check::refuses(case, self.grants, &self.encoder.xsave, self.vendor)
     }
 
+    fn has_ldt(&self) -> bool {
+        self.grants.ldt && self.grants.ldt16
+    }
+
     fn has_avx512(&self) -> bool {
         self.encoder.xsave.has_avx512()
     }
