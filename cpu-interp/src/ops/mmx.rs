@@ -123,8 +123,8 @@ fn conversions(i: &Instruction, context: &Context) -> Option<Selection> {
     Some(select(i, context))
 }
 
-/// EMMS: the x87 registers are empty again.
-fn emms(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
+/// EMMS and FEMMS: the x87 registers are empty again.
+pub(super) fn emms(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
     mmx_ready(cpu)?;
     enter_mmx(cpu);
     cpu.x87.tags = 0xffff;

@@ -2,6 +2,7 @@
 //! knows one takes it.
 
 pub mod alu;
+pub mod amd3d;
 pub mod atomic;
 pub mod avx;
 pub mod bcd;
@@ -58,6 +59,7 @@ const GROUPS: &[Select] = &[
     sse_4::select,
     sse_strings::select,
     mmx::select,
+    amd3d::select,
     fxsave::select,
     xsave::select,
     x87::select,

@@ -82,6 +82,9 @@ const ON_REQUEST: &[Feature] = &[
     La57,
     // Self-snoop: there are no caches that could disagree. No processor of AMD's says so.
     Ss,
+    // AMD took it out of its processors in 2011.
+    ThreeDNow,
+    ThreeDNowExt,
 ];
 
 /// All that the project's own CPUs implement.
