@@ -1,7 +1,7 @@
 //! Two engines and what they may differ in.
 
 use trivium_cpu::bits::rflags;
-use trivium_cpu::model::{CpuModel, Vendor};
+use trivium_cpu::model::{CpuModel, FeatureSet, Vendor};
 
 use crate::allow::{Allowance, beyond};
 use crate::case::{Case, Kind, Width};
@@ -14,6 +14,7 @@ use crate::outcome::{Outcome, Stop};
 pub struct Duel {
     engines: [Box<dyn Engine>; 2],
     vendor: Vendor,
+    features: FeatureSet,
     strict: bool,
     wide: bool,
 }
@@ -51,7 +52,7 @@ impl Duel {
     #[must_use]
     pub fn new(engines: [Box<dyn Engine>; 2], model: &CpuModel, strict: bool) -> Self {
         let wide = engines.iter().all(|e| e.has_avx512());
-        Self { engines, vendor: model.vendor, strict, wide }
+        Self { engines, vendor: model.vendor, features: model.features, strict, wide }
     }
 
     /// The names of the engines.
@@ -141,7 +142,7 @@ impl Duel {
         let waiting = outcomes.iter().any(|o| o.state.x87.status & ES != 0);
         allow.x87_pointers |= self.vendor == Vendor::Amd && !waiting;
         let fields = compare(one, other, &allow, self.wide);
-        match beyond(case) {
+        match beyond(case, self.features) {
             Some(what) if judged && !fields.is_empty() => Verdict::Refused(what),
             _ => Verdict::Run(Box::new(Round { outcomes, fields })),
         }

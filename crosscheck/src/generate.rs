@@ -9,7 +9,7 @@ mod address;
 mod bytes;
 mod draft;
 mod encoding;
-mod exclusions;
+pub(crate) mod exclusions;
 mod form;
 mod modifying;
 mod names;

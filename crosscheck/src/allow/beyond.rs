@@ -1,10 +1,13 @@
 //! Where processors do what their manuals do not say, or the host's kernel does something of its
 //! own: such cases say nothing about the other engine if it does otherwise.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use trivium_cpu::model::FeatureSet;
+use trivium_interp::decode::offered;
 
 use super::{bytes_of, first_instruction};
 use crate::case::{Case, Width};
+use crate::generate::exclusions;
 
 /// Something of that kind.
 pub struct Beyond {
@@ -43,18 +46,19 @@ pub const BEYOND: &[Beyond] = &[
         source: "Linux, arch/x86/include/asm/segment.h, GDT_ENTRY_CPUNODE",
         concerns: is_limit_of_number,
     },
-    Beyond {
-        what: "the time-stamp counter",
-        source: "SDM vol. 2, RDTSC, RDTSCP",
-        concerns: |case| {
-            matches!(first_instruction(case).mnemonic(), Mnemonic::Rdtsc | Mnemonic::Rdtscp)
-        },
-    },
 ];
 
-/// What a case of one instruction is about, of all these.
+/// What a case of one instruction is about, of all these; or why nothing is known of its result, if
+/// the CPU has these features.
 #[must_use]
-pub fn beyond(case: &Case) -> Option<&'static str> {
+pub fn beyond(case: &Case, features: FeatureSet) -> Option<&'static str> {
+    let code = first_instruction(case).code();
+    if let Some(reason) = exclusions::reason(code).filter(|_| code != Code::INVALID) {
+        return Some(reason);
+    }
+    if !offered::has(features, code) {
+        return Some("the CPU model lacks it");
+    }
     BEYOND.iter().find(|b| (b.concerns)(case)).map(|b| b.what)
 }
 
@@ -146,6 +150,7 @@ mod tests {
     use crate::case::{CaseId, Kind};
     use crate::layout::CODE;
     use crate::state::UserState;
+    use trivium_cpu::model::CpuModel;
 
     fn concerned(code: &[u8], change: fn(&mut UserState)) -> Option<&'static str> {
         let mut case = Case {
@@ -160,7 +165,7 @@ mod tests {
             limit: 1,
         };
         change(&mut case.state);
-        beyond(&case)
+        beyond(&case, CpuModel::by_name("max").expect("it is there").features)
     }
 
     #[test]
@@ -176,6 +181,7 @@ mod tests {
         let far = |state: &mut UserState| state.regs[6] = 0x0000_8000_0000_1000;
         assert!(concerned(&[0x65, 0x8a, 0x06], far).is_some(), "mov al, gs:[rsi]");
         assert!(concerned(&[0x8a, 0x06], far).is_none(), "mov al, [rsi]");
+        assert!(concerned(&[0x0f, 0xc7, 0xf4], |_| ()).is_some(), "rdrand esp");
         let number = |state: &mut UserState| state.regs[0] = 0x7b;
         assert!(concerned(&[0x0f, 0x03, 0xd8], number).is_some(), "lsl ebx, ax");
         assert!(concerned(&[0x0f, 0x03, 0xd8], |_| ()).is_none(), "lsl ebx, ax");

@@ -5,6 +5,8 @@ use trivium_cpu::model::FeatureSet;
 
 use super::draft::Draft;
 use super::encoding;
+use trivium_interp::decode::offered;
+
 use super::exclusions;
 use super::form::{self, Form};
 use super::operands;
@@ -84,7 +86,7 @@ impl Table {
         if let Some(reason) = exclusions::reason(code) {
             return Err(reason);
         }
-        if !all && !exclusions::has(features, code) {
+        if !all && !offered::has(features, code) {
             return Err("is of a feature that the CPU lacks");
         }
         let Some(mut form) = Form::new(code) else {

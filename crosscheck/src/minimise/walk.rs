@@ -14,6 +14,10 @@ use crate::outcome::{Change, Stop};
 /// More instructions than any case has that ends.
 const STEPS: usize = 20_000;
 
+/// How many are stepped over after one that differs in what it may: what comes later is another
+/// case's.
+const STEPS_AFTER: usize = 200;
+
 /// Where two engines part.
 pub(super) enum Walk {
     /// On one instruction, from this state.
@@ -27,8 +31,10 @@ pub(super) enum Walk {
 /// Steps through a case. The second engine says how each instruction goes on.
 pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, EngineError> {
     let mut undefined = false;
+    let mut left = STEPS;
     let mut at = first_step(case);
-    for _ in 0..STEPS {
+    while left > 0 {
+        left -= 1;
         let shadow = casts_shadow(&at);
         let step = if shadow { without_trap(&at) } else { at.clone() };
         let Verdict::Run(round) = duel.run_one(&step)? else { return Ok(Walk::Undefined) };
@@ -38,7 +44,10 @@ pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, Engi
             return Ok(Walk::Instruction(Box::new(if apart { plain } else { at })));
         }
         let [one, other] = &round.outcomes;
-        undefined |= !compare(one, other, &Default::default(), false).is_empty();
+        if !compare(one, other, &Default::default(), false).is_empty() && !undefined {
+            undefined = true;
+            left = left.min(STEPS_AFTER);
+        }
         match next_step(&at, &round, shadow) {
             Some(next) => at = next,
             None => break,
