@@ -258,7 +258,13 @@ impl TestMachine {
     /// 32-bit protected mode, CPL 0, flat segments, no paging.
     #[must_use]
     pub fn protected(code: &[u8]) -> Self {
-        let mut machine = Self::new(Self::model());
+        Self::protected_with(Self::model(), code)
+    }
+
+    /// The same with another model.
+    #[must_use]
+    pub fn protected_with(model: CpuModel, code: &[u8]) -> Self {
+        let mut machine = Self::new(model);
         machine.tables(0xc09b, 0xc0fb);
         for vector in 0..256 {
             // Everybody may call all.

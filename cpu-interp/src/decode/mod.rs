@@ -5,12 +5,14 @@ pub mod context;
 mod fuse;
 mod length;
 pub mod offered;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 
 use iced_x86::{Code, Decoder, FlowControl, Instruction, Mnemonic, Register};
 use trivium_cpu::bits::rflags;
-use trivium_cpu::model::{Feature, FeatureSet, Vendor};
+use trivium_cpu::model::{Feature, FeatureSet, Quirk, Vendor};
 
 use crate::block::{Block, Key, Link, Target};
 use crate::cpu::Mode;
@@ -135,7 +137,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
         let bytes = source.bytes.get(position..).unwrap_or_default();
         let prefixes = Prefixes::of(bytes, mode);
         if instruction.code() == Code::Pause && prefixes.rex & REX_B != 0 {
-            instruction = pause_of_r8(&instruction, prefixes.rex);
+            instruction = pause_of_r8(&instruction, bytes, prefixes.rex);
         }
         if does_nothing(&instruction) && offered::has(source.features, instruction.code()) {
             rip = next;
@@ -146,7 +148,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
         }
         context.fop = prefixes.x87_opcode();
         context.rex = prefixes.rex;
-        let selection = match refused(&instruction, bytes, source, mode) {
+        let selection = match refused(&instruction, bytes, prefixes.rest, source, mode) {
             Some(selection) => selection,
             None => select(&instruction, &context),
         };
@@ -208,10 +210,12 @@ const REX_W: u8 = 8;
 
 /// 90 with REX.B exchanges with R8, behind F3 too: then it is not PAUSE. As AMD's processors do it;
 /// Intel SDM vol. 2, NOP, says the same of REX.B alone.
-fn pause_of_r8(i: &Instruction, rex: u8) -> Instruction {
-    let (code, one, other) = match rex & REX_W != 0 {
-        true => (Code::Xchg_r64_RAX, Register::R8, Register::RAX),
-        false => (Code::Xchg_r32_EAX, Register::R8D, Register::EAX),
+fn pause_of_r8(i: &Instruction, bytes: &[u8], rex: u8) -> Instruction {
+    let is_short = bytes.iter().take(i.len()).any(|&byte| byte == OPERAND_SIZE);
+    let (code, one, other) = match (rex & REX_W != 0, is_short) {
+        (true, _) => (Code::Xchg_r64_RAX, Register::R8, Register::RAX),
+        (false, false) => (Code::Xchg_r32_EAX, Register::R8D, Register::EAX),
+        (false, true) => (Code::Xchg_r16_AX, Register::R8W, Register::AX),
     };
     let mut exchange = *i;
     exchange.set_code(code);
@@ -252,8 +256,15 @@ impl<'a> Prefixes<'a> {
 }
 
 /// Instructions that iced takes for others: those that are too long, which raise #GP and not #UD,
-/// those of features that the CPU lacks, and LOCK MOV CR0, which is MOV CR8 only where CPUID says so.
-fn refused(i: &Instruction, bytes: &[u8], source: &Source<'_>, mode: Mode) -> Option<Selection> {
+/// those of features that the CPU lacks, LOCK MOV CR0, which is MOV CR8 only where CPUID says so, and
+/// VPINSRQ and VPEXTRQ outside of 64-bit code. `rest` is what comes after the legacy prefixes.
+fn refused(
+    i: &Instruction,
+    bytes: &[u8],
+    rest: &[u8],
+    source: &Source<'_>,
+    mode: Mode,
+) -> Option<Selection> {
     if i.is_invalid() {
         return (i.len() >= MAX_LEN && length::is_too_long(bytes, mode))
             .then(ops::control::beyond_limit);
@@ -265,11 +276,23 @@ fn refused(i: &Instruction, bytes: &[u8], source: &Source<'_>, mode: Mode) -> Op
     let refused = is_cr8
         && !source.features.has(Feature::Cr8Legacy)
         && bytes.iter().take(i.len()).any(|&byte| byte == LOCK);
-    refused.then(ops::control::undefined)
+    (refused || is_wide_element(i, rest, source, mode)).then(ops::control::undefined)
+}
+
+/// Whether VEX.W asks for an element of 64 bits where there are no such general registers.
+fn is_wide_element(i: &Instruction, rest: &[u8], source: &Source<'_>, mode: Mode) -> bool {
+    const W: u8 = 0x80;
+    let codes = [Code::VEX_Vpinsrd_xmm_xmm_rm32_imm8, Code::VEX_Vpextrd_rm32_xmm_imm8];
+    !mode.has(Mode::LONG)
+        && codes.contains(&i.code())
+        && source.vendor.has(Quirk::WideElementsUndefined)
+        && matches!(rest, [0xc4, _, last, ..] if last & W != 0)
 }
 
 /// The LOCK prefix.
 const LOCK: u8 = 0xf0;
+/// The operand-size prefix.
+const OPERAND_SIZE: u8 = 0x66;
 
 fn select(i: &Instruction, context: &Context) -> Selection {
     if i.is_invalid() {

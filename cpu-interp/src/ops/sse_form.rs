@@ -114,6 +114,11 @@ pub trait Part {
     type Value: Scalar;
     /// Whether the address must be a multiple of 16.
     const ALIGNED: Aligned = Aligned::Never;
+    /// How many bytes of a segment are looked at.
+    const CHECKED: usize = match Self::ALIGNED {
+        Aligned::Never => size_of::<Self::Value>(),
+        Aligned::Usually | Aligned::Always => 16,
+    };
     /// A vector with this part, zero elsewhere.
     fn widen(value: Self::Value) -> V128;
     /// This part of a vector.
@@ -145,6 +150,7 @@ part!(/** The lowest doubleword or single. */ Single: u32, Never, |x| [x.into(),
 part!(/** The low quadword or double. */ Double: u64, Never, |x| [x, 0], |v| v[0]);
 part!(/** The high quadword or double. */ High: u64, Never, |x| [0, x], |v| v[1]);
 part!(/** All, aligned unless MXCSR.MM is set. */ Whole: [u64; 2], Usually, |x| x, |v| v);
+part!(/** The low half of what is aligned as a whole. */ LowHalf: u64, Usually, |x| [x, 0], |v| v[0]);
 part!(/** All, aligned, of a move. */ Strict: [u64; 2], Always, |x| x, |v| v);
 part!(/** All, at any address. */ Loose: [u64; 2], Never, |x| x, |v| v);
 
@@ -300,7 +306,7 @@ fn mem<A: Addressing, P: Part, D: Place, C: Compute>(
     if !usual::<C>(cpu) {
         return unusual(cpu, op, rest, block, links);
     }
-    let Ok(linear) = A::linear(cpu, op, size_of::<P::Value>(), false) else {
+    let Ok(linear) = A::linear(cpu, op, P::CHECKED, false) else {
         return cpu.stop_at(StopReason::Exception, rest.len(), block);
     };
     if P::ALIGNED != Aligned::Never && linear & 15 != 0 {
@@ -325,7 +331,7 @@ fn to_mem<A: Addressing, P: Part, S: Place>(
     if S::SSE && cpu.sse_blocked {
         return unusual(cpu, op, rest, block, links);
     }
-    let Ok(linear) = A::linear(cpu, op, size_of::<P::Value>(), true) else {
+    let Ok(linear) = A::linear(cpu, op, P::CHECKED, true) else {
         return cpu.stop_at(StopReason::Exception, rest.len(), block);
     };
     if P::ALIGNED != Aligned::Never && linear & 15 != 0 {
@@ -393,7 +399,11 @@ fn aligned<P: Part>(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Stop> {
     if must_be && place & 15 != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }
-    cpu.linear(op.seg, offset, size_of::<P::Value>() as u64, write)
+    let linear = cpu.linear(op.seg, offset, P::CHECKED as u64, write)?;
+    if P::ALIGNED == Aligned::Usually {
+        cpu.check_alignment(linear, 16)?;
+    }
+    Ok(linear)
 }
 
 /// Whether the operating system allows the instruction. Intel SDM vol. 3A, tables 13-1 and 11-1.

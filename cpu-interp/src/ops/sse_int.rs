@@ -4,7 +4,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use trivium_host_fpu::{SseResult, V128, simd};
 
 use super::sse_form::{
-    Compute, Gpr, Half, Shift, Simd, SimdImm, Single, Whole, Xmm, exact, has_mmx,
+    Compute, Gpr, Half, LowHalf, Shift, Simd, SimdImm, Single, Whole, Xmm, exact, has_mmx,
     immediate_computations, sse, sse_reg,
 };
 use crate::decode::{Context, Selection};
@@ -23,9 +23,9 @@ immediate_computations! {
 
 /// The instructions on two vectors that go by the same name as what computes them.
 macro_rules! by_name {
-    ($i:ident, $context:ident: $($name:ident)*) => {
+    ($i:ident, $context:ident: $($part:ident: $($name:ident)*;)*) => {
         match $i.mnemonic() {
-            $(Mnemonic::$name => Some(sse::<Whole, Xmm, Xmm, Simd<simd::$name>>($i, $context)),)*
+            $($(Mnemonic::$name => Some(sse::<$part, Xmm, Xmm, Simd<simd::$name>>($i, $context)),)*)*
             _ => None,
         }
     };
@@ -33,12 +33,13 @@ macro_rules! by_name {
 
 fn lanes(i: &Instruction, context: &Context) -> Option<Selection> {
     by_name! { i, context:
-        Pxor Por Pand Pandn Pcmpeqb Pcmpeqw Pcmpeqd Pcmpgtb Pcmpgtw Pcmpgtd
+        Whole: Pxor Por Pand Pandn Pcmpeqb Pcmpeqw Pcmpeqd Pcmpgtb Pcmpgtw Pcmpgtd
         Paddb Paddw Paddd Paddq Paddsb Paddsw Paddusb Paddusw
         Psubb Psubw Psubd Psubq Psubsb Psubsw Psubusb Psubusw
         Pmullw Pmulhw Pmulhuw Pmuludq Pmaddwd Pavgb Pavgw Psadbw
         Pminub Pmaxub Pminsw Pmaxsw Packsswb Packssdw Packuswb
-        Punpcklbw Punpcklwd Punpckldq Punpcklqdq Punpckhbw Punpckhwd Punpckhdq Punpckhqdq
+        Punpckhbw Punpckhwd Punpckhdq Punpckhqdq;
+        LowHalf: Punpcklbw Punpcklwd Punpckldq Punpcklqdq;
     }
 }
 
@@ -50,9 +51,9 @@ fn bitwise(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Andnps | M::Andnpd => sse::<Whole, Xmm, Xmm, Simd<simd::Pandn>>,
         M::Orps | M::Orpd => sse::<Whole, Xmm, Xmm, Simd<simd::Por>>,
         M::Xorps | M::Xorpd => sse::<Whole, Xmm, Xmm, Simd<simd::Pxor>>,
-        M::Unpcklps => sse::<Whole, Xmm, Xmm, Simd<simd::Punpckldq>>,
+        M::Unpcklps => sse::<LowHalf, Xmm, Xmm, Simd<simd::Punpckldq>>,
         M::Unpckhps => sse::<Whole, Xmm, Xmm, Simd<simd::Punpckhdq>>,
-        M::Unpcklpd => sse::<Whole, Xmm, Xmm, Simd<simd::Punpcklqdq>>,
+        M::Unpcklpd => sse::<LowHalf, Xmm, Xmm, Simd<simd::Punpcklqdq>>,
         M::Unpckhpd => sse::<Whole, Xmm, Xmm, Simd<simd::Punpckhqdq>>,
         M::Rcpps => sse_reg::<Whole, Xmm, Xmm, Simd<simd::RcpPs>>,
         M::Rcpss => sse_reg::<Single, Xmm, Xmm, Simd<simd::RcpSs>>,
@@ -69,7 +70,7 @@ fn shifts(i: &Instruction, context: &Context) -> Option<Selection> {
             if i.op_kind(1) == OpKind::Immediate8 {
                 sse_reg::<Whole, Xmm, Xmm, Shift<simd::$name>>(i, context)
             } else {
-                sse_reg::<Whole, Xmm, Xmm, Simd<simd::$name>>(i, context)
+                sse_reg::<LowHalf, Xmm, Xmm, Simd<simd::$name>>(i, context)
             }
         };
     }

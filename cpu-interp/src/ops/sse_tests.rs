@@ -200,6 +200,24 @@ fn operands_of_legacy_sse_need_not_be_aligned_with_mm_set() {
     assert_eq!(run(&mut older, &[0x0f, 0xae, 0x16]), gp, "LDMXCSR [rsi], without MM");
 }
 
+/// Intel SDM vol. 2, PUNPCKLBW: "an implementation may fetch only the appropriate 64 bits"; a Zen 5
+/// does so, of shift counts too. The memory here ends after eight bytes.
+#[test]
+fn low_halves_and_counts_are_eight_bytes_of_memory() {
+    let mut cpu = machine_with("phenom");
+    cpu.vector.mxcsr |= 1 << 17;
+    cpu.regs[6] = SIZE - 8;
+    cpu.ram.store(SIZE as usize - 8, 4_u64);
+    cpu.vector.regs[0] = [1, 1, 0, 0];
+    assert_eq!(run(&mut cpu, &[0x66, 0x0f, 0xf3, 0x06]), Ok(()), "PSLLQ xmm0, [rsi]");
+    assert_eq!(cpu.vector.regs[0], [16, 16, 0, 0]);
+    for bytes in [[0x66, 0x0f, 0x6c, 0x06], [0x66, 0x0f, 0x14, 0x06]] {
+        cpu.vector.regs[0] = [1, 1, 0, 0];
+        assert_eq!(run(&mut cpu, &bytes), Ok(()), "PUNPCKLQDQ, UNPCKLPD xmm0, [rsi]");
+        assert_eq!(cpu.vector.regs[0], [1, 4, 0, 0]);
+    }
+}
+
 #[test]
 fn scalar_loads_zero_the_rest_and_register_moves_keep_it() {
     let mut cpu = machine();

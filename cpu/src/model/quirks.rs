@@ -74,6 +74,9 @@ quirks! {
     FarCallPushesInNewMode Amd
         "CALL to a code segment of another mode pushes with the stack addresses of that mode; elsewhere with those of its own."
         "APM vol. 3, CALL (Far); seen on a Zen 5; SDM vol. 2, CALL";
+    WideElementsUndefined Amd
+        "VPINSRD and VPEXTRD with VEX.W set raise #UD outside of 64-bit code; elsewhere VEX.W is ignored there."
+        "seen on a Zen 5; SDM vol. 2, VPINSRD, VPEXTRD";
     OuterStackReadFirst Amd
         "IRET and RETF to an outer level read SS:ESP before they look at the code segment."
         "APM vol. 3, IRET and RETF; seen on a Zen 5";
