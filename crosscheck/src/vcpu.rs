@@ -89,6 +89,9 @@ impl VcpuEngine {
             (Exit::Halted, Some(Event::Exception(vector))) => {
                 let (state, error) = guest::interrupted(after, vector, &self.ram);
                 let cr2 = if vector == 14 { after.control.cr2 } else { 0 };
+                // Of the supervisor's own pages a program cannot know that they are there.
+                let hidden = if cr2 >> 47 != 0 { 1 } else { 0 };
+                let error = error & !hidden;
                 let stop = match vector {
                     0x80 => Stop::Syscall,
                     _ => Stop::Exception { vector, error, cr2 },
