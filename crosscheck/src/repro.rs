@@ -97,7 +97,7 @@ fn check(case: &Case) -> Result<(), &'static str> {
         (case.patches().all(|(a, b)| inside(a, b.len())), "its memory lies outside of the regions"),
         (case.ldt.len() <= LDT_ENTRIES, "its local descriptor table has more than 16 entries"),
         (case.state.rflags & !0x25_4dd5 == 0x202, "its RFLAGS are not those of user code"),
-        (case.state.mxcsr & !0xffff == 0, "its MXCSR has bits that do not exist"),
+        (case.state.mxcsr & !0x2_ffff == 0, "its MXCSR has bits that do not exist"),
         (case.state.selectors[1] & 3 == 3, "its CS is not of privilege level 3"),
         (case.limit <= 1_000_000, "its limit is above 1,000,000 instructions"),
     ];
