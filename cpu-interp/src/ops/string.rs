@@ -175,8 +175,12 @@ fn again(cpu: &mut Cpu) -> Result<(), Stop> {
     Err(Stop)
 }
 
-/// With RFLAGS.TF, each iteration is followed by #DB, like an instruction of its own.
-fn stepped(cpu: &mut Cpu) -> Result<(), Stop> {
+/// #DB is due in the middle of an instruction: with RFLAGS.TF, each iteration is followed by it, like
+/// an instruction of its own.
+///
+/// # Errors
+/// Always: the instruction ends here.
+pub fn stepped(cpu: &mut Cpu) -> Result<(), Stop> {
     cpu.next_rip = cpu.rip;
     cpu.system_flags |= RF;
     cpu.stop = StopReason::Done;

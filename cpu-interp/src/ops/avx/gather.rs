@@ -9,7 +9,8 @@ use super::moves::{from_bytes, to_bytes};
 use crate::cpu::Cpu;
 use crate::decode::{Context, Selection};
 use crate::mem::{Rights, address_mask};
-use crate::op::{GeneralFn, Op, Stop};
+use crate::op::{GeneralFn, Op, Stop, StopReason};
+use crate::ops::string::stepped;
 
 /// The lanes of `LANE` bytes, as many as there are in `COUNT`, at indices of `INDEX` bytes.
 fn gather<const LANE: usize, const INDEX: usize, const COUNT: usize>(
@@ -24,6 +25,7 @@ fn gather<const LANE: usize, const INDEX: usize, const COUNT: usize>(
     let indices = to_bytes(get(cpu, indices));
     let mut value = to_bytes(get(cpu, destination));
     let mut left = to_bytes(get(cpu, mask));
+    let mut loaded = false;
     for n in 0..COUNT {
         let at = n * LANE..(n + 1) * LANE;
         if left[at.end - 1] & 0x80 != 0 {
@@ -33,9 +35,16 @@ fn gather<const LANE: usize, const INDEX: usize, const COUNT: usize>(
                 Err(stop) => {
                     put(cpu, destination, from_bytes(&value));
                     put(cpu, mask, from_bytes(&left));
+                    let traps = cpu.single_step || cpu.pending_debug != 0;
+                    if loaded && traps && cpu.stop == StopReason::Exception {
+                        // Traps of elements gathered before come instead of the exception (Intel
+                        // SDM vol. 2, VGATHERDPS).
+                        return stepped(cpu);
+                    }
                     return Err(stop);
                 }
             }
+            loaded = true;
         }
         left[at].fill(0);
     }
