@@ -1,7 +1,8 @@
-//! What FXSAVE and FXRSTOR do with the x87 unit's pointers and MXCSR, which differs by vendor.
+//! What FXSAVE, FXRSTOR and XSAVE do with the x87 unit's pointers and MXCSR, which differs by vendor.
 
 use trivium_cpu::Exit;
-use trivium_cpu::model::CpuModel;
+use trivium_cpu::bits::cr4;
+use trivium_cpu::model::{CpuModel, Vendor};
 use trivium_cpu::state::X87;
 
 use crate::testing::{DATA, TestMachine};
@@ -108,4 +109,31 @@ fn the_mask_of_mxcsr_shows_daz_and_mm_as_the_model_has_them() {
         ["core2duo", "qemu64", "phenom", "max"].map(mask),
         [0xffff, 0xffff, 0x2_ffff, 0x2_ffff]
     );
+}
+
+/// Intel SDM vol. 1, 13.6: the initial configuration has pointers of zero. AMD's processors do not
+/// save the pointers then, and on a Zen 5 they do not count.
+#[test]
+fn xsavec_leaves_out_an_x87_unit_in_its_initial_configuration() {
+    // FNINIT; FNOP or FLD1; XSAVEC64 [rsi].
+    for (vendor, instruction, present) in [
+        (Vendor::Amd, [0xd9, 0xd0], 0),
+        (Vendor::Amd, [0xd9, 0xe8], 1),
+        (Vendor::Intel, [0xd9, 0xd0], 1),
+    ] {
+        let xsavec: &[u8] = &[0x48, 0x0f, 0xc7, 0x26, 0xf4];
+        let code = [&[0xdb, 0xe3], &instruction[..], xsavec].concat();
+        let mut machine = TestMachine::long_with(CpuModel { vendor, ..model("max") }, &code);
+        machine.put(DATA, &[0xa5; 512]);
+        machine.set(|state| {
+            state.control.cr4 |= cr4::OSXSAVE;
+            state.control.xcr0 = 7;
+            (state.general.regs[0], state.general.regs[2]) = (1, 0);
+            state.general.regs[6] = DATA;
+        });
+        assert_eq!(machine.run(4), Exit::Halted);
+        assert_eq!(machine.get_u64(DATA + 512), present, "{vendor:?} {instruction:02x?}");
+        let control = if present == 0 { 0xa5a5 } else { 0x37f };
+        assert_eq!(machine.get_u16(DATA), control, "{vendor:?} {instruction:02x?}");
+    }
 }

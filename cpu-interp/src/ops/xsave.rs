@@ -2,8 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic};
 use trivium_cpu::bits::{cr0, cr4};
-use trivium_cpu::model::Feature;
-use trivium_cpu::state::X87;
+use trivium_cpu::model::{Feature, Quirk};
 use trivium_cpu::{Exception, Vector};
 use trivium_host_fpu::V128;
 
@@ -75,14 +74,16 @@ fn registers(cpu: &Cpu) -> u8 {
 fn in_use(cpu: &Cpu) -> u64 {
     let xmm = cpu.vector.regs.iter().any(|r| r[0] | r[1] != 0);
     let upper = cpu.vector.regs.iter().any(|r| r[2] | r[3] != 0);
-    let table = [(!x87_is_initial(&cpu.x87), X87), (xmm, SSE), (upper, AVX)];
+    let table = [(!x87_is_initial(cpu), X87), (xmm, SSE), (upper, AVX)];
     table.iter().filter(|(used, _)| *used).map(|(_, bit)| bit).sum()
 }
 
-/// Whether the x87 unit is as XRSTOR initialises it.
-fn x87_is_initial(x87: &X87) -> bool {
+/// Whether the x87 unit is as XRSTOR initialises it. Pointers that are not saved do not count.
+fn x87_is_initial(cpu: &Cpu) -> bool {
+    let x87 = &cpu.x87;
     let registers = x87.regs.iter().all(|r| r.mantissa == 0 && r.sign_exponent == 0);
     let pointers = x87.last_opcode == 0 && x87.last_ip == 0 && x87.last_dp == 0;
+    let pointers = pointers || cpu.model.does(Quirk::PointersOfPendingExceptions);
     x87.control == 0x37f && x87.status == 0 && x87.tags == 0xffff && registers && pointers
 }
 
