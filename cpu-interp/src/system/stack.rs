@@ -138,7 +138,15 @@ impl Cpu {
         if !self.canonical(bottom) || !self.canonical(stack.sp.wrapping_sub(1)) {
             return Err(self.raise(Exception::with_code(Vector::SS, stack.code)));
         }
-        self.probe(bottom, len, true, stack.rights)?;
+        // Each value is aligned for itself.
+        let rights = match stack.rights {
+            Rights::Program => {
+                self.check_alignment(bottom, size.into())?;
+                Rights::Unaligned
+            }
+            rights => rights,
+        };
+        self.probe(bottom, len, true, rights)?;
         let mut sp = stack.sp;
         for value in values {
             sp = sp.wrapping_sub(u64::from(size));
