@@ -29,6 +29,12 @@ impl Mxcsr {
     pub const RC: u32 = 3 << 13;
     /// Position of [`Mxcsr::RC`].
     pub const RC_SHIFT: u32 = 13;
+    /// Rounding to nearest, to even.
+    pub const NEAREST: u32 = 0;
+    /// Rounding down.
+    pub const DOWN: u32 = 1;
+    /// Rounding up.
+    pub const UP: u32 = 2;
     /// Flush to zero.
     pub const FTZ: u32 = 1 << 15;
     /// The value after power-up or reset: everything masked, round to nearest.
@@ -44,6 +50,12 @@ impl Mxcsr {
     #[inline(always)]
     pub const fn is_default(self) -> bool {
         self.0 & 0xffff & !Self::FLAGS == Self::MASKS
+    }
+
+    /// The rounding mode: [`Mxcsr::NEAREST`], [`Mxcsr::DOWN`], [`Mxcsr::UP`] or 3, towards zero.
+    #[inline(always)]
+    pub const fn rounding(self) -> u32 {
+        self.0 >> Self::RC_SHIFT & 3
     }
 
     /// The flags of the exceptions that are not masked.

@@ -7,7 +7,11 @@
 //! allow. Every other case also loads the host's control bits again.
 
 mod dot;
+mod format;
+mod fused;
+mod half;
 mod ops;
+mod round;
 mod rounding;
 #[cfg(test)]
 mod tests;
@@ -17,6 +21,8 @@ use crate::{Mxcsr, V128};
 use core::hint::cold_path;
 
 pub use dot::{dppd, dpps};
+pub use fused::*;
+pub use half::{from_half, to_half};
 pub use ops::*;
 pub use rounding::{roundpd, roundps, roundsd, roundss};
 #[doc(hidden)]

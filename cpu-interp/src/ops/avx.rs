@@ -7,7 +7,11 @@
 mod compare;
 mod float;
 mod form;
+mod fused;
+#[cfg(test)]
+mod fused_tests;
 mod gather;
+mod half;
 mod integer;
 mod moves;
 mod permute;
@@ -31,4 +35,6 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         .or_else(|| permute::select(i, context))
         .or_else(|| compare::select(i, context))
         .or_else(|| gather::select(i, context))
+        .or_else(|| fused::select(i, context))
+        .or_else(|| half::select(i, context))
 }

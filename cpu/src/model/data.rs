@@ -25,6 +25,8 @@ pub(super) const MAX: &[Feature] = &[
     Xsaves,
     Avx,
     Avx2,
+    Fma,
+    F16c,
     Bmi1,
     Bmi2,
     Aes,

@@ -1,6 +1,7 @@
 //! The SSE to SSE3 floating-point instructions as marker types, one table row each.
 
-use super::unmasked::{Format, Kind, Lanes};
+use super::format::Format;
+use super::unmasked::{Kind, Lanes};
 use super::{HOST_MXCSR, SseOp, SseResult, masked_control};
 use crate::simd::{to_m128i, to_v128};
 use crate::{Mxcsr, V128};

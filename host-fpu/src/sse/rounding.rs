@@ -1,6 +1,6 @@
 //! The SSE4.1 rounding instructions: by the host's where it has them, else from the manual's words.
 
-use super::unmasked::Format;
+use super::format::Format;
 use super::{HOST_MXCSR, SseResult, masked_control};
 use crate::simd::{to_m128i, to_v128};
 use crate::sse::ops::with_mxcsr;
@@ -12,7 +12,7 @@ const IMM_USE_MXCSR: u8 = 1 << 2;
 const IMM_NO_PRECISION: u8 = 1 << 3;
 
 /// MXCSR with the rounding mode that the immediate selects.
-fn rounded_by(mxcsr: Mxcsr, imm: u8) -> u32 {
+pub(super) fn rounded_by(mxcsr: Mxcsr, imm: u8) -> u32 {
     if imm & IMM_USE_MXCSR != 0 {
         mxcsr.0
     } else {

@@ -6,6 +6,7 @@
 //! operands whose exponents are moved to where neither happens.
 
 use super::SseResult;
+use super::format::Format;
 use crate::{Mxcsr, V128};
 
 /// How an instruction's lanes can overflow or underflow.
@@ -21,15 +22,6 @@ pub struct Lanes {
     pub kind: Kind,
 }
 
-/// A floating-point format, by its significand's bits without the integer bit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Single precision.
-    Single = 23,
-    /// Double precision.
-    Double = 52,
-}
-
 /// What an instruction does to exponents.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -39,60 +31,6 @@ pub enum Kind {
     Sum,
     /// A conversion to a narrower format of the second source.
     Conversion,
-}
-
-impl Format {
-    fn bits(self) -> u32 {
-        match self {
-            Self::Single => 32,
-            Self::Double => 64,
-        }
-    }
-
-    /// The sign bit.
-    pub fn sign(self) -> u64 {
-        1 << (self.bits() - 1)
-    }
-
-    /// The bits of the significand.
-    pub fn significand(self) -> u64 {
-        (1 << self as u32) - 1
-    }
-
-    /// The largest biased exponent, which infinities and NaNs have.
-    pub fn special(self) -> u64 {
-        (1 << (self.bits() - 1 - self as u32)) - 1
-    }
-
-    /// The biased exponent.
-    pub fn exponent(self, value: u64) -> u64 {
-        value >> self as u32 & self.special()
-    }
-
-    /// A lane of a vector.
-    pub fn lane(self, vector: V128, n: u32) -> u64 {
-        let at = n * self.bits();
-        let word = if at < 64 { vector[0] } else { vector[1] };
-        word >> (at & 63) & (u64::MAX >> (64 - self.bits()))
-    }
-
-    /// Writes a lane of a vector.
-    pub fn put_lane(self, vector: &mut V128, n: u32, value: u64) {
-        let at = n * self.bits();
-        let word = if at < 64 { &mut vector[0] } else { &mut vector[1] };
-        let mask = u64::MAX >> (64 - self.bits()) << (at & 63);
-        *word = *word & !mask | value << (at & 63);
-    }
-
-    /// The same significand with an exponent of 0, that is 1 to 2.
-    fn to_one(self, value: u64) -> u64 {
-        let mut significand = value & self.significand();
-        if self.exponent(value) == 0 && significand != 0 {
-            let leading = 63 - significand.leading_zeros();
-            significand = significand << (self as u32 - leading) & self.significand();
-        }
-        significand | (self.special() >> 1) << self as u32
-    }
 }
 
 impl Lanes {

@@ -124,8 +124,11 @@ where
     cpu.store_linear(linear, P::narrow(value), Rights::Program)
 }
 
-/// The last source: `register`, or the memory operand.
-fn last_source<P: Part>(cpu: &mut Cpu, op: &Op, register: u8) -> Result<V256, Stop> {
+/// The last source: `register`, or the memory operand, which holds `P`.
+///
+/// # Errors
+/// As [`Cpu::load_linear`].
+pub fn last_source<P: Part>(cpu: &mut Cpu, op: &Op, register: u8) -> Result<V256, Stop> {
     if !op.has_mem() {
         return Ok(get(cpu, register));
     }
