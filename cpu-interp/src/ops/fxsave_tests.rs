@@ -1,11 +1,11 @@
 //! What FXSAVE, FXRSTOR and XSAVE do with the x87 unit's pointers and MXCSR, which differs by vendor.
 
-use trivium_cpu::Exit;
 use trivium_cpu::bits::cr4;
 use trivium_cpu::model::{CpuModel, Vendor};
-use trivium_cpu::state::X87;
+use trivium_cpu::state::{DS, X87};
+use trivium_cpu::{Exit, Vector};
 
-use crate::testing::{DATA, TestMachine};
+use crate::testing::{CODE, DATA, TestMachine};
 
 const FXSAVE64: [u8; 3] = [0x48, 0x0f, 0xae];
 /// The pointers and the opcode: byte 6, and bytes 8 to 23.
@@ -135,5 +135,32 @@ fn xsavec_leaves_out_an_x87_unit_in_its_initial_configuration() {
         assert_eq!(machine.get_u64(DATA + 512), present, "{vendor:?} {instruction:02x?}");
         let control = if present == 0 { 0xa5a5 } else { 0x37f };
         assert_eq!(machine.get_u16(DATA), control, "{vendor:?} {instruction:02x?}");
+    }
+}
+
+/// As a Zen 5 does it: what is not compacted is all there, even if XSTATE_BV says that it is not
+/// to be loaded.
+#[test]
+fn xrstor_looks_for_all_components_in_the_segment_unless_they_are_compacted() {
+    const COMPACT: u64 = 1 << 63 | 7;
+    for (components, fits) in [(0, false), (COMPACT, true)] {
+        // XRSTOR [esi]; HLT.
+        let mut machine = TestMachine::protected(&[0x0f, 0xae, 0x2e, 0xf4]);
+        machine.put(DATA, &[0; 576]);
+        machine.put_u64(DATA + 24, 0x1f80);
+        machine.put_u64(DATA + 520, components);
+        machine.set(|state| {
+            state.control.cr4 |= cr4::OSXSAVE | cr4::OSFXSR;
+            state.control.xcr0 = 7;
+            (state.general.regs[0], state.general.regs[2]) = (7, 0);
+            state.general.regs[6] = DATA;
+            state.segments.regs[DS].limit = (DATA + 576 + 128) as u32;
+        });
+        if fits {
+            assert_eq!(machine.run(2), Exit::Halted);
+            assert!(machine.state().general.rip < CODE + 16, "not in a handler");
+        } else {
+            machine.raises(Vector::GP, Some(0));
+        }
     }
 }

@@ -25,6 +25,8 @@ const XSTATE_BV: u64 = 512;
 const XCOMP_BV: u64 = 520;
 /// Where the upper halves of the YMM registers are, in either format.
 const YMM: u64 = 576;
+/// How many bytes they are.
+const YMM_LEN: u64 = 256;
 /// MXCSR after reset.
 const MXCSR_RESET: u32 = 0x1f80;
 
@@ -49,14 +51,16 @@ fn ready(cpu: &mut Cpu) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The address of the area, which must be a multiple of 64.
-fn area(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Stop> {
+/// The address of the area, which must be a multiple of 64. The segment must have room for these
+/// components.
+fn area(cpu: &mut Cpu, op: &Op, components: u64, write: bool) -> Result<u64, Stop> {
     let offset = cpu.offset(op);
     let place = cpu.regs[usize::from(op.seg_base())].wrapping_add(offset);
     if place & 63 != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }
-    cpu.linear(op.seg, offset, YMM, write)
+    let len = if components & AVX != 0 { YMM + YMM_LEN } else { YMM };
+    cpu.linear(op.seg, offset, len, write)
 }
 
 /// The components that EDX:EAX asks for and that are enabled.
@@ -93,14 +97,15 @@ fn put(cpu: &mut Cpu, at: u64, value: V128) -> Result<(), Stop> {
 
 fn save(cpu: &mut Cpu, op: &Op, how: Save, wide: bool) -> Result<(), Stop> {
     ready(cpu)?;
-    let at = area(cpu, op, true)?;
     let asked = requested(cpu);
+    // In use or not.
+    let at = area(cpu, op, asked, true)?;
     let mut used = in_use(cpu);
     if how == Save::Compacted && cpu.vector.mxcsr != MXCSR_RESET {
         used |= SSE;
     }
     let saved = if how == Save::Plain { asked } else { asked & used };
-    let end = if saved & AVX != 0 { YMM + 256 } else { YMM };
+    let end = if saved & AVX != 0 { YMM + YMM_LEN } else { YMM };
     // Nothing is written unless all can be.
     let last = at.wrapping_add(end - 1);
     cpu.probe(at, 1, true, Rights::Unaligned)?;
@@ -179,9 +184,10 @@ fn header(cpu: &mut Cpu, at: u64) -> Result<(u64, bool), Stop> {
 
 fn restore(cpu: &mut Cpu, op: &Op, wide: bool, compact_only: bool) -> Result<(), Stop> {
     ready(cpu)?;
-    let at = area(cpu, op, false)?;
+    let at = area(cpu, op, 0, false)?;
     let asked = requested(cpu);
     let (present, compact) = header(cpu, at)?;
+    area(cpu, op, if compact { asked & present } else { asked }, false)?;
     if compact_only && !compact {
         return Err(cpu.raise(Exception::gp(0)));
     }
@@ -237,7 +243,11 @@ fn put_back(
         let [first, second, st @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = legacy;
         match present & X87 != 0 {
             true => restore_x87(cpu, [*first, *second], st, wide),
-            false => restore_x87(cpu, INITIAL, &[[0; 2]; 8], wide),
+            false => {
+                restore_x87(cpu, INITIAL, &[[0; 2]; 8], wide);
+                (cpu.x87.last_opcode, cpu.x87.last_ip, cpu.x87.last_dp) = (0, 0, 0);
+                (cpu.x87.last_cs, cpu.x87.last_ds) = (0, 0);
+            }
         }
     }
     let xmm = legacy.iter().skip(XMM as usize);
