@@ -20,6 +20,7 @@ pub mod mov;
 pub mod muldiv;
 pub mod random;
 pub mod shift;
+pub mod sse4a;
 pub mod sse_4;
 pub mod sse_float;
 pub mod sse_form;
@@ -57,6 +58,7 @@ const GROUPS: &[Select] = &[
     crate::system::select,
     sse_float::select,
     sse_4::select,
+    sse4a::select,
     sse_strings::select,
     mmx::select,
     amd3d::select,
