@@ -62,26 +62,42 @@ pub enum Reach {
 
 /// Numbers that change when ways of each [`Reach`] become void.
 #[derive(Debug, Clone, Copy)]
-pub struct Generations([u64; 4]);
+pub struct Generations {
+    of: [u64; 4],
+    /// The greatest that there was. No number comes twice, but for [`Self::exchange`].
+    newest: u64,
+}
 
 impl Default for Generations {
     fn default() -> Self {
         // Links that were never set have 0.
-        Self([1; 4])
+        Self { of: [1; 4], newest: 1 }
     }
 }
 
 impl Generations {
     #[inline(always)]
     fn of(&self, reach: Reach) -> u64 {
-        self.0[reach as usize & 3]
+        self.of[reach as usize & 3]
     }
 
     /// Makes ways of `reach`, and of those that depend on more, void.
     pub fn void(&mut self, reach: Reach) {
-        for generation in &mut self.0[reach as usize & 3..] {
-            *generation += 1;
+        self.newest += 1;
+        self.of[reach as usize & 3..].fill(self.newest);
+    }
+
+    /// Goes over to another address space: ways that depend on any translation hold again if they
+    /// did under this number and no others have become void since. Gives the number of those that
+    /// held until now.
+    pub fn exchange(&mut self, number: u64) -> u64 {
+        let left = self.of(Reach::Any);
+        if number < self.of(Reach::Global) {
+            self.void(Reach::Any);
+        } else {
+            self.of[Reach::Any as usize..].fill(number);
         }
+        left
     }
 }
 

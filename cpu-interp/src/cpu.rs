@@ -18,6 +18,7 @@ use crate::block::{Block, Generations, Reach};
 use crate::flags::Flags;
 use crate::mem::Mmio;
 use crate::op::{Op, Stop, StopReason};
+use crate::pcid::{self, Contexts, Tlbs};
 use crate::system::monitor::Monitor;
 use crate::tlb::Tlb;
 use crate::watch::Watch;
@@ -259,7 +260,9 @@ pub struct Cpu {
     pub look: bool,
 
     /// The translations not in use, by [`Space`]; the place of the one in use is empty.
-    pub(crate) tlbs: [Option<Box<Tlb>>; 4],
+    pub(crate) tlbs: Tlbs,
+    /// The translations of other PCIDs.
+    pub(crate) contexts: Contexts,
     pub(crate) space: Space,
     /// Page walk parameters, from the control registers.
     pub paging: Paging,
@@ -347,7 +350,8 @@ impl Cpu {
             smm: false,
             injected: None,
             look: true,
-            tlbs: [None, Some(Tlb::new()), Some(Tlb::new()), None],
+            tlbs: pcid::tlbs_beside(Space::Supervisor),
+            contexts: Contexts::default(),
             space: Space::Supervisor,
             paging: Paging::from_state(&state.control, model.phys_bits),
             view: MemoryView::new(&memory),
@@ -553,29 +557,6 @@ impl Cpu {
         self.paging = if reserved { paging.of_amd() } else { paging };
     }
 
-    /// Drops translations, in every space; `keep_global` spares those of global pages.
-    pub fn flush_tlb(&mut self, keep_global: bool) {
-        self.tlb.flush(keep_global);
-        for tlb in self.tlbs.iter_mut().flatten() {
-            tlb.flush(keep_global);
-        }
-        self.generations.void(if keep_global { Reach::Any } else { Reach::Global });
-    }
-
-    /// Drops the translations of one page, in every space.
-    pub fn flush_page(&mut self, linear: u64) {
-        self.tlb.flush_page(linear);
-        for tlb in self.tlbs.iter_mut().flatten() {
-            tlb.flush_page(linear);
-        }
-        self.generations.void(if is_high(linear) { Reach::Global } else { Reach::Any });
-    }
-
-    /// What may change the translation of a code address, if its page is global or not.
-    pub(crate) fn reach(linear: u64, global: bool) -> Reach {
-        if global && is_high(linear) { Reach::Global } else { Reach::Any }
-    }
-
     /// The whole architectural state.
     #[must_use]
     pub fn state(&self) -> CpuState {
@@ -643,12 +624,6 @@ impl Cpu {
     pub fn gdtr(&self) -> TableRegister {
         self.segments.gdtr
     }
-}
-
-/// Whether an address is in the half of the address space where kernels have their global pages.
-/// Dropping the translation of a page in the other half leaves ways between those as they are.
-fn is_high(linear: u64) -> bool {
-    linear >> 63 != 0 || linear >> 31 == 1
 }
 
 /// The low `bits` bits.

@@ -9,12 +9,15 @@
 pub mod block;
 pub mod cpu;
 pub mod decode;
+#[cfg(test)]
+mod feature_tests;
 pub mod flags;
 #[cfg(test)]
 mod limits_tests;
 pub mod mem;
 pub mod op;
 pub mod ops;
+mod pcid;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 #[cfg(test)]

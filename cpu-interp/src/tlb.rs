@@ -141,15 +141,6 @@ impl Tlb {
         }
     }
 
-    /// Drops all write translations.
-    pub fn revoke_all_writes(&mut self) {
-        for f in &self.filled {
-            if f.write {
-                self.write[usize::from(f.index)] = EMPTY;
-            }
-        }
-    }
-
     /// Puts a one-time entry in place, for an access that is not plain RAM: `linear` is the
     /// access's first byte and `last` its last, which may be on another page. Gives what was there.
     pub fn lend(&mut self, linear: u64, last: u64, offset: usize, write: bool) -> Entry {

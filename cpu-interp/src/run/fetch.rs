@@ -7,7 +7,7 @@ use trivium_memory::Backing;
 
 use super::Interpreter;
 use crate::block::{Key, Reach};
-use crate::cpu::{Mode, Space};
+use crate::cpu::Mode;
 use crate::decode::{self, MAX_LEN, Source};
 use crate::op::Stop;
 
@@ -172,11 +172,8 @@ impl Interpreter {
     /// Bytes have become code: stores to their page must be seen from now on.
     fn mark_code(&mut self, offset: usize, len: usize) {
         if self.cpu.memory.code().mark(offset, len) {
-            for space in [Space::Supervisor, Space::SupervisorAc, Space::User] {
-                let tlb = self.cpu.tlb_of(space);
-                tlb.revoke_write(offset);
-                tlb.revoke_write(offset + len - 1);
-            }
+            self.cpu.revoke_write(offset);
+            self.cpu.revoke_write(offset + len - 1);
         }
     }
 

@@ -1,6 +1,7 @@
 //! System behaviour: segments, gates, exception and interrupt delivery, control registers, MSRs,
 //! CPUID, ports.
 
+pub mod cache;
 pub mod calls;
 pub mod descriptor;
 pub mod far;
@@ -31,6 +32,7 @@ const GROUPS: &[Select] = &[
     calls::select,
     segments::select,
     registers::select,
+    cache::select,
     msr::select,
     iret::select,
     far::select,

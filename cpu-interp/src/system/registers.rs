@@ -1,5 +1,5 @@
 //! Control and debug registers, and what drops translations: MOV CRn, MOV DRn, LMSW, SMSW, CLTS,
-//! INVLPG, INVPCID, INVD, WBINVD, XGETBV, XSETBV, RDPKRU, WRPKRU.
+//! INVLPG, INVPCID, XGETBV, XSETBV, RDPKRU, WRPKRU.
 //!
 //! Intel SDM vol. 2, MOV; vol. 3A, 2.5, 4.1, 4.10, 9.8.5; vol. 3B, 18.2.
 
@@ -11,13 +11,11 @@ use trivium_cpu::{CpuBus, Exception, Vector, walk};
 
 use crate::cpu::{Cpu, SEG_BASE};
 use crate::decode::{Context, Selection};
-use crate::mem::{Rights, address_mask};
 use crate::op::{Op, Stop};
+use crate::pcid::PCID;
 
 /// CR3 with CR4.PCIDE: translations of the new PCID are kept.
 const NO_FLUSH: u64 = 1 << 63;
-/// The PCID in CR3.
-const PCID: u64 = 0xfff;
 
 /// Bits of CR0 and CR4 on which translations depend.
 const CR0_PAGING: u64 = cr0::PG | cr0::WP | cr0::PE;
@@ -86,6 +84,7 @@ impl Cpu {
     /// #GP(0).
     fn write_cr3(&mut self, value: u64) -> Result<(), Stop> {
         let pcide = self.control.cr4 & cr4::PCIDE != 0;
+        let keep = pcide && value & NO_FLUSH != 0;
         let value = if pcide { value & !NO_FLUSH } else { value };
         if value >> self.model.phys_bits.min(63) != 0 {
             return Err(gp(self));
@@ -95,8 +94,7 @@ impl Cpu {
         }
         self.control.cr3 = value;
         self.update_paging();
-        // Translations are not kept apart by PCID, so none of another one may stay.
-        self.flush_tlb(true);
+        self.enter_pcid(if pcide { (value & PCID) as u16 } else { 0 }, keep);
         Ok(())
     }
 
@@ -282,18 +280,14 @@ fn invpcid(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let bad_pcid = pcid & !PCID != 0 || pcid != 0 && !pcide;
     match kind {
         0 if bad_pcid || !cpu.canonical(linear) => return Err(gp(cpu)),
-        0 => cpu.flush_page(linear),
+        0 => cpu.flush_page_of(pcid as u16, linear),
         1 if bad_pcid => return Err(gp(cpu)),
-        1 | 3 => cpu.flush_tlb(true),
+        1 => cpu.flush_pcid(pcid as u16),
+        3 => cpu.flush_tlb(true),
         2 => cpu.flush_tlb(false),
         _ => return Err(gp(cpu)),
     }
     Ok(())
-}
-
-/// INVD, WBINVD: there are no caches to write back.
-fn cache_control(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
-    cpu.require_cpl0()
 }
 
 fn ecx(cpu: &Cpu) -> u64 {
@@ -379,13 +373,6 @@ fn wrpkru(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
     Ok(())
 }
 
-/// CLFLUSH and its like do nothing but be able to fault as a load does.
-fn cache_line(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
-    let at = cpu.offset(op) & address_mask(op.asize);
-    let linear = cpu.linear(op.seg, at, 1, false)?;
-    cpu.probe(linear, 1, false, Rights::Program)
-}
-
 fn mov(i: &Instruction, context: &Context) -> Option<Selection> {
     let mut op = context.op(i);
     if i.op_kind(0) != OpKind::Register || i.op_kind(1) != OpKind::Register {
@@ -419,12 +406,10 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Clts => ending(clts),
         M::Invlpg => ending(invlpg),
         M::Invpcid => ending(invpcid),
-        M::Invd | M::Wbinvd | M::Wbnoinvd => general(cache_control),
         M::Xgetbv => general(xgetbv),
         M::Xsetbv => ending(xsetbv),
         M::Rdpkru => general(rdpkru),
         M::Wrpkru => ending(wrpkru),
-        M::Clflush | M::Clflushopt | M::Clwb => general(cache_line),
         _ => None,
     }
 }

@@ -1,0 +1,185 @@
+//! Process-context identifiers: the translations of several address spaces side by side.
+//!
+//! Intel SDM vol. 3A, 4.10.1 and 4.10.4. Those of the present PCID are where handlers look; those of
+//! some others are put aside with the number that ways between their blocks hold for.
+
+use trivium_cpu::bits::cr4;
+
+use crate::block::Reach;
+use crate::cpu::{Cpu, Space};
+use crate::tlb::Tlb;
+
+/// The PCID in CR3.
+pub(crate) const PCID: u64 = 0xfff;
+/// How many are put aside at most. Linux uses six at a time.
+const MOST: usize = 7;
+
+/// The TLBs of one PCID, by [`Space`].
+pub(crate) type Tlbs = [Option<Box<Tlb>>; 4];
+
+/// Empty ones for every space that keeps translations but for the one that is to be in use.
+pub(crate) fn tlbs_beside(present: Space) -> Tlbs {
+    let spaces = [Space::Supervisor, Space::SupervisorAc, Space::User];
+    let mut tlbs = [const { None }; 4];
+    for space in spaces.into_iter().filter(|&space| space != present) {
+        tlbs[space as usize] = Some(Tlb::new());
+    }
+    tlbs
+}
+
+/// A PCID whose translations are put aside.
+struct Aside {
+    pcid: u16,
+    tlbs: Tlbs,
+    /// The generation of [`Reach::Any`]; zero if nothing holds any more.
+    generation: u64,
+}
+
+impl Aside {
+    fn flush(&mut self, keep_global: bool) {
+        self.generation = 0;
+        for tlb in self.tlbs.iter_mut().flatten() {
+            tlb.flush(keep_global);
+        }
+    }
+
+    fn flush_page(&mut self, linear: u64) {
+        self.generation = 0;
+        for tlb in self.tlbs.iter_mut().flatten() {
+            tlb.flush_page(linear);
+        }
+    }
+}
+
+/// The PCIDs whose translations are there.
+#[derive(Default)]
+pub(crate) struct Contexts {
+    present: u16,
+    /// The one used last is the last.
+    aside: Vec<Aside>,
+}
+
+impl Contexts {
+    /// The TLBs of a PCID, which are not aside any more.
+    fn take(&mut self, pcid: u16, space: Space) -> Aside {
+        if let Some(found) = self.aside.iter().position(|aside| aside.pcid == pcid) {
+            return self.aside.remove(found);
+        }
+        if self.aside.len() < MOST {
+            let mut tlbs = tlbs_beside(space);
+            tlbs[space as usize] = Some(Tlb::new());
+            return Aside { pcid, tlbs, generation: 0 };
+        }
+        let mut oldest = self.aside.remove(0);
+        oldest.flush(false);
+        Aside { pcid, ..oldest }
+    }
+
+    /// Those of a PCID that is aside.
+    fn find(&mut self, pcid: u16) -> Option<&mut Aside> {
+        self.aside.iter_mut().find(|aside| aside.pcid == pcid)
+    }
+}
+
+impl Cpu {
+    /// Goes over to the address space of a PCID; `keep` says whether the translations that it has
+    /// left behind still hold. Global ones always do.
+    pub(crate) fn enter_pcid(&mut self, pcid: u16, keep: bool) {
+        if pcid != self.contexts.present {
+            let mut entered = self.contexts.take(pcid, self.space);
+            let tlb = entered.tlbs[self.space as usize].take().unwrap_or_else(Tlb::new);
+            let left = std::mem::replace(&mut self.tlb, tlb);
+            self.tlbs[self.space as usize] = Some(left);
+            let tlbs = std::mem::replace(&mut self.tlbs, entered.tlbs);
+            let generation = self.generations.exchange(entered.generation);
+            let pcid = std::mem::replace(&mut self.contexts.present, pcid);
+            self.contexts.aside.push(Aside { pcid, tlbs, generation });
+        }
+        if !keep {
+            self.flush_present(true);
+        }
+    }
+
+    /// Drops the translations of the present address space; `keep_global` spares those of global
+    /// pages.
+    pub(crate) fn flush_present(&mut self, keep_global: bool) {
+        self.tlb.flush(keep_global);
+        for tlb in self.tlbs.iter_mut().flatten() {
+            tlb.flush(keep_global);
+        }
+        self.generations.void(if keep_global { Reach::Any } else { Reach::Global });
+    }
+
+    /// Drops translations in all address spaces; `keep_global` spares those of global pages.
+    pub fn flush_tlb(&mut self, keep_global: bool) {
+        self.flush_present(keep_global);
+        for aside in &mut self.contexts.aside {
+            aside.flush(keep_global);
+        }
+        if !keep_global {
+            // Nothing is there that could belong to another one.
+            let has_pcids = self.control.cr4 & cr4::PCIDE != 0;
+            let present = if has_pcids { (self.control.cr3 & PCID) as u16 } else { 0 };
+            self.contexts.aside.retain(|aside| aside.pcid != present);
+            self.contexts.present = present;
+        }
+    }
+
+    /// Drops the translations of one page, in every address space: it may be a global one.
+    pub fn flush_page(&mut self, linear: u64) {
+        self.flush_page_of_present(linear);
+        for aside in &mut self.contexts.aside {
+            aside.flush_page(linear);
+        }
+    }
+
+    fn flush_page_of_present(&mut self, linear: u64) {
+        self.tlb.flush_page(linear);
+        for tlb in self.tlbs.iter_mut().flatten() {
+            tlb.flush_page(linear);
+        }
+        self.generations.void(if is_high(linear) { Reach::Global } else { Reach::Any });
+    }
+
+    /// Drops the translations of one page for a PCID.
+    pub(crate) fn flush_page_of(&mut self, pcid: u16, linear: u64) {
+        if pcid == self.contexts.present {
+            self.flush_page_of_present(linear);
+        } else if let Some(aside) = self.contexts.find(pcid) {
+            aside.flush_page(linear);
+        }
+    }
+
+    /// Drops the translations of a PCID but those of global pages.
+    pub(crate) fn flush_pcid(&mut self, pcid: u16) {
+        if pcid == self.contexts.present {
+            self.flush_present(true);
+        } else if let Some(aside) = self.contexts.find(pcid) {
+            aside.flush(true);
+        }
+    }
+
+    /// Drops write translations into the arena page at `offset`, which holds code now.
+    pub(crate) fn revoke_write(&mut self, offset: usize) {
+        self.tlb.revoke_write(offset);
+        let aside = self.contexts.aside.iter_mut().flat_map(|aside| &mut aside.tlbs);
+        for tlb in self.tlbs.iter_mut().chain(aside).flatten() {
+            tlb.revoke_write(offset);
+        }
+    }
+
+    /// What may change the translation of a code address, if its page is global or not.
+    pub(crate) fn reach(linear: u64, global: bool) -> Reach {
+        if global && is_high(linear) { Reach::Global } else { Reach::Any }
+    }
+}
+
+/// Whether an address is in the half of the address space where kernels have their global pages.
+/// Dropping the translation of a page in the other half leaves ways between those as they are.
+fn is_high(linear: u64) -> bool {
+    linear >> 63 != 0 || linear >> 31 == 1
+}
+
+#[cfg(test)]
+#[path = "pcid_tests.rs"]
+mod tests;
