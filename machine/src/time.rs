@@ -197,4 +197,24 @@ mod tests {
         clock.retire(1234);
         assert_eq!(clock.tsc(), 1234);
     }
+
+    #[test]
+    fn random_numbers_come_again_under_icount_and_differ_by_instruction() {
+        let numbers = || {
+            let clock = MachineClock::new(ClockMode::Icount { sleep: false });
+            clock.start();
+            let next = |_| {
+                clock.retire(1);
+                clock.random()
+            };
+            (0..100).map(next).collect::<Vec<_>>()
+        };
+        let (first, second) = (numbers(), numbers());
+        assert_eq!(first, second);
+        let different: std::collections::HashSet<_> = first.iter().collect();
+        assert_eq!(different.len(), first.len());
+        // Half of their bits are set, but for chance.
+        let ones: u32 = first.iter().map(|n| n.count_ones()).sum();
+        assert!((2900..3500).contains(&ones), "{ones} of 6400");
+    }
 }
