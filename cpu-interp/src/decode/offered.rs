@@ -82,6 +82,8 @@ const GROUPS: &[(CpuidFeature, AnyOf)] = &[
     (CpuidFeature::PKU, &[Feature::Pku]),
     (CpuidFeature::RDTSCP, &[Feature::Rdtscp]),
     (CpuidFeature::RDPID, &[Feature::Rdpid]),
+    (CpuidFeature::MOVDIRI, &[Feature::Movdiri]),
+    (CpuidFeature::MOVDIR64B, &[Feature::Movdir64b]),
     (CpuidFeature::RDRAND, &[Feature::Rdrand]),
     (CpuidFeature::RDSEED, &[Feature::Rdseed]),
     (CpuidFeature::FSGSBASE, &[Feature::Fsgsbase]),

@@ -11,6 +11,7 @@ pub mod bmi;
 pub mod branch;
 pub mod control;
 pub mod crypto;
+pub mod direct;
 pub mod fxsave;
 #[cfg(test)]
 mod fxsave_tests;
@@ -69,6 +70,7 @@ const GROUPS: &[Select] = &[
     misc::select,
     crypto::select,
     random::select,
+    direct::select,
 ];
 
 /// The operation of an instruction, if it is implemented.

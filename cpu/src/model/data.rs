@@ -54,6 +54,8 @@ pub(super) const MAX: &[Feature] = &[
     Smap,
     Umip,
     Rdpid,
+    Movdiri,
+    Movdir64b,
     Clflushopt,
     Clwb,
     Clzero,

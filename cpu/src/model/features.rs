@@ -132,6 +132,8 @@ features! {
         10 Vpclmulqdq "vpclmulqdq": Avx, Pclmulqdq;
         16 La57 "la57": Lm;
         22 Rdpid "rdpid": Msr;
+        27 Movdiri "movdiri";
+        28 Movdir64b "movdir64b";
     }
     0x7 : 0 Edx {
         4 Fsrm "fsrm": Erms;
