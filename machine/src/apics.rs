@@ -19,6 +19,8 @@ mod waiting {
     pub const NMI: u8 = 1 << 1;
     /// INIT or a start-up message.
     pub const RESET: u8 = 1 << 2;
+    /// An SMI.
+    pub const SMI: u8 = 1 << 3;
 }
 
 /// No page of registers.
@@ -42,6 +44,9 @@ fn waiting_for(apic: &LocalApic) -> u8 {
     }
     if requests.contains(Requests::NMI) {
         bits |= waiting::NMI;
+    }
+    if requests.contains(Requests::SMI) {
+        bits |= waiting::SMI;
     }
     if requests.intersects(Requests::INIT | Requests::STARTUP) {
         bits |= waiting::RESET;
@@ -103,6 +108,12 @@ impl LocalApics {
     #[inline]
     pub(crate) fn nmi_waits(&self, cpu: usize) -> bool {
         self.waits(cpu, waiting::NMI)
+    }
+
+    /// Whether an SMI waits.
+    #[inline]
+    pub(crate) fn smi_waits(&self, cpu: usize) -> bool {
+        self.waits(cpu, waiting::SMI)
     }
 
     /// Whether an INIT or a start-up message waits.

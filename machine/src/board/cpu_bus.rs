@@ -222,6 +222,11 @@ impl CpuBus for VcpuBus<'_> {
             && self.board.apics.with(self.cpu, |apic| apic.take_nmi()) == Some(true)
     }
 
+    fn take_smi(&self) -> bool {
+        self.board.apics.smi_waits(self.cpu)
+            && self.board.apics.with(self.cpu, |apic| apic.take_smi()) == Some(true)
+    }
+
     fn take_reset(&self) -> Option<ResetKind> {
         if self.board.control.take_init(self.cpu) {
             return Some(ResetKind::Init);

@@ -261,6 +261,9 @@ fn init_and_startup_messages_reach_the_processor_in_this_order() {
     // NMI.
     bus.mmio_write(0xfee0_0300, &0x0000_4400_u32.to_le_bytes());
     assert!(bus.take_nmi() && !bus.take_nmi());
+    // SMI.
+    bus.mmio_write(0xfee0_0300, &0x0000_4200_u32.to_le_bytes());
+    assert!(bus.take_smi() && !bus.take_smi());
 }
 
 #[test]
