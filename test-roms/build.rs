@@ -53,7 +53,19 @@ const MICRO: &[&str] = &[
 ];
 
 /// The self-tests: a ROM for each chapter of the manual.
-const SUITE: &[&str] = &["segmentation", "protection", "paging", "interrupts", "tasks", "syscalls"];
+const SUITE: &[&str] = &[
+    "segmentation",
+    "protection",
+    "paging",
+    "interrupts",
+    "tasks",
+    "syscalls",
+    "v86",
+    "registers",
+    "debug",
+    "x87",
+    "sse",
+];
 /// What every self-test needs.
 const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c"];
 

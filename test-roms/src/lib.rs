@@ -86,8 +86,19 @@ macro_rules! suite {
 /// Each runs on any processor from the 80486 on and needs 16 MiB of RAM. It reports on COM1 in TAP
 /// version 13, a line for each check with its citation, and ends by writing 0 to isa-debug-exit at
 /// port 501h, or 1 if a check failed. What the processor lacks by CPUID is skipped.
-pub static SUITE: &[(&str, &[u8])] =
-    suite!["segmentation", "protection", "paging", "interrupts", "tasks", "syscalls"];
+pub static SUITE: &[(&str, &[u8])] = suite![
+    "segmentation",
+    "protection",
+    "paging",
+    "interrupts",
+    "tasks",
+    "syscalls",
+    "v86",
+    "registers",
+    "debug",
+    "x87",
+    "sse",
+];
 
 /// The figure that a micro-benchmark's image carries.
 const fn instructions(image: &[u8; IMAGE_SIZE]) -> u64 {

@@ -130,7 +130,11 @@ enter64:
     cmp CTX(TR), 0
     je 2f
     ltr word ptr ds:[context + CTX_TR]
-2:  mov rax, qword ptr ds:[context + CTX_DR7]
+2:  .irp n, 0, 1, 2, 3
+    mov rax, qword ptr ds:[context + CTX_DR + 8 * \n]
+    mov dr\n, rax
+    .endr
+    mov rax, qword ptr ds:[context + CTX_DR7]
     mov dr7, rax
     mov es, word ptr ds:[context + CTX_ES]
     mov fs, word ptr ds:[context + CTX_FS]

@@ -116,7 +116,7 @@
 #define CR0_AM          (1 << 18)
 #define CR0_NW          (1 << 29)
 #define CR0_CD          (1 << 30)
-#define CR0_PG          (1 << 31)
+#define CR0_PG          0x80000000
 #define CR4_VME         (1 << 0)
 #define CR4_PVI         (1 << 1)
 #define CR4_TSD         (1 << 2)
@@ -145,6 +145,7 @@
 
 #define FLAGS_TF        (1 << 8)
 #define FLAGS_IF        (1 << 9)
+#define FLAGS_OF        (1 << 11)
 #define FLAGS_NT        (1 << 14)
 #define FLAGS_RF        (1 << 16)
 #define FLAGS_VM        (1 << 17)

@@ -73,4 +73,16 @@ macro_rules! chapters {
     };
 }
 
-chapters![segmentation, protection, paging, interrupts, tasks, syscalls];
+chapters![
+    segmentation,
+    protection,
+    paging,
+    interrupts,
+    tasks,
+    syscalls,
+    v86,
+    registers,
+    debug,
+    x87,
+    sse
+];

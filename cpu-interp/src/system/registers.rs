@@ -14,6 +14,8 @@ use crate::decode::{Context, Selection};
 use crate::op::{Op, Stop};
 use crate::pcid::PCID;
 
+use super::descriptor::kind;
+
 /// CR3 with CR4.PCIDE: translations of the new PCID are kept.
 const NO_FLUSH: u64 = 1 << 63;
 
@@ -58,7 +60,7 @@ impl Cpu {
         let bad = value >> 32 != 0
             || has(cr0::PG) && !has(cr0::PE)
             || has(cr0::NW) && !has(cr0::CD)
-            || turns_on && lme && (control.cr4 & cr4::PAE == 0 || code64)
+            || turns_on && lme && (control.cr4 & cr4::PAE == 0 || code64 || self.has_narrow_task())
             || turns_off && (self.code64() || control.cr4 & cr4::PCIDE != 0);
         if bad {
             return Err(gp(self));
@@ -76,6 +78,13 @@ impl Cpu {
         }
         self.after_control((old ^ new) & CR0_PAGING != 0);
         Ok(())
+    }
+
+    /// Whether TR is that of a 16-bit TSS, and the model does not take such a one into long mode.
+    fn has_narrow_task(&self) -> bool {
+        let kind = self.segments.tr.attributes.kind();
+        self.model.does(Quirk::LongModeWantsWideTss)
+            && matches!(kind, kind::TSS16 | kind::TSS16_BUSY)
     }
 
     /// Writes CR3.

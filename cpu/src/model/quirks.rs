@@ -113,6 +113,9 @@ quirks! {
     CpuidZeroBeyondEnd Amd
         "CPUID answers zeros to leaves beyond the highest; elsewhere as to the highest basic leaf."
         "APM vol. 3, CPUID; SDM vol. 2, CPUID";
+    LongModeWantsWideTss Intel
+        "Setting CR0.PG with EFER.LME while TR holds a 16-bit TSS raises #GP; elsewhere it is not looked at."
+        "SDM vol. 2, MOV (control registers); APM vol. 2, 14.6.1";
     SyscallBitIn64BitCode Intel
         "CPUID 8000_0001h shows SYSCALL in EDX to 64-bit code alone; elsewhere always."
         "SDM vol. 2, CPUID";
