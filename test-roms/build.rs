@@ -65,6 +65,7 @@ const SUITE: &[&str] = &[
     "debug",
     "x87",
     "sse",
+    "smm",
 ];
 /// What every self-test needs.
 const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c"];

@@ -98,6 +98,7 @@ pub static SUITE: &[(&str, &[u8])] = suite![
     "debug",
     "x87",
     "sse",
+    "smm",
 ];
 
 /// The figure that a micro-benchmark's image carries.

@@ -658,24 +658,28 @@ static void task_switch(void) {
     }
 }
 
+static void in_world(enum world world) {
+    if (!has_world(world))
+        return;
+    about(world_names[world]);
+    if (world != V86)
+        general_detect(world);
+    instruction_breakpoints(world);
+    stack_switches(world);
+    data_breakpoints(world);
+    io_breakpoints(world);
+    single_step(world);
+    if (!is_small(world))
+        resume_flag(world);
+}
+
 void chapter(void) {
     registers();
-    for (enum world world = REAL; world < WORLDS; world++) {
-        if (!has_world(world))
-            continue;
-        about(world_names[world]);
-        if (world != V86)
-            general_detect(world);
-        instruction_breakpoints(world);
-        stack_switches(world);
-        data_breakpoints(world);
-        io_breakpoints(world);
-        single_step(world);
-        if (!is_small(world))
-            resume_flag(world);
-    }
     about(0);
     implicit_accesses();
-    about(0);
     task_switch();
+    for (enum world world = FLAT; world < V86; world++)
+        in_world(world);
+    in_world(REAL);
+    in_world(V86);
 }

@@ -84,5 +84,6 @@ chapters![
     registers,
     debug,
     x87,
-    sse
+    sse,
+    smm
 ];
