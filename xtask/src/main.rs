@@ -6,6 +6,7 @@ mod ci;
 mod guests;
 mod interrupt;
 mod process;
+mod suite;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ enum Command {
     Bench(bench::Args),
     /// Fetch and build the real guests that tests and benchmarks boot
     Guests(guests::Args),
+    /// Run the self-test ROMs under Trivium and QEMU, side by side
+    Suite(suite::Args),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Guests(args) => guests::run(&args),
+        Command::Suite(args) => suite::run(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
