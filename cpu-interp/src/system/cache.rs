@@ -39,10 +39,16 @@ fn line_address(cpu: &mut Cpu, seg: u8, offset: u64) -> Result<u64, Stop> {
 /// CLZERO: zeros for the line that RAX is in.
 fn zero_line(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     let offset = cpu.regs[0] & address_mask(op.asize);
-    let linear = cpu.linear(op.seg, offset, 1, true)? & !(LINE - 1);
+    let line = cpu.linear(op.seg, offset, 1, true)? & !(LINE - 1);
+    if !cpu.mode.has(Mode::LONG) {
+        // All of it must be in the segment, as a Zen 5 has it; it begins before the segment does
+        // where the base is not a multiple of the line's size.
+        let base = cpu.segments.regs[usize::from(op.seg)].base;
+        cpu.linear(op.seg, line.wrapping_sub(base) & 0xffff_ffff, LINE, true)?;
+    }
     // A line is within one page, so that the first store faults if any does.
     for n in 0..LINE / 8 {
-        cpu.store_linear(linear + 8 * n, 0_u64, Rights::Program)?;
+        cpu.store_linear(line + 8 * n, 0_u64, Rights::Program)?;
     }
     Ok(())
 }
@@ -120,6 +126,23 @@ mod tests {
             m.run(1);
             assert_eq!(m.state().general.rip, CODE + through_cs.len() as u64);
         }
+    }
+
+    #[test]
+    fn clzeros_line_must_be_in_the_segment() {
+        let in_segment = |base: u64, limit: u32| {
+            let mut m = at(TestMachine::protected(&CLZERO), 70);
+            m.set(|s| (s.segments.regs[DS].base, s.segments.regs[DS].limit) = (base, limit));
+            m
+        };
+        in_segment(DATA, 127).run(1);
+        in_segment(DATA, 126).raises(Vector::GP, Some(0));
+        // 70 bytes from a base of 63 are in the third line, 7 bytes from there.
+        in_segment(DATA + 63, 128).run(1);
+        let mut m = at(TestMachine::protected(&CLZERO), 0);
+        m.set(|s| s.segments.regs[DS].base = DATA + 3);
+        m.set(|s| s.segments.regs[DS].limit = 0xffff);
+        m.raises(Vector::GP, Some(0));
     }
 
     #[test]

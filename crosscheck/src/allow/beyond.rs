@@ -103,7 +103,10 @@ fn vex(case: &Case) -> Option<(u8, u8, u8)> {
 
 fn has_wrapping_address(case: &Case) -> bool {
     let instruction = first_instruction(case);
-    let segment = instruction.memory_segment();
+    let segment = match instruction.mnemonic() {
+        Mnemonic::Clzero => instruction.segment_prefix(),
+        _ => instruction.memory_segment(),
+    };
     if case.width != Width::Bits64 || !matches!(segment, Register::FS | Register::GS) {
         return false;
     }
@@ -116,6 +119,11 @@ fn has_wrapping_address(case: &Case) -> bool {
 /// The address of the memory operand without the segment's base. For bit strings, that of the
 /// operand's first byte.
 fn effective_address(instruction: &Instruction, case: &Case) -> Option<u64> {
+    match instruction.code() {
+        Code::Clzeroq => return Some(case.state.regs[0]),
+        Code::Clzerod => return Some(case.state.regs[0] & 0xffff_ffff),
+        _ => {}
+    }
     let is_memory = |n: &u32| {
         let kind = instruction.op_kind(*n);
         kind != OpKind::Register && kind as u32 >= OpKind::MemorySegSI as u32
