@@ -8,7 +8,7 @@ use trivium_cpu::state::{CS, SS, Segment, SegmentAttributes as A};
 use trivium_cpu::{Exception, Vector};
 
 use super::descriptor::{Descriptor, Selector, fault, kind};
-use super::iret::{checked_return, leave_to, outer_stack, read_outer_stack};
+use super::iret::{OuterFrame, checked_return, leave_to, outer_stack};
 use super::segments::{real_segment, v86_segment};
 use super::stack::{Stack, null_segment};
 use super::task::{self, Switch};
@@ -259,18 +259,19 @@ fn ret(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
         return Ok(());
     }
     let outer = selector.rpl() != cpu.cpl();
-    if outer {
-        read_outer_stack(cpu, taken, op.size)?;
-    }
+    let frame = match outer {
+        true => Some(OuterFrame::new(cpu, taken, op.size)?),
+        false => None,
+    };
     let cs = checked_return(cpu, selector, rip, outer)?;
-    if !outer {
+    let Some(frame) = frame else {
         cpu.drop_stack(2 * step);
         go(cpu, cs, rip);
         // In the mode that it returns to.
         cpu.drop_stack(parameters);
         return Ok(());
-    }
-    let stack = outer_stack(cpu, taken, op.size, &cs, rip)?;
+    };
+    let stack = outer_stack(cpu, frame, &cs, rip)?;
     leave_to(cpu, cs, selector.rpl(), stack);
     cpu.drop_stack(parameters);
     cpu.next_rip = rip;

@@ -61,17 +61,37 @@ fn pop_three(cpu: &mut Cpu, size: u8) -> Result<[u64; 3], Stop> {
     Ok([cpu.peek(0, size)?, cpu.peek(step, size)?, flags])
 }
 
-/// AMD's processors read the outer stack pointer before they look at the code segment (APM vol. 3,
-/// IRET, RETF): raises what that raises.
-///
-/// # Errors
-/// #PF, #SS.
-pub(super) fn read_outer_stack(cpu: &mut Cpu, at: u64, size: u8) -> Result<(), Stop> {
-    if cpu.model.does(Quirk::OuterStackReadFirst) {
-        cpu.peek(at + u64::from(size), size)?;
-        cpu.peek(at, size)?;
+/// Where a return to an outer level finds the stack's segment and pointer, and these once they are
+/// read.
+pub(super) struct OuterFrame {
+    /// Bytes above the top of the stack.
+    at: u64,
+    size: u8,
+    read: Option<(Selector, u64)>,
+}
+
+impl OuterFrame {
+    /// AMD's processors read it before they look at the code segment (APM vol. 3, IRET, RETF).
+    ///
+    /// # Errors
+    /// #PF, #SS.
+    pub(super) fn new(cpu: &mut Cpu, at: u64, size: u8) -> Result<Self, Stop> {
+        let mut frame = Self { at, size, read: None };
+        if cpu.model.does(Quirk::OuterStackReadFirst) {
+            frame.values(cpu)?;
+        }
+        Ok(frame)
     }
-    Ok(())
+
+    fn values(&mut self, cpu: &mut Cpu) -> Result<(Selector, u64), Stop> {
+        if let Some(values) = self.read {
+            return Ok(values);
+        }
+        let selector = cpu.peek(self.at + u64::from(self.size), self.size)?;
+        let values = (Selector(selector as u16), cpu.peek(self.at, self.size)?);
+        self.read = Some(values);
+        Ok(values)
+    }
 }
 
 /// Real mode, and virtual-8086 mode that may.
@@ -140,15 +160,15 @@ fn protected(cpu: &mut Cpu, op: &Op) -> Result<(), Stop> {
     }
     let selector = Selector(selector as u16);
     let outer = selector.rpl() != cpu.cpl() || cpu.code64();
-    if outer {
-        read_outer_stack(cpu, 3 * u64::from(op.size), op.size)?;
-    }
+    let frame = match outer {
+        true => Some(OuterFrame::new(cpu, 3 * u64::from(op.size), op.size)?),
+        false => None,
+    };
     let cs = checked_return(cpu, selector, rip, outer)?;
     // What may be changed is decided by the privilege that is left.
     let kept = guarded_flags(cpu) | rflags::VM;
-    if outer {
-        let at = 3 * u64::from(op.size);
-        let stack = outer_stack(cpu, at, op.size, &cs, rip)?;
+    if let Some(frame) = frame {
+        let stack = outer_stack(cpu, frame, &cs, rip)?;
         leave_to(cpu, cs, selector.rpl(), stack);
     } else {
         cpu.drop_stack(3 * u64::from(op.size));
@@ -218,20 +238,17 @@ pub(super) struct OuterStack {
     sp: u64,
 }
 
-/// Pops stack pointer and segment from `at` bytes above the top of the stack, and checks them for
-/// a return to `rip` of `cs`.
+/// The stack of a return to `rip` of `cs`, checked.
 ///
 /// # Errors
 /// #GP, #SS, #PF.
 pub(super) fn outer_stack(
     cpu: &mut Cpu,
-    at: u64,
-    size: u8,
+    mut frame: OuterFrame,
     cs: &Segment,
     rip: u64,
 ) -> Result<OuterStack, Stop> {
-    let sp = cpu.peek(at, size)?;
-    let selector = Selector(cpu.peek(at + u64::from(size), size)? as u16);
+    let (selector, sp) = frame.values(cpu)?;
     let segment = outer_segment(cpu, selector, cs)?;
     if cpu.model.does(Quirk::OuterStackCheckedFirst) {
         cpu.check_target(cs, rip)?;
