@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use trivium_cpu::model::CpuModel;
+use trivium_cpu::model::{CpuModel, Feature, FeatureSet};
 use trivium_crosscheck::campaign::{self, Coverage, Finding, Plan, Summary};
 use trivium_crosscheck::duel::{Duel, Verdict};
 use trivium_crosscheck::engine::Engine;
@@ -60,12 +60,17 @@ fn named(option: &str, path: &Path) -> String {
     format!("{option} {}", path.display())
 }
 
+/// What shows in what other features' instructions do: the host cannot do without.
+const SHOWN: &[Feature] = &[Feature::Xsaveerptr, Feature::NullSelClrBase, Feature::Misalignsse];
+
 /// The model as both engines can be it: where this host is one, with its vendor and no feature
 /// that it lacks.
 fn model(options: &CrosscheckOptions) -> CpuModel {
     let mut model = options.cpu;
     if options.cpus.contains(&EngineOption::Host) {
-        model.features = model.features.intersection(host::host_features());
+        let host = host::host_features();
+        let shown = FeatureSet::of(SHOWN).intersection(host);
+        model.features = model.features.intersection(host).union(shown);
         model.vendor = host::host_vendor();
     }
     model
