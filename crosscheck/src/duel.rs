@@ -132,8 +132,8 @@ impl Duel {
             outcomes.iter_mut().for_each(|o| o.state.regs[RSP] &= 0xffff_ffff);
         }
         let [one, other] = &outcomes;
-        let judged = !self.strict && is_single(case, &outcomes);
-        let mut allow = match judged {
+        let single = is_single(case, &outcomes);
+        let mut allow = match single && !self.strict {
             true => Allowance::of(case, one, self.vendor),
             false => Allowance::default(),
         };
@@ -143,7 +143,7 @@ impl Duel {
         allow.x87_pointers |= self.vendor == Vendor::Amd && !waiting;
         let fields = compare(one, other, &allow, self.wide);
         match beyond(case, self.features) {
-            Some(what) if judged && !fields.is_empty() => Verdict::Refused(what),
+            Some(what) if single && !fields.is_empty() => Verdict::Refused(what),
             _ if !fields.is_empty() && is_int1(case, &outcomes) => {
                 Verdict::Refused("ends at INT1 with TF, which hosts report differently")
             }
