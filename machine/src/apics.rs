@@ -148,9 +148,12 @@ impl LocalApics {
         }
     }
 
-    /// When a processor's timer next wants to be called.
-    pub(crate) fn deadline(&self, cpu: usize) -> Option<VmTime> {
-        lock(&self.cells.get(cpu)?.apic).deadline()
+    /// Tells when a processor's timer next wants to be called, and keeps its APIC locked meanwhile.
+    pub(crate) fn with_deadline(&self, cpu: usize, tell: impl FnOnce(Option<VmTime>)) {
+        if let Some(cell) = self.cells.get(cpu) {
+            let apic = lock(&cell.apic);
+            tell(apic.deadline());
+        }
     }
 }
 

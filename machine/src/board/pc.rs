@@ -481,7 +481,9 @@ impl PcBoard {
 
     /// A local APIC's timer may have been set.
     pub(crate) fn refresh_apic_timer(&self, cpu: usize) {
-        self.timers.set(self.slots.len() + cpu, self.apics.deadline(cpu));
+        // While the APIC is locked: a deadline that another thread has set must not be undone.
+        let timer = self.slots.len() + cpu;
+        self.apics.with_deadline(cpu, |deadline| self.timers.set(timer, deadline));
     }
 
     /// Calls the devices whose deadlines have come, the earliest first.

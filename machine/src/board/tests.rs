@@ -1,9 +1,10 @@
 //! The board without a processor: what answers where, and how interrupts travel.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use trivium_chipset::{AccessWidth, VmTime};
+use trivium_chipset::{AccessWidth, Clock, VmTime};
 use trivium_cpu::{CpuBus, MsrFault, ResetKind};
 use trivium_devices::apic::LapicConfig;
 use trivium_memory::{Backing, GuestPhysAddr};
@@ -317,4 +318,40 @@ fn reset_silences_timers_and_lines() {
     bench.board.reset();
     assert_eq!(bench.board.timers.refresh(), None);
     assert_eq!(bench.board.pio_read(0x21, AccessWidth::Byte), 0);
+}
+
+/// The thread that serves timers asks for the deadline after it has fired, while the processor may
+/// already set the next: that one must not be lost.
+#[test]
+fn a_timer_set_while_the_last_one_fires_is_not_lost() {
+    let (mut parts, _) = parts();
+    parts.clock = Arc::new(MachineClock::new(ClockMode::Real));
+    let board = PcBoard::new(&parts).unwrap();
+    let done = AtomicBool::new(false);
+    parts.clock.start();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                board.fire_due(parts.clock.now());
+            }
+        });
+        let bus = VcpuBus { board: &board, cpu: 0 };
+        let write = |register: u64, value: u32| {
+            bus.mmio_write(0xfee0_0000 + register, &value.to_le_bytes());
+        };
+        write(0xf0, 0x1ff);
+        write(0x320, 0x40);
+        let mut lost = false;
+        for _ in 0..300_000 {
+            write(0x380, 100);
+            let start = Instant::now();
+            while !bus.interrupt_pending() && !lost {
+                lost = start.elapsed() > Duration::from_secs(5);
+            }
+            let _ = bus.acknowledge_interrupt();
+            write(0xb0, 0);
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(!lost, "a timer has not fired");
+    });
 }
