@@ -11,6 +11,7 @@ mod board;
 mod boot;
 mod config;
 mod control;
+mod dma;
 mod error;
 mod handle;
 mod layout;
@@ -30,6 +31,7 @@ pub use config::{
     Accel, ClockMode, ConfigError, KernelConfig, MAX_CPUS, MAX_FIRMWARE, MachineConfig,
     ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
 };
+pub use dma::GuestDma;
 pub use error::{MachineError, RestoreError};
 pub use handle::MachineHandle;
 pub use machine::Machine;
