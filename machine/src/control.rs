@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use trivium_chipset::{Section, StateError};
 use trivium_cpu::Kick;
 use trivium_devices::power::{PowerSink, ResetKind};
 use trivium_devices::sys::ExitSink;
@@ -197,6 +198,30 @@ impl PowerSink for Control {
             }
             ResetKind::Soft | ResetKind::Hard => self.request(Request::Reset),
         }
+    }
+}
+
+/// What processors are asked to do. The request that ends a run is not part of the state: it is gone
+/// when the run has ended.
+impl Control {
+    const VERSION: u32 = 1;
+
+    /// The state as a section; see [`trivium_chipset::SaveRestore`].
+    pub(crate) fn save(&self) -> Section {
+        let init: Vec<_> = self.init.iter().map(|flag| flag.load(Ordering::Acquire)).collect();
+        Section::encode(Self::VERSION, &init)
+    }
+
+    /// Takes the state of a section.
+    pub(crate) fn restore(&self, section: &Section) -> Result<(), StateError> {
+        let init: Vec<bool> = section.decode(Self::VERSION)?;
+        if init.len() != self.init.len() {
+            return Err(StateError::Impossible("another number of processors"));
+        }
+        for (flag, asked) in self.init.iter().zip(init) {
+            flag.store(asked, Ordering::Release);
+        }
+        Ok(())
     }
 }
 

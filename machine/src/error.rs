@@ -46,7 +46,7 @@ pub enum RestoreError {
     #[error("State has no section for device '{name}'; restore it into a machine of its kind")]
     MissingDevice {
         /// The device.
-        name: &'static str,
+        name: String,
     },
     /// A section has no device.
     #[error("This machine has no device '{name}'; restore the state into a machine of its kind")]

@@ -36,4 +36,4 @@ pub use error::{MachineError, RestoreError};
 pub use handle::MachineHandle;
 pub use machine::Machine;
 pub use run::RunEnd;
-pub use state::{MachineState, StateHash};
+pub use state::{FormatError, MachineState, StateHash};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
 use trivium_chipset::{
     AccessWidth, BusResult, Device, PortIo, SaveRestore, Section, StateError, Timed, VmTime,
 };
@@ -125,14 +126,31 @@ impl Device for SerialPort {
     }
 }
 
-/// What waits outside is the host's, not the port's.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    uart: Section,
+    /// What has arrived from the host and waits for room.
+    waiting: VecDeque<u8>,
+}
+
 impl SaveRestore for SerialPort {
     fn save(&self) -> Section {
-        self.uart.save()
+        let Self { uart, input } = self;
+        let waiting = lock(&input.bytes).clone();
+        Section::encode(VERSION, &Saved { uart: uart.save(), waiting })
     }
 
     fn restore(&mut self, section: &Section) -> Result<(), StateError> {
-        self.uart.restore(section)
+        let Saved { uart, waiting } = section.decode(VERSION)?;
+        if waiting.len() > MOST_WAITING {
+            return Err(StateError::Impossible("more input waits than can"));
+        }
+        self.uart.restore(&uart)?;
+        self.input.waits.store(!waiting.is_empty(), Ordering::Release);
+        *lock(&self.input.bytes) = waiting;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod arena;
+pub mod image;
 mod map;
 mod pages;
 
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 pub use arena::{RamView, Word};
+pub use image::RamImage;
 pub use map::{Backing, FlatMap, GuestPhysAddr, Region, RegionKind};
 pub use pages::{CodePages, DirtyPages};
 
