@@ -6,6 +6,8 @@
 mod access;
 #[cfg(test)]
 mod test_support;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 // Interrupts and time.
 pub mod pic;

@@ -1,0 +1,58 @@
+//! All that devices are wired to besides clock and interrupts: it takes everything.
+
+use std::sync::Arc;
+
+use trivium_chipset::{MsiMessage, MsiSink};
+
+use crate::pci::{HostBridgeObserver, PamRegion, PirqObserver, PmWindowObserver, Smram};
+use crate::ports::DebugConsoleBackend;
+use crate::power::{PowerSink, ResetKind};
+use crate::sys::{A20Sink, A20Source, ExitSink};
+use crate::uart16550::SerialBackend;
+
+/// The rest of the machine and the host.
+pub(super) struct Outside;
+
+impl Outside {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self)
+    }
+}
+
+impl A20Sink for Outside {
+    fn set_a20(&self, _: A20Source, _: bool) {}
+}
+
+impl PowerSink for Outside {
+    fn power_off(&self) {}
+    fn reset(&self, _: ResetKind) {}
+}
+
+impl ExitSink for Outside {
+    fn request_exit(&self, _: u32) {}
+}
+
+impl MsiSink for Outside {
+    fn deliver(&self, _: MsiMessage) {}
+}
+
+impl SerialBackend for Outside {
+    fn transmit(&mut self, _: u8) {}
+}
+
+impl DebugConsoleBackend for Outside {
+    fn write(&mut self, _: u8) {}
+}
+
+impl HostBridgeObserver for Outside {
+    fn pam_changed(&self, _: PamRegion) {}
+    fn smram_changed(&self, _: Smram) {}
+}
+
+impl PirqObserver for Outside {
+    fn pirq_routed(&self, _: u8, _: Option<u8>) {}
+}
+
+impl PmWindowObserver for Outside {
+    fn pm_window_changed(&self, _: Option<u16>) {}
+}
