@@ -53,25 +53,55 @@ impl VmTime {
 
     /// How many ticks of a clock of `hertz` have passed since the machine's start, exactly.
     #[must_use]
+    #[inline]
     pub fn ticks(self, hertz: u64) -> u64 {
-        mul_div(self.0, hertz, NANOS_PER_SECOND)
+        rescale(self.0, hertz, NANOS_PER_SECOND, Rounding::Down)
     }
 
     /// The first moment at which a clock of `hertz` has made `ticks` ticks; `hertz` is not zero.
     #[must_use]
+    #[inline]
     pub fn from_ticks(ticks: u64, hertz: u64) -> Self {
-        let nanos =
-            (u128::from(ticks) * u128::from(NANOS_PER_SECOND)).div_ceil(u128::from(hertz.max(1)));
-        Self(u64::try_from(nanos).unwrap_or(u64::MAX))
+        Self(rescale(ticks, NANOS_PER_SECOND, hertz.max(1), Rounding::Up))
     }
 }
 
-/// `a * b / c` without overflow, saturated to 64 bits.
-fn mul_div(a: u64, b: u64, c: u64) -> u64 {
-    if b == c {
-        return a; // Clocks of 1 GHz: no division.
+/// Which way a fraction goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rounding {
+    Down,
+    Up,
+}
+
+/// Frequencies below this need no wide division, which is many times slower.
+const NARROW: u64 = 1 << 32;
+
+/// `count * to / from`, saturated to 64 bits: what is counted at the rate `from`, at the rate `to`.
+#[inline]
+fn rescale(count: u64, to: u64, from: u64, rounding: Rounding) -> u64 {
+    if from == to {
+        return count;
     }
-    u64::try_from(u128::from(a) * u128::from(b) / u128::from(c)).unwrap_or(u64::MAX)
+    if from >= NARROW || to >= NARROW {
+        return rescale_wide(count, to, from, rounding);
+    }
+    // Whole seconds and the rest, whose product is below 2^64.
+    let (seconds, rest) = (count / from, count % from * to);
+    let fraction = match rounding {
+        Rounding::Down => rest / from,
+        Rounding::Up => rest.div_ceil(from),
+    };
+    seconds.saturating_mul(to).saturating_add(fraction)
+}
+
+#[cold]
+fn rescale_wide(count: u64, to: u64, from: u64, rounding: Rounding) -> u64 {
+    let product = u128::from(count) * u128::from(to);
+    let result = match rounding {
+        Rounding::Down => product / u128::from(from),
+        Rounding::Up => product.div_ceil(u128::from(from)),
+    };
+    u64::try_from(result).unwrap_or(u64::MAX)
 }
 
 impl fmt::Display for VmTime {
@@ -124,6 +154,20 @@ mod tests {
             for ticks in [0, 1, 2, 65_535, 65_536, 1 << 40] {
                 let moment = VmTime::from_ticks(ticks, hertz);
                 assert_eq!(moment.ticks(hertz), ticks, "{hertz} Hz");
+            }
+        }
+    }
+
+    #[test]
+    fn short_and_wide_division_agree() {
+        for rate in [1, 32_768, 1_193_182, 100_000_000, NARROW - 1] {
+            for count in [0, 1, 999_999_999, 1 << 40, u64::MAX / 3, u64::MAX] {
+                for rounding in [Rounding::Down, Rounding::Up] {
+                    for (to, from) in [(rate, NANOS_PER_SECOND), (NANOS_PER_SECOND, rate)] {
+                        let wide = rescale_wide(count, to, from, rounding);
+                        assert_eq!(rescale(count, to, from, rounding), wide, "{count} {to}/{from}");
+                    }
+                }
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The high precision event timers: a 64-bit counter at 100 MHz and three comparators.
 //! IA-PC HPET (High Precision Event Timers) Specification 1.0a.
 //!
-//! Nothing ticks: each comparator knows the moment of its next match, and the registers are brought
-//! up to the present before they are looked at.
+//! Nothing ticks: each comparator knows the moment of its next match, and registers that matches
+//! change are brought up to the present before they are looked at. Reading the main counter, which
+//! kernels do at every look at the clock, touches no comparator.
 
 mod comparator;
 mod save_restore;
@@ -88,6 +89,21 @@ pub struct Hpet {
     /// Ticks since the machine's start at which the counter was `counter`.
     base: u64,
     timers: [Comparator; TIMERS],
+    /// What [`Self::foresee`] has found in the timers; not state of its own.
+    ahead: Ahead,
+}
+
+/// The next matches: known so that most accesses need not look for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ahead {
+    /// The tick of the earliest match of all.
+    matches: u64,
+    /// The moment of the earliest one that interrupts.
+    deadline: Option<VmTime>,
+}
+
+impl Ahead {
+    const NOTHING: Self = Self { matches: u64::MAX, deadline: None };
 }
 
 impl Hpet {
@@ -101,6 +117,7 @@ impl Hpet {
             counter: 0,
             base: 0,
             timers: [Comparator::new(); TIMERS],
+            ahead: Ahead::NOTHING,
         }
     }
 
@@ -177,7 +194,11 @@ impl Hpet {
 
     /// Brings the comparators up to the present and raises the interrupts of those that matched.
     fn settle(&mut self) {
-        let (before, tick) = (self.levels(), self.tick());
+        let tick = self.tick();
+        if tick < self.ahead.matches {
+            return;
+        }
+        let before = self.levels();
         let mut edges = 0;
         for n in 0..TIMERS {
             let output = self.output(n);
@@ -191,7 +212,20 @@ impl Hpet {
                 edges |= 1 << output;
             }
         }
+        self.foresee();
         self.drive(before, edges);
+    }
+
+    /// Finds what comes next after any change.
+    fn foresee(&mut self) {
+        let matches = self.timers.iter().filter_map(Comparator::due).min().unwrap_or(u64::MAX);
+        let interrupting = self.timers.iter().enumerate().filter(|(n, timer)| {
+            let shown = timer.config.contains(TimerConfig::INT_TYPE) && self.status >> n & 1 != 0;
+            timer.config.contains(TimerConfig::INT_ENB) && !shown
+        });
+        let due = interrupting.filter_map(|(_, timer)| timer.due()).min();
+        let deadline = due.map(|due| VmTime::from_ticks(due, HPET_HZ));
+        self.ahead = Ahead { matches, deadline };
     }
 
     /// Finds the next match of every comparator anew.
@@ -229,10 +263,10 @@ impl Hpet {
             reg::GCAP_ID => {}
             reg::GEN_CONF => self.write_config(self.config.bits() & !mask | value, tick),
             reg::GINTR_STA => self.status &= !value,
+            // "Writes to this register should only be done while the counter is halted."
+            reg::MAIN_CNT if self.enabled() => {}
             reg::MAIN_CNT => {
                 self.counter = self.main_counter(tick) & !mask | value;
-                self.base = tick;
-                self.rearm(tick);
             }
             _ => self.write_timer(register, value, mask, tick)?,
         }
@@ -285,7 +319,9 @@ fn locate(offset: u64, bytes: usize) -> BusResult<(u64, u32)> {
 impl Mmio for Hpet {
     fn read(&mut self, offset: u64, data: &mut [u8]) -> BusResult<()> {
         let (register, shift) = locate(offset, data.len())?;
-        self.settle();
+        if register == reg::GINTR_STA || register >= reg::TIMERS {
+            self.settle();
+        }
         let bytes = (self.read_register(register)? >> shift).to_le_bytes();
         data.copy_from_slice(bytes.get(..data.len()).ok_or(BusError::Width)?);
         Ok(())
@@ -299,6 +335,7 @@ impl Mmio for Hpet {
         self.settle();
         let before = self.levels();
         let result = self.write_register(register, u64::from_le_bytes(bytes) << shift, mask);
+        self.foresee();
         self.drive(before, 0);
         // A comparator that was set to the present count matches at once.
         self.settle();
@@ -308,12 +345,7 @@ impl Mmio for Hpet {
 
 impl Timed for Hpet {
     fn deadline(&self) -> Option<VmTime> {
-        let waiting = self.timers.iter().enumerate().filter(|(n, timer)| {
-            let shown = timer.config.contains(TimerConfig::INT_TYPE) && self.status >> n & 1 != 0;
-            timer.config.contains(TimerConfig::INT_ENB) && !shown
-        });
-        let due = waiting.filter_map(|(_, timer)| timer.due()).min()?;
-        Some(VmTime::from_ticks(due, HPET_HZ))
+        self.ahead.deadline
     }
 
     fn fire(&mut self, _now: VmTime) {

@@ -3,7 +3,7 @@
 use trivium_chipset::{Section, StateError};
 
 use super::comparator::save_restore as timer;
-use super::{GenConf, Hpet, TIMERS};
+use super::{Ahead, GenConf, Hpet, TIMERS};
 
 const VERSION: u32 = 1;
 
@@ -17,7 +17,7 @@ struct Saved {
 }
 
 pub fn save(hpet: &Hpet) -> Section {
-    let Hpet { wiring: _, config, status, counter, base, timers } = hpet;
+    let Hpet { wiring: _, config, status, counter, base, timers, ahead: _ } = hpet;
     let saved = Saved {
         config: config.bits(),
         status: *status,
@@ -36,6 +36,8 @@ pub fn restore(hpet: &mut Hpet, section: &Section) -> Result<(), StateError> {
     }
     let [a, b, c] = timers;
     let timers = [timer::restore(a)?, timer::restore(b)?, timer::restore(c)?];
-    *hpet = Hpet { wiring: hpet.wiring.clone(), config, status, counter, base, timers };
+    let (wiring, ahead) = (hpet.wiring.clone(), Ahead::NOTHING);
+    *hpet = Hpet { wiring, config, status, counter, base, timers, ahead };
+    hpet.foresee();
     Ok(())
 }

@@ -177,6 +177,121 @@ fn a_route_that_is_not_there_is_not_taken() {
     assert_eq!(hpet.get(0x100) & route(31), route(22));
 }
 
+#[test]
+fn state_after_reset() {
+    let mut hpet = fixture();
+    for (register, value) in [(0x010, 0), (0x020, 0), (0x0f0, 0)] {
+        assert_eq!(hpet.get(register), value, "{register:03x}h");
+    }
+    for timer in [0x100, 0x120, 0x140] {
+        assert_eq!(hpet.get(timer), 0x00f0_0000_0000_0030, "periodic and 64 bits, disabled");
+        assert_eq!(hpet.get(timer + 8), u64::MAX, "comparator");
+        assert_eq!(hpet.get(timer + 0x10), 0, "no FSB delivery");
+    }
+}
+
+#[test]
+fn the_main_counter_is_written_only_while_it_is_halted() {
+    let mut hpet = fixture();
+    hpet.put(0x010, ENABLE);
+    hpet.advance(100 * TICK);
+    hpet.put(0x0f0, 5);
+    assert_eq!(hpet.get(0x0f0), 100);
+    hpet.put(0x010, 0);
+    hpet.put(0x0f0, 5);
+    assert_eq!(hpet.get(0x0f0), 5);
+}
+
+#[test]
+fn capabilities_and_reserved_bits_cannot_be_written() {
+    let mut hpet = fixture();
+    hpet.put(0x000, 0);
+    assert_eq!(hpet.get(0x000), 0x0098_9680_8086_a201);
+    hpet.put(0x010, u64::MAX - 1);
+    assert_eq!(hpet.get(0x010), LEG_RT);
+    hpet.put(0x140, !(route(31) | INT_ENB));
+    assert_eq!(hpet.get(0x140), 0x00f0_0000_0000_017a, "no FSB enable");
+}
+
+#[test]
+fn a_disabled_timer_still_sets_its_status() {
+    let mut hpet = fixture();
+    hpet.put(0x140, LEVEL | route(21));
+    hpet.put(0x148, 10);
+    hpet.put(0x010, ENABLE);
+    hpet.advance(10 * TICK);
+    assert_eq!(hpet.get(0x020), 1 << 2);
+    assert!(!hpet.irqs.level(21));
+    hpet.put(0x140, LEVEL | INT_ENB | route(21));
+    assert!(hpet.irqs.level(21), "enabled, the status asserts the line");
+}
+
+#[test]
+fn enable_cnf_off_halts_and_disables_all_interrupts() {
+    let mut hpet = fixture();
+    hpet.put(0x140, INT_ENB | LEVEL | route(21));
+    hpet.put(0x148, 10);
+    hpet.put(0x010, ENABLE);
+    hpet.advance(10 * TICK);
+    assert!(hpet.irqs.level(21));
+    hpet.put(0x010, 0);
+    assert!(!hpet.irqs.level(21));
+    assert_eq!(hpet.get(0x020), 1 << 2, "the status stays");
+    hpet.advance(1000 * TICK);
+    assert_eq!(hpet.get(0x0f0), 10);
+}
+
+#[test]
+fn a_level_triggered_periodic_timer_interrupts_again_after_its_status_was_cleared() {
+    let mut hpet = fixture();
+    hpet.put(0x100, INT_ENB | LEVEL | PERIODIC | VAL_SET | route(22));
+    hpet.put(0x108, 50);
+    hpet.put(0x108, 50);
+    hpet.put(0x010, ENABLE);
+    for round in 1..=3 {
+        hpet.advance(50 * TICK);
+        assert_eq!(hpet.irqs.rises(22), round);
+        hpet.put(0x020, 1);
+    }
+    hpet.advance(170 * TICK);
+    assert_eq!(hpet.irqs.rises(22), 4, "not again while its status shows");
+}
+
+#[test]
+fn a_comparator_in_the_past_matches_when_the_counter_has_wrapped() {
+    let mut hpet = fixture();
+    hpet.put(0x0f0, 100);
+    hpet.put(0x100, INT_ENB | route(20));
+    hpet.put(0x108, 99);
+    hpet.put(0x120, INT_ENB | MODE32 | route(21));
+    hpet.put(0x128, 99);
+    hpet.put(0x010, ENABLE);
+    hpet.advance((1 << 32) * TICK);
+    assert_eq!((hpet.irqs.rises(20), hpet.irqs.rises(21)), (0, 1));
+}
+
+#[test]
+fn a_64_bit_counter_can_be_read_in_halves_and_wraps() {
+    let mut hpet = fixture();
+    hpet.put(0x0f0, u64::MAX);
+    hpet.put(0x010, ENABLE);
+    hpet.advance(2 * TICK);
+    assert_eq!(hpet.get(0x0f0), 1);
+}
+
+#[test]
+fn looking_at_the_counter_leaves_the_match_to_its_moment() {
+    let mut hpet = fixture();
+    hpet.put(0x100, INT_ENB | PERIODIC | VAL_SET | route(20));
+    hpet.put(0x108, 10);
+    hpet.put(0x108, 10);
+    hpet.put(0x010, ENABLE);
+    hpet.clock.advance(25 * TICK);
+    assert_eq!((hpet.get(0x0f0), hpet.irqs.rises(20)), (25, 0), "its deadline comes next");
+    assert_eq!(hpet.get(0x108), 30, "a comparator is up to date whenever it is read");
+    assert_eq!(hpet.irqs.rises(20), 1);
+}
+
 proptest! {
     #[test]
     fn hostile_accesses_and_restores_do_no_harm(

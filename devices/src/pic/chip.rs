@@ -51,6 +51,9 @@ const DEFAULT_LEVEL: u8 = 7;
 /// The lowest priority after initialization: fully nested mode, IR0 first.
 const FULLY_NESTED: u8 = 7;
 
+/// ICW3 of a slave: its number.
+const SLAVE_ID: u8 = 7;
+
 /// Which write to A0 = 1 comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expect {
@@ -175,6 +178,11 @@ impl Chip {
         !self.single && self.icw3 & bit(ir) != 0
     }
 
+    /// Whether this chip, as a slave, answers to `number` on the cascade lines.
+    pub(super) fn is_addressed(&self, number: u8) -> bool {
+        !self.single && self.icw3 & SLAVE_ID == number
+    }
+
     fn is_sfnm(&self) -> bool {
         self.icw4.contains(Icw4::SFNM)
     }
@@ -226,7 +234,8 @@ impl Chip {
     }
 
     /// "Initialization command word 1": clears the edge sense circuit and the mask, IR7 becomes the
-    /// lowest priority, special mask mode is off and reads give IRR.
+    /// lowest priority, "the slave mode address is set to 7", special mask mode is off and reads
+    /// give IRR. Without IC4, "all functions selected in ICW4 are set to zero".
     fn write_icw1(&mut self, icw1: Icw1) {
         *self = Self {
             lines: self.lines,
@@ -234,6 +243,7 @@ impl Chip {
             expect: Expect::Icw2,
             single: icw1.contains(Icw1::SNGL),
             icw4_needed: icw1.contains(Icw1::IC4),
+            icw3: SLAVE_ID,
             ..Self::new()
         };
     }

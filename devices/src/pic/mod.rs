@@ -9,7 +9,7 @@ mod tests;
 use trivium_chipset::{AccessWidth, BusError, BusResult, Device, IrqLine, PortIo};
 
 use self::chip::Chip;
-use crate::access::{byte_only, low_byte};
+use crate::access::{byte_only, low_byte, warn_once};
 
 /// Master, A0 = 0 (and 21h with A0 = 1).
 const MASTER: u16 = 0x20;
@@ -27,6 +27,9 @@ const ELCR2_MASK: u8 = 0xde;
 
 /// The master's pin that the slave's INT drives.
 const CASCADE: u8 = 2;
+
+/// What the processor reads when nobody drives the data bus.
+const NOBODY: u8 = 0xff;
 
 /// The pair of interrupt controllers.
 #[derive(Debug)]
@@ -67,8 +70,8 @@ impl Pic {
         // INT falls with the first INTA pulse, and rises again if there is more to announce.
         self.drive(false);
         let ir = self.master.acknowledge();
-        let vector = if ir == CASCADE && self.master.is_slave_pin(ir) {
-            self.acknowledge_slave()
+        let vector = if self.master.is_slave_pin(ir) {
+            self.acknowledge_slave(ir)
         } else {
             self.master.vector(ir)
         };
@@ -76,7 +79,13 @@ impl Pic {
         vector
     }
 
-    fn acknowledge_slave(&mut self) -> u8 {
+    /// The master has put `number` on CAS0 to CAS2: the slave of that number gives the vector. If
+    /// there is none, nobody drives the data bus.
+    fn acknowledge_slave(&mut self, number: u8) -> u8 {
+        if !self.slave.is_addressed(number) {
+            warn_once!("8259A: ICW3 names a slave that is not there");
+            return NOBODY;
+        }
         let ir = self.slave.acknowledge();
         self.master.set_line(CASCADE, false);
         self.slave.vector(ir)

@@ -67,8 +67,10 @@ impl Control {
 /// What the counting element (CE) does at the next clock pulse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It stands: no count was written since the control word, or no trigger has come.
+    /// It stands: no count was written since the control word.
     Idle,
+    /// It stands: modes 1 and 5 have their count and await a trigger.
+    Armed,
     /// It takes the count register.
     Load,
     /// It counts, as far as GATE lets it.
@@ -206,6 +208,9 @@ impl Channel {
             }
             SoftwareStrobe => self.phase = Phase::Load,
             RateGenerator | SquareWave if self.phase == Phase::Idle => self.phase = Phase::Load,
+            RetriggerableOneShot | HardwareStrobe if self.phase == Phase::Idle => {
+                self.phase = Phase::Armed;
+            }
             // The current cycle ends first; modes 1 and 5 wait for a trigger.
             RateGenerator | SquareWave | RetriggerableOneShot | HardwareStrobe => {}
         }
@@ -232,12 +237,19 @@ impl Channel {
         let (rises, falls) = (gate && !self.gate, !gate && self.gate);
         self.gate = gate;
         match self.control.mode() {
-            RetriggerableOneShot | HardwareStrobe if rises => self.phase = Phase::Load,
-            RateGenerator | SquareWave if rises && self.phase != Phase::Idle => {
+            // "After writing the control word and initial count, the counter is armed."
+            RetriggerableOneShot | HardwareStrobe | RateGenerator | SquareWave
+                if rises && self.phase != Phase::Idle =>
+            {
                 self.phase = Phase::Load;
             }
             // "If GATE goes low while OUT is low, OUT is set high immediately."
-            RateGenerator | SquareWave if falls => self.out = true,
+            RateGenerator if falls => self.out = true,
+            SquareWave if falls && !self.out => {
+                // CE stands, and must read as before: see `wave_reading`.
+                self.ce += self.wave % 2;
+                self.out = true;
+            }
             _ => {}
         }
     }

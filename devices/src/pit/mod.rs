@@ -5,6 +5,8 @@ mod channel;
 mod save_restore;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_modes;
 
 use std::sync::Arc;
 

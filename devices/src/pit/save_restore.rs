@@ -6,7 +6,7 @@ use trivium_chipset::{SaveRestore, Section, StateError};
 use super::channel::{Channel, Control, Mode, Phase};
 use super::{NmiStatus, Pit, WRITABLE};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct SavedPit {
@@ -38,6 +38,7 @@ enum SavedPhase {
     Idle,
     Load,
     Counting,
+    Armed,
 }
 
 impl From<Phase> for SavedPhase {
@@ -46,6 +47,7 @@ impl From<Phase> for SavedPhase {
             Phase::Idle => Self::Idle,
             Phase::Load => Self::Load,
             Phase::Counting => Self::Counting,
+            Phase::Armed => Self::Armed,
         }
     }
 }
@@ -56,6 +58,7 @@ impl From<SavedPhase> for Phase {
             SavedPhase::Idle => Self::Idle,
             SavedPhase::Load => Self::Load,
             SavedPhase::Counting => Self::Counting,
+            SavedPhase::Armed => Self::Armed,
         }
     }
 }

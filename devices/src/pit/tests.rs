@@ -9,20 +9,20 @@ use crate::test_support::{Fixture, check, port_steps};
 /// Control words: counter 0, both bytes.
 const CW0_BOTH: u8 = 0x30;
 
-fn fixture() -> Fixture<Pit> {
+pub(super) fn fixture() -> Fixture<Pit> {
     Fixture::new(|clock, irqs| Pit::new(clock.clone(), irqs.line(0)))
 }
 
 impl Fixture<Pit> {
     /// Moves to clock pulse `pulse` of virtual time.
-    fn to(&mut self, pulse: u64) {
+    pub(super) fn to(&mut self, pulse: u64) {
         let target = VmTime::from_ticks(pulse, Pit::HERTZ);
         let nanos = target.nanos_since(self.clock.now());
         self.advance(nanos);
     }
 
     /// Programs counter 0 and starts at clock pulse 0.
-    fn start0(&mut self, mode: u8, count: u16) {
+    pub(super) fn start0(&mut self, mode: u8, count: u16) {
         self.write(0x43, CW0_BOTH | mode << 1);
         let [lsb, msb] = count.to_le_bytes();
         self.write(0x40, lsb);
@@ -30,19 +30,19 @@ impl Fixture<Pit> {
     }
 
     /// OUT of counter 0, by the read-back command.
-    fn out0(&mut self) -> bool {
+    pub(super) fn out0(&mut self) -> bool {
         self.write(0x43, 0xe2);
         self.read(0x40) & 0x80 != 0
     }
 
     /// Counter 0, by the counter latch command.
-    fn count0(&mut self) -> u16 {
+    pub(super) fn count0(&mut self) -> u16 {
         self.write(0x43, 0x00);
         u16::from_le_bytes([self.read(0x40), self.read(0x40)])
     }
 
     /// The pulses from 1 to `last` at which OUT of counter 0 is low.
-    fn low_pulses(&mut self, last: u64) -> Vec<u64> {
+    pub(super) fn low_pulses(&mut self, last: u64) -> Vec<u64> {
         let mut low = Vec::new();
         for pulse in 1..=last {
             self.to(pulse);
@@ -145,7 +145,7 @@ fn mode_4_strobes_once_n_plus_1_pulses_after_the_count_is_written() {
 }
 
 /// Counter 2 with both bytes, in `mode`, with `count`; its gate is low.
-fn counter2(mode: u8, count: u8) -> Fixture<Pit> {
+pub(super) fn counter2(mode: u8, count: u8) -> Fixture<Pit> {
     let mut pit = fixture();
     pit.write(0x61, 0);
     pit.write(0x43, 0xb0 | mode << 1);
@@ -154,7 +154,7 @@ fn counter2(mode: u8, count: u8) -> Fixture<Pit> {
     pit
 }
 
-fn out2_low(pit: &mut Fixture<Pit>, pulses: std::ops::RangeInclusive<u64>) -> Vec<u64> {
+pub(super) fn out2_low(pit: &mut Fixture<Pit>, pulses: std::ops::RangeInclusive<u64>) -> Vec<u64> {
     pulses
         .filter(|&pulse| {
             pit.to(pulse);
