@@ -15,7 +15,8 @@ use crate::options::Options;
 const CONFIG: &str = "config";
 
 /// Two ways to say what to boot: one on the command line puts the other, in a file, aside.
-const EITHER: [&[&str]; 2] = [&["bios"], &["kernel", "initrd", "append", "module"]];
+const EITHER: [&[&str]; 2] =
+    [&["bios"], &["kernel", "initrd", "append", "module", "smbios", "acpi-table"]];
 
 /// The arguments with those of the file that `--config` names, if it is there.
 ///

@@ -1,6 +1,7 @@
 //! The command line: what may be said, and what is wrong with what was said.
 
 mod crosscheck;
+mod firmware;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use trivium_cpu::model::CpuModel;
 
 pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
+pub use firmware::FirmwareOptions;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -122,6 +124,9 @@ pub struct RunOptions {
     /// The kernel's command line.
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub append: String,
+    /// What the guest is told of its machine.
+    #[command(flatten)]
+    pub firmware: FirmwareOptions,
     /// Virtual time: real (the host's), icount (one nanosecond an instruction: every run is the
     /// same), or icount,sleep=off (the same, and idle time is skipped).
     #[arg(long, default_value = "real", value_name = "CLOCK", verbatim_doc_comment)]

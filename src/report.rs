@@ -48,6 +48,11 @@ fn load_option(subject: Subject, options: Option<&RunOptions>) -> String {
         Subject::CommandLine => "--append".into(),
         Subject::Ram => "--memory".into(),
         Subject::Processors => "--smp".into(),
+        Subject::Smbios => "--smbios".into(),
+        Subject::AcpiTable(n) => {
+            let file = options.and_then(|o| o.firmware.acpi_table.get(n));
+            path("--acpi-table", file)
+        }
     }
 }
 

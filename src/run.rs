@@ -44,6 +44,9 @@ pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     config.debug_exit_port = options.debug_exit;
     config.firmware = options.bios.as_deref().map(|path| read("--bios", path)).transpose()?;
     config.kernel = kernel(&options)?;
+    config.smbios = options.firmware.smbios();
+    let tables = options.firmware.acpi_table.iter().map(|path| read("--acpi-table", path));
+    config.acpi_tables = tables.collect::<Result<_, _>>()?;
     config.trace = trace(&options)?;
     if let Some(option) = &options.debugcon {
         config.debug_console = Some(Box::new(writers.open("--debugcon", option)?.0));

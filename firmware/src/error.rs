@@ -18,6 +18,10 @@ pub enum Subject {
     Ram,
     /// The number of processors.
     Processors,
+    /// The settings of SMBIOS fields.
+    Smbios,
+    /// An ACPI table of the user's, counted from 0.
+    AcpiTable(usize),
 }
 
 /// Why a kernel cannot be loaded. Each text is one line that names reason and remedy; the caller
@@ -119,6 +123,22 @@ pub enum LoadError {
     /// There are too many processors for the space of the ACPI tables.
     #[error("The ACPI tables have no room for so many processors; give the machine fewer")]
     AcpiTooLarge,
+    /// The SMBIOS strings do not fit.
+    #[error("The tables have {have} bytes, with room for {limit}; give shorter or fewer strings")]
+    SmbiosTooLarge {
+        /// How large the tables are.
+        have: usize,
+        /// How large they may be.
+        limit: usize,
+    },
+    /// A user's ACPI table is none.
+    #[error("The table {what}; give one as iasl or acpidump -b writes it")]
+    BadAcpiTable {
+        /// Which table, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The board has no RAM where the layout says there is.
     #[error("Guest memory does not match the machine's layout: {0}")]
     Memory(#[from] MemoryError),
@@ -137,6 +157,8 @@ impl LoadError {
             Self::CommandLineTooLong { .. } | Self::CommandLineNul => Subject::CommandLine,
             Self::RamTooSmall { .. } | Self::Memory(_) => Subject::Ram,
             Self::AcpiTooLarge => Subject::Processors,
+            Self::SmbiosTooLarge { .. } => Subject::Smbios,
+            Self::BadAcpiTable { index, .. } => Subject::AcpiTable(*index),
             Self::EmptyKernel
             | Self::NotAKernel { .. }
             | Self::WrongArchitecture { .. }

@@ -13,6 +13,22 @@ pub const CONVENTIONAL_END: u64 = 0x9_fc00;
 pub const EBDA: Range<u64> = CONVENTIONAL_END..0xa_0000;
 /// The BIOS's segment, which kernels expect to be reserved.
 pub const BIOS_SEGMENT: Range<u64> = 0xf_0000..MIB;
+/// Where what guests look for lies in [`BIOS_SEGMENT`].
+pub(crate) mod bios {
+    use std::ops::Range;
+
+    /// The floating pointer of the MultiProcessor Specification.
+    pub const MP_FLOATING_POINTER: u64 = 0xf_0000;
+    /// The 32-bit entry point of SMBIOS.
+    pub const SMBIOS_ENTRY: u64 = 0xf_0010;
+    /// The 64-bit entry point of SMBIOS.
+    pub const SMBIOS3_ENTRY: u64 = 0xf_0030;
+    /// The MP configuration table.
+    pub const MP_TABLE: Range<u64> = 0xf_0100..0xf_4000;
+    /// The SMBIOS structures.
+    pub const SMBIOS_TABLE: Range<u64> = 0xf_4000..0xf_fff0;
+}
+
 /// RAM below 4 GiB ends here at the latest: PCI devices follow.
 pub const LOW_RAM_LIMIT: u64 = 0xc000_0000;
 /// RAM that does not fit below [`LOW_RAM_LIMIT`] starts here.

@@ -1,6 +1,7 @@
 //! Boots kernels without a BIOS: puts a kernel of any usual form into guest memory, with what its
 //! boot protocol says it is to be told, and gives the state the first processor starts in. Also
-//! the ACPI tables of board `pc`.
+//! the tables that tell a guest of its machine: ACPI, SMBIOS, and the MultiProcessor
+//! Specification's.
 
 #![forbid(unsafe_code)]
 
@@ -14,9 +15,11 @@ mod info;
 mod initrd;
 pub mod layout;
 mod linux;
+pub mod mptable;
 mod multiboot;
 mod place;
 mod pvh;
+pub mod smbios;
 #[cfg(test)]
 mod tests;
 

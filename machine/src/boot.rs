@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use trivium_cpu::bits::{cr0, cr4, efer, rflags};
+use trivium_cpu::cpuid::CpuidContext;
 use trivium_cpu::state::{
     Activity, CS, DS, ES, FS, GS, SS, Segment, SegmentAttributes, TableRegister,
 };
-use trivium_cpu::{CpuModel, CpuState};
+use trivium_cpu::{CpuModel, CpuState, Feature};
 use trivium_firmware::acpi::{self, AcpiConfig};
 use trivium_firmware::boot::{BOOT_CS, BOOT_DS, BOOT_TR};
+use trivium_firmware::mptable::{self, MpConfig};
+use trivium_firmware::smbios::{self, SmbiosConfig, SmbiosCpu, SmbiosSettings};
 use trivium_firmware::{BootState, EntryMode, Kernel, LoadError, MemoryLayout, Module};
-use trivium_memory::GuestMemory;
+use trivium_memory::{GuestMemory, GuestPhysAddr};
 
 use crate::config::{KernelConfig, SERIAL_PORTS};
+use crate::time::{APIC_HZ, TSC_HZ};
 
 /// Numbers of RAX, RBX, RSP and RSI among the general registers.
 const RAX: usize = 0;
@@ -20,9 +24,14 @@ const RBX: usize = 3;
 const RSP: usize = 4;
 const RSI: usize = 6;
 
+/// What the board is called in the tables.
+const PRODUCT: &str = "PC (i440FX, PIIX3, PIIX4)";
+
 /// What a machine starts with, each time it is reset.
 pub(crate) struct BootSource {
     pub(crate) kernel: Option<KernelConfig>,
+    pub(crate) smbios: SmbiosSettings,
+    pub(crate) acpi_tables: Vec<Vec<u8>>,
     pub(crate) com_ports: [bool; SERIAL_PORTS],
     pub(crate) apic_ids: Vec<u32>,
     pub(crate) model: Arc<CpuModel>,
@@ -54,15 +63,7 @@ impl BootSource {
         ram_size: u64,
     ) -> Result<BootState, LoadError> {
         let layout = MemoryLayout::new(ram_size)?;
-        let tables = AcpiConfig {
-            apic_ids: &self.apic_ids,
-            hpet: true,
-            com_ports: self.com_ports,
-            mouse: false,
-            pm_timer_32: false,
-            vga: false,
-        };
-        let rsdp = acpi::build(memory, &layout, &tables)?;
+        let rsdp = self.build_tables(memory, &layout)?;
         let modules: Vec<_> = config
             .modules
             .iter()
@@ -76,6 +77,66 @@ impl BootSource {
             command_line: &config.command_line,
         };
         trivium_firmware::load(memory, &layout, &kernel, Some(rsdp))
+    }
+
+    /// How the first processor is when the guest starts.
+    fn cpuid_context(&self) -> CpuidContext {
+        CpuidContext {
+            apic_id: 0,
+            cpus: self.apic_ids.len() as u32,
+            apic_enabled: true,
+            code64: false,
+            osxsave: false,
+            pke: false,
+            xcr0: 1,
+            xss: 0,
+            tsc_hz: TSC_HZ,
+            apic_hz: APIC_HZ,
+        }
+    }
+
+    /// Writes the tables that tell of the machine; gives the RSDP's address.
+    fn build_tables(
+        &self,
+        memory: &GuestMemory,
+        layout: &MemoryLayout,
+    ) -> Result<GuestPhysAddr, LoadError> {
+        let [signature, .., features] = self.model.cpuid(1, 0, &self.cpuid_context());
+        mptable::build(
+            memory,
+            layout,
+            &MpConfig {
+                apic_ids: &self.apic_ids,
+                cpu_signature: signature,
+                cpu_features: features,
+            },
+        )?;
+        let cpu = SmbiosCpu {
+            vendor: std::str::from_utf8(self.model.vendor.signature()).unwrap_or_default(),
+            name: self.model.brand,
+            id: u64::from(features) << 32 | u64::from(signature),
+            long_mode: self.model.has(Feature::Lm),
+        };
+        let tables = SmbiosConfig {
+            product: PRODUCT,
+            version: env!("CARGO_PKG_VERSION"),
+            processors: self.apic_ids.len() as u32,
+            cpu,
+            pci: true,
+            acpi: true,
+            settings: &self.smbios,
+        };
+        smbios::build(memory, layout, &tables)?;
+        let tables = AcpiConfig {
+            apic_ids: &self.apic_ids,
+            hpet: true,
+            com_ports: self.com_ports,
+            mouse: false,
+            pm_timer_32: false,
+            vga: false,
+            extra: &self.acpi_tables,
+        };
+        acpi::build(memory, layout, &tables)
     }
 }
 

@@ -8,6 +8,7 @@ use trivium_cpu::CpuModel;
 use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
+use trivium_firmware::smbios::SmbiosSettings;
 
 /// The serial ports that a PC has places for.
 pub const SERIAL_PORTS: usize = 4;
@@ -106,6 +107,11 @@ pub struct MachineConfig {
     pub firmware: Option<Vec<u8>>,
     /// A kernel to boot without firmware.
     pub kernel: Option<KernelConfig>,
+    /// What SMBIOS tells a kernel that is booted without firmware, other than the machine's own
+    /// values.
+    pub smbios: SmbiosSettings,
+    /// ACPI tables for such a kernel besides the machine's own: whole tables with their headers.
+    pub acpi_tables: Vec<Vec<u8>>,
     /// The far ends of COM1 to COM4; those without one are not there.
     pub serial: [Option<Box<dyn SerialBackend>>; SERIAL_PORTS],
     /// Where the bytes written to port E9h go; without it there is no such port.
@@ -131,6 +137,8 @@ impl MachineConfig {
             rtc_base: 0,
             firmware: None,
             kernel: None,
+            smbios: SmbiosSettings::default(),
+            acpi_tables: Vec::new(),
             serial: [const { None }; SERIAL_PORTS],
             debug_console: None,
             debug_exit_port: None,

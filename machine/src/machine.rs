@@ -99,6 +99,8 @@ impl Machine {
         let (handle, messages) = MachineHandle::new(control.clone(), Arc::clone(&serial_input));
         let boot = BootSource {
             kernel: config.kernel,
+            smbios: config.smbios,
+            acpi_tables: config.acpi_tables,
             com_ports: config.serial.each_ref().map(Option::is_some),
             apic_ids: (0..config.cpus).collect(),
             model: model.clone(),

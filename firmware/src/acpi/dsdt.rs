@@ -125,7 +125,7 @@ fn routing(entry: impl Fn(u32, u8, u8) -> Blob) -> PackageBuilder {
             // All functions of the slot.
             let address = u32::from(slot) << 16 | 0xffff;
             let row = match (slot, pin) {
-                (PM_SLOT, PM_PIN) => linked(address, pin, "\\_SB_.LNKS"),
+                pc::SCI_PIN => linked(address, pin, "\\_SB_.LNKS"),
                 _ => entry(address, pin, pc::pirq(slot, pin)),
             };
             table.add_element(&row);
@@ -133,10 +133,6 @@ fn routing(entry: impl Fn(u32, u8, u8) -> Blob) -> PackageBuilder {
     }
     table
 }
-
-/// The PIIX4's power management function has INTA#, which is not a PIRQ but SCI.
-const PM_SLOT: u8 = 1;
-const PM_PIN: u8 = 0;
 
 fn linked(address: u32, pin: u8, link: &str) -> Blob {
     blob(&Package::new(vec![&address, &pin, &Path::new(link), &ZERO]))

@@ -58,6 +58,7 @@ fn iasl_finds_nothing_wrong() {
         mouse: true,
         pm_timer_32: true,
         vga: true,
+        extra: &[],
     };
     let least = AcpiConfig {
         apic_ids: &[0],
@@ -66,6 +67,7 @@ fn iasl_finds_nothing_wrong() {
         mouse: false,
         pm_timer_32: false,
         vga: false,
+        extra: &[],
     };
     check(&everything);
     check(&least);

@@ -1,6 +1,7 @@
 //! The ACPI tables of board `pc` (ACPI specification 6.5).
 
 mod dsdt;
+mod extra;
 #[cfg(test)]
 mod iasl_tests;
 pub mod pc;
@@ -35,14 +36,16 @@ pub struct AcpiConfig<'a> {
     pub pm_timer_32: bool,
     /// Whether there is a VGA.
     pub vga: bool,
+    /// The user's tables, with their headers.
+    pub extra: &'a [Vec<u8>],
 }
 
 /// Writes the tables into the areas that `layout` keeps for them, and the RSDP into the EBDA;
 /// gives the RSDP's address.
 ///
 /// # Errors
-/// RAM is not mapped as `layout` says, or there are so many processors that their tables do not
-/// fit.
+/// RAM is not mapped as `layout` says, there are so many processors that their tables do not fit,
+/// or a table of the user's is none.
 pub fn build(
     memory: &GuestMemory,
     layout: &MemoryLayout,
@@ -61,6 +64,11 @@ pub fn build(
     ];
     if config.hpet {
         pointers.push(writer.add(&bytes(&tables::hpet()))?);
+    }
+    for (index, table) in config.extra.iter().enumerate() {
+        extra::check(index, table)?;
+        let at = writer.add(table).map_err(|_| extra::does_not_fit(index))?;
+        pointers.push(at);
     }
     let rsdt = writer.add(&bytes(&tables::rsdt(&pointers)))?;
     let xsdt = writer.add(&bytes(&tables::xsdt(&pointers)))?;

@@ -63,6 +63,10 @@ pub const COM_PORTS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e
 /// The number of PCI slots on bus 0.
 pub const PCI_SLOTS: u8 = 32;
 
+/// Slot and pin (0 for INTA#) of the PIIX4's power management function, whose interrupt is SCI and
+/// not a PIRQ.
+pub const SCI_PIN: (u8, u8) = (1, 0);
+
 /// The PIRQ (0 for PIRQA# to 3 for PIRQD#) that an interrupt pin (0 for INTA# to 3 for INTD#) of a
 /// slot on bus 0 is wired to: INTA# of slot 1 to PIRQA#, and each slot one further.
 #[must_use]

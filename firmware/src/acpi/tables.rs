@@ -212,6 +212,7 @@ mod tests {
         mouse: false,
         pm_timer_32: false,
         vga: false,
+        extra: &[],
     };
 
     fn sum(bytes: &[u8]) -> u8 {

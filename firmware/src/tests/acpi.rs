@@ -11,6 +11,7 @@ const CONFIG: AcpiConfig<'_> = AcpiConfig {
     mouse: false,
     pm_timer_32: false,
     vga: false,
+    extra: &[],
 };
 
 /// Checks the table at an address; gives its signature and content.

@@ -14,13 +14,13 @@ use crate::layout::MIB;
 use crate::{BootState, EntryMode, Kernel, LoadError, MemoryLayout, load};
 
 /// A machine's memory.
-struct Machine {
-    memory: GuestMemory,
-    layout: MemoryLayout,
+pub(crate) struct Machine {
+    pub(crate) memory: GuestMemory,
+    pub(crate) layout: MemoryLayout,
 }
 
 impl Machine {
-    fn new(mib: u64) -> Self {
+    pub(crate) fn new(mib: u64) -> Self {
         let layout = MemoryLayout::new(mib * MIB).unwrap();
         let memory = GuestMemory::new(mib * MIB, 0).unwrap();
         let low = layout.low_ram_end();
@@ -33,7 +33,6 @@ impl Machine {
                 RegionKind::Ram { offset: low as usize },
             ),
             Region::new(0xa_0000, 0x2_0000, RegionKind::Mmio { id: 0 }),
-            Region::new(0xf_0000, 0x1_0000, RegionKind::Rom { offset: 0xf_0000 }),
         ]));
         Self { memory, layout }
     }
@@ -42,22 +41,22 @@ impl Machine {
         load(&self.memory, &self.layout, kernel, Some(GuestPhysAddr(0x9_fc10)))
     }
 
-    fn read<const N: usize>(&self, at: u64) -> [u8; N] {
+    pub(crate) fn read<const N: usize>(&self, at: u64) -> [u8; N] {
         let mut bytes = [0; N];
         self.memory.read(GuestPhysAddr(at), &mut bytes).unwrap();
         bytes
     }
 
-    fn u32(&self, at: u64) -> u32 {
+    pub(crate) fn u32(&self, at: u64) -> u32 {
         u32::from_le_bytes(self.read(at))
     }
 
-    fn u64(&self, at: u64) -> u64 {
+    pub(crate) fn u64(&self, at: u64) -> u64 {
         u64::from_le_bytes(self.read(at))
     }
 
     /// The C string at an address.
-    fn string(&self, at: u64) -> String {
+    pub(crate) fn string(&self, at: u64) -> String {
         let bytes: Vec<u8> =
             (at..).map(|at| self.read::<1>(at)[0]).take_while(|&byte| byte != 0).collect();
         String::from_utf8(bytes).unwrap()
