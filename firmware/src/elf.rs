@@ -8,7 +8,7 @@ use trivium_memory::GuestPhysAddr;
 use crate::bytes::{u8_at, u16_at, u32_at};
 use crate::diagnose::GIVE_A_KERNEL;
 use crate::place::Placer;
-use crate::{BootState, Kernel, LoadError, Subject, linux, pvh};
+use crate::{BootState, Kernel, LoadError, Subject, linux, multiboot2, pvh};
 
 /// Offsets in the ELF header that are the same for both classes.
 const EI_CLASS: usize = 4;
@@ -165,18 +165,26 @@ impl<'a> Elf<'a> {
         }
     }
 
-    /// Copies the segments to where they want to lie; gives the end of the highest.
-    pub(crate) fn load(&self, place: &Placer<'_>) -> Result<u64, LoadError> {
+    /// Copies the segments to `delta` above where they want to lie; gives the end of the highest.
+    pub(crate) fn load(&self, place: &Placer<'_>, delta: u64) -> Result<u64, LoadError> {
         let mut end = 0;
         for segment in &self.segments {
-            place.check("kernel", segment.physical, segment.memory_size)?;
+            let start = segment.physical.wrapping_add(delta);
+            place.check("kernel", start, segment.memory_size)?;
             let data_size = segment.data.len() as u64;
-            place.write(segment.physical, segment.data)?;
+            place.write(start, segment.data)?;
             let bss = segment.memory_size.saturating_sub(data_size);
-            place.clear(segment.physical + data_size, bss)?;
-            end = end.max(segment.physical + segment.memory_size);
+            place.clear(start + data_size, bss)?;
+            end = end.max(start + segment.memory_size);
         }
         Ok(end)
+    }
+
+    /// From the lowest segment's start to the highest one's end.
+    pub(crate) fn extent(&self) -> std::ops::Range<u64> {
+        let start = self.segments.iter().map(|s| s.physical).min().unwrap_or(0);
+        let ends = self.segments.iter().map(|s| s.physical.saturating_add(s.memory_size));
+        start..ends.max().unwrap_or(start)
     }
 
     /// The physical address of the entry point, which some kernels give as a virtual one.
@@ -228,15 +236,12 @@ pub(crate) fn load(
 ) -> Result<BootState, LoadError> {
     let elf = Elf::parse(kernel.image)?;
     if let Some(entry) = elf.pvh_entry {
-        let (entry, end) = (elf.entry_at(entry)?, elf.load(place)?);
+        let (entry, end) = (elf.entry_at(entry)?, elf.load(place, 0)?);
         return pvh::start(place, kernel, rsdp, entry, end);
     }
-    if crate::multiboot::is_multiboot2(kernel.image) {
-        return Err(LoadError::Unsupported {
-            what: "has only a Multiboot2 header".into(),
-            remedy: "give one with a Multiboot (version 1) header or a PVH entry",
-        });
+    if let Some(header) = multiboot2::find_header(kernel.image) {
+        return multiboot2::load(place, kernel, header, rsdp);
     }
-    let end = elf.load(place)?;
+    let end = elf.load(place, 0)?;
     linux::start_vmlinux(place, kernel, rsdp, elf.entry()?, elf.is_64, end)
 }

@@ -10,13 +10,16 @@ pub mod boot;
 mod bytes;
 mod diagnose;
 mod elf;
+mod elf_sections;
 mod error;
+mod flat;
 mod info;
 mod initrd;
 pub mod layout;
 mod linux;
 pub mod mptable;
 mod multiboot;
+mod multiboot2;
 mod place;
 mod pvh;
 pub mod smbios;
@@ -78,6 +81,9 @@ pub fn load(
     }
     if elf::is_elf(kernel.image) {
         return elf::load(&place, kernel, rsdp);
+    }
+    if let Some(header) = multiboot2::find_header(kernel.image) {
+        return multiboot2::load(&place, kernel, header, rsdp);
     }
     Err(diagnose::not_a_kernel(kernel.image))
 }

@@ -2,6 +2,8 @@
 
 use crate::bytes::{put, u32_at};
 use crate::elf::{self, Elf};
+use crate::elf_sections::{self, Sections};
+use crate::flat::{self, Addresses};
 use crate::info::{InfoSpace, PlacedModule, place_modules};
 use crate::layout::{CONVENTIONAL_END, MIB};
 use crate::place::Placer;
@@ -12,10 +14,8 @@ const SEARCH: usize = 8192;
 const HEADER_MAGIC: u32 = 0x1bad_b002;
 /// In EAX when the kernel is entered (3.2).
 const LOADER_MAGIC: u64 = 0x2bad_b002;
-/// Where Multiboot2 has its header, and its magic number.
-const SEARCH_2: usize = 32768;
-const HEADER_MAGIC_2: u32 = 0xe852_50d6;
-const LOADER_NAME: &str = "Trivium";
+/// What the loader is called.
+pub(crate) const LOADER_NAME: &str = "Trivium";
 
 /// Header flags (3.1.2): of the lower half, all must be understood.
 mod flag {
@@ -38,15 +38,20 @@ mod info {
     pub const CMDLINE: usize = 16;
     pub const MODS_COUNT: usize = 20;
     pub const MODS_ADDR: usize = 24;
+    /// Number, size, address and string index of the ELF sections.
+    pub const ELF_SECTIONS: usize = 28;
     pub const MMAP_LENGTH: usize = 44;
     pub const MMAP_ADDR: usize = 48;
+    pub const CONFIG_TABLE: usize = 60;
     pub const BOOT_LOADER_NAME: usize = 64;
     pub const SIZE: usize = 116;
 
     pub const HAS_MEMORY: u32 = 1 << 0;
     pub const HAS_CMDLINE: u32 = 1 << 2;
     pub const HAS_MODS: u32 = 1 << 3;
+    pub const HAS_ELF_SECTIONS: u32 = 1 << 5;
     pub const HAS_MMAP: u32 = 1 << 6;
+    pub const HAS_CONFIG_TABLE: u32 = 1 << 8;
     pub const HAS_BOOT_LOADER_NAME: u32 = 1 << 9;
 }
 
@@ -72,15 +77,6 @@ pub(crate) fn find_header(image: &[u8]) -> Option<Header> {
         .filter(|header| header.flags & flag::ADDRESSES != 0 || elf::is_elf(image))
 }
 
-/// Whether the image has a header of Multiboot2.
-pub(crate) fn is_multiboot2(image: &[u8]) -> bool {
-    (0..SEARCH_2 - 15).step_by(8).any(|offset| {
-        let field = |n: usize| u32_at(image, offset + 4 * n).unwrap_or(0);
-        let sum = (0..4).fold(0_u32, |sum, n| sum.wrapping_add(field(n)));
-        field(0) == HEADER_MAGIC_2 && sum == 0
-    })
-}
-
 /// Loads a kernel that has a Multiboot header.
 pub(crate) fn load(
     place: &Placer<'_>,
@@ -99,73 +95,54 @@ pub(crate) fn load(
     if header.flags & flag::VIDEO_MODE != 0 {
         log::warn!("The Multiboot kernel asks for a video mode; it is told of none");
     }
-    let (entry, end) = if header.flags & flag::ADDRESSES != 0 {
-        load_flat(place, kernel.image, header)?
+    let (entry, end, sections) = if header.flags & flag::ADDRESSES != 0 {
+        let (entry, end) = load_flat(place, kernel.image, header)?;
+        (entry, end, None)
     } else {
         let elf = Elf::parse(kernel.image)?;
-        let end = elf.load(place)?;
-        (elf.entry()?, end)
+        let end = elf.load(place, 0)?;
+        (elf.entry()?, end, elf_sections::load(place, kernel.image, end)?)
     };
+    let end = sections.as_ref().map_or(end, |sections| sections.end);
     let modules = place_modules(place, kernel, end)?;
-    let info = write_info(place, kernel, &modules)?;
+    let info = write_info(place, kernel, &modules, sections.as_ref())?;
     let state = BootState::protected32(place.memory, entry)?;
     Ok(BootState { rax: LOADER_MAGIC, rbx: info, ..state })
 }
 
-/// Loads the image to the addresses that the header gives (3.1.3); gives entry point and end.
+/// The addresses that the header has (3.1.3), and the entry point after them; gives entry point
+/// and end.
 fn load_flat(place: &Placer<'_>, image: &[u8], header: Header) -> Result<(u64, u64), LoadError> {
-    let corrupt = |what| LoadError::Corrupt { subject: Subject::Kernel, what };
-    let mut fields = [0; 5];
-    for (n, field) in fields.iter_mut().enumerate() {
-        let offset = header.offset + 12 + 4 * n;
-        *field = u32_at(image, offset).ok_or_else(|| truncated(image, offset as u64 + 4))?;
+    let addresses = Addresses::read(image, header.offset + 12)?;
+    let entry_offset = header.offset + 28;
+    let entry = u32_at(image, entry_offset)
+        .ok_or_else(|| flat::truncated(image, entry_offset as u64 + 4))?
+        .into();
+    let flat = addresses.cut(image, header.offset)?;
+    flat.load(place, 0)?;
+    if !(flat.start..flat.end).contains(&entry) {
+        return Err(LoadError::Corrupt {
+            subject: Subject::Kernel,
+            what: "kernel's entry point is outside of it",
+        });
     }
-    let [header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr] = fields;
-    let text_offset = header_addr
-        .checked_sub(load_addr)
-        .and_then(|before| header.offset.checked_sub(before as usize))
-        .ok_or_else(|| corrupt("kernel's Multiboot load address is outside of the file"))?;
-    let size = if load_end_addr == 0 {
-        image.len().saturating_sub(text_offset)
-    } else {
-        let size = load_end_addr.checked_sub(load_addr);
-        size.ok_or_else(|| corrupt("kernel ends before it starts"))? as usize
-    };
-    let text_end = text_offset.saturating_add(size);
-    let text = image.get(text_offset..text_end);
-    let text = text.ok_or_else(|| truncated(image, text_end as u64))?;
-
-    let load_addr = u64::from(load_addr);
-    let end = (load_addr + size as u64).max(bss_end_addr.into());
-    place.check("kernel", load_addr, end - load_addr)?;
-    place.write(load_addr, text)?;
-    place.clear(load_addr + size as u64, end - load_addr - size as u64)?;
-    if !(load_addr..end).contains(&entry_addr.into()) {
-        return Err(corrupt("kernel's entry point is outside of it"));
-    }
-    Ok((entry_addr.into(), end))
+    Ok((entry, flat.end))
 }
 
-fn truncated(image: &[u8], needed: u64) -> LoadError {
-    LoadError::Truncated {
-        subject: Subject::Kernel,
-        what: "Multiboot kernel",
-        have: image.len() as u64,
-        needed,
-    }
-}
+/// The system's configuration as INT 15h, AH=C0h tells it: length of what follows; model, submodel
+/// and revision of an AT; features: two 8259As, a real-time clock, and an extended BIOS data area.
+const CONFIG_TABLE: [u8; 10] = [8, 0, 0xfc, 1, 0, 1 << 6 | 1 << 5 | 1 << 2, 0, 0, 0, 0];
 
 /// Writes the Multiboot information; gives its address.
 fn write_info(
     place: &Placer<'_>,
     kernel: &Kernel<'_>,
     modules: &[PlacedModule<'_>],
+    sections: Option<&Sections>,
 ) -> Result<u64, LoadError> {
-    // By custom the first word is the kernel's name.
-    let name = kernel.name.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("kernel");
-    let line = format!("{} {}", name.replace(' ', "_"), kernel.command_line);
-    let line = place.command_line(line.trim_end(), usize::MAX)?;
+    let line = place.command_line(&command_line(kernel), usize::MAX)?;
     let mut space = InfoSpace::new(place);
+    let config_table = space.add(&CONFIG_TABLE)?;
     let loader_name = space.add_string(LOADER_NAME)?;
 
     let mut module_list = Vec::new();
@@ -180,17 +157,15 @@ fn write_info(
     let map_at = space.add(&map)?;
 
     let upper = place.layout.loadable();
+    let flags = info::HAS_MEMORY
+        | info::HAS_CMDLINE
+        | info::HAS_MODS
+        | info::HAS_MMAP
+        | info::HAS_CONFIG_TABLE
+        | info::HAS_BOOT_LOADER_NAME;
+    let has_sections = if sections.is_some() { info::HAS_ELF_SECTIONS } else { 0 };
     let fields = [
-        (
-            info::FLAGS,
-            u64::from(
-                info::HAS_MEMORY
-                    | info::HAS_CMDLINE
-                    | info::HAS_MODS
-                    | info::HAS_MMAP
-                    | info::HAS_BOOT_LOADER_NAME,
-            ),
-        ),
+        (info::FLAGS, u64::from(flags | has_sections)),
         (info::MEM_LOWER, CONVENTIONAL_END / 1024),
         (info::MEM_UPPER, (upper.end - MIB) / 1024),
         (info::CMDLINE, line),
@@ -198,13 +173,27 @@ fn write_info(
         (info::MODS_ADDR, module_list),
         (info::MMAP_LENGTH, map.len() as u64),
         (info::MMAP_ADDR, map_at),
+        (info::CONFIG_TABLE, config_table),
         (info::BOOT_LOADER_NAME, loader_name),
     ];
     let mut bytes = vec![0; info::SIZE];
     for (offset, value) in fields {
         put(&mut bytes, offset, &(value as u32).to_le_bytes());
     }
+    if let Some(sections) = sections {
+        let at = space.add(&sections.headers)? as u32;
+        let Sections { count, entry_size, names, .. } = *sections;
+        for (n, field) in [count.into(), entry_size.into(), at, names.into()].iter().enumerate() {
+            put(&mut bytes, info::ELF_SECTIONS + 4 * n, &u32::to_le_bytes(*field));
+        }
+    }
     space.add(&bytes)
+}
+
+/// The command line: by custom, the first word is the kernel's name.
+pub(crate) fn command_line(kernel: &Kernel<'_>) -> String {
+    let name = kernel.name.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("kernel");
+    format!("{} {}", name.replace(' ', "_"), kernel.command_line).trim_end().into()
 }
 
 /// The memory map: each range after its entry's size, which does not count itself.

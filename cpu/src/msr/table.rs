@@ -239,6 +239,9 @@ pub const MSRS: &[MsrInfo] = &[
     line(0xc000_0101, "IA32_GS_BASE", GsBase, Canonical).with(&[Cpu::Lm]),
     line(0xc000_0102, "IA32_KERNEL_GS_BASE", Storage(F::KernelGsBase), Canonical).with(&[Cpu::Lm]),
     line(0xc000_0103, "IA32_TSC_AUX", Storage(F::TscAux), Low32).with(&[Cpu::Rdtscp, Cpu::Rdpid]),
+    // Performance events and their counters: none is ever counted, and no event stays selected.
+    line(0xc001_0000, "PERF_CTL", Fixed(0), Any).times(4).of(Amd),
+    line(0xc001_0004, "PERF_CTR", Fixed(0), Any).times(4).of(Amd),
     line(0xc001_0010, "SYSCFG", Storage(F::Syscfg), Mask(0xffff_ffff)).of(Amd),
     line(0xc001_0015, "HWCR", Storage(F::Hwcr), Mask(0xffff_ffff)).of(Amd),
     line(0xc001_001a, "TOP_MEM", Storage(F::TopMem), Any).of(Amd),

@@ -273,6 +273,7 @@ const LEGACY_DEVICES: &[LegacyDevice] = &[
     LegacyDevice { name: "PIT_", id: "PNP0100", ports: &[(0x40, 4)], irq: Some(0) },
     LegacyDevice { name: "RTC_", id: "PNP0B00", ports: &[(0x70, 2)], irq: Some(8) },
     LegacyDevice { name: "KBD_", id: "PNP0303", ports: &[(0x60, 1), (0x64, 1)], irq: Some(1) },
+    LegacyDevice { name: "FPU_", id: "PNP0C04", ports: &[(0xf0, 1)], irq: Some(13) },
     LegacyDevice { name: "SPKR", id: "PNP0800", ports: &[(0x61, 1)], irq: None },
 ];
 

@@ -85,6 +85,7 @@ pub(super) fn fadt(config: &AcpiConfig<'_>, facs: u32, dsdt: u32) -> FADT {
         fadt = fadt.flag(Flags::TmrValExt);
     }
     fadt.firmware_ctrl = facs.into();
+    fadt.x_firmware_ctrl = u64::from(facs).into();
     fadt.dsdt = dsdt.into();
     fadt.x_dsdt = u64::from(dsdt).into();
     fadt.sci_int = u16::from(pc::SCI_IRQ).into();
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!([u32_at(48), u32_at(56), u32_at(64), u32_at(76)], [0xb2, 0x600, 0x604, 0x608]);
         assert_eq!(fadt[52..54], [0xf1, 0xf0]);
         assert_eq!(fadt[116..129], [1, 8, 0, 1, 0xf9, 0x0c, 0, 0, 0, 0, 0, 0, 6]);
-        assert_eq!(u32_at(140), 0x5678);
+        assert_eq!([u32_at(132), u32_at(140)], [0x1234, 0x5678]);
     }
 
     #[test]

@@ -116,6 +116,25 @@ pub(super) fn elf(is_64: bool, entry: u32, segments: &[Segment], note: Option<&[
     image
 }
 
+/// Adds section headers to an ELF image: none, and a string table that is in no segment.
+pub(super) fn with_sections(mut image: Vec<u8>) -> Vec<u8> {
+    let is_64 = image[4] == 2;
+    let (header_size, at_offset, at_address) = if is_64 { (64, 24, 40) } else { (40, 16, 32) };
+    let names = image.len();
+    image.extend(b"\0.shstrtab\0");
+    image.resize(image.len().next_multiple_of(8), 0);
+    let table = image.len();
+    image.resize(table + 2 * header_size, 0);
+    let section = table + header_size;
+    set(&mut image, section, &[1, 0, 0, 0, 3]);
+    set(&mut image, section + at_offset, &(names as u32).to_le_bytes());
+    set(&mut image, section + at_offset + if is_64 { 8 } else { 4 }, &[11]);
+    set(&mut image, at_address, &(table as u32).to_le_bytes());
+    let counts = if is_64 { 58 } else { 46 };
+    set(&mut image, counts, &[header_size as u8, 0, 2, 0, 1, 0]);
+    image
+}
+
 /// The note that gives a PVH entry point.
 pub(super) fn pvh_note(entry: u32) -> Vec<u8> {
     let mut note = Vec::new();

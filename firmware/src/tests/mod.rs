@@ -5,6 +5,7 @@ mod elf;
 pub(crate) mod images;
 mod linux;
 mod multiboot;
+mod multiboot2;
 mod mutations;
 mod refusals;
 

@@ -1,7 +1,7 @@
 //! Multiboot 1 kernels.
 
 use super::Machine;
-use super::images::{Segment, elf, multiboot_header};
+use super::images::{Segment, elf, multiboot_header, with_sections};
 use crate::{EntryMode, Kernel, LoadError, Module};
 
 fn elf_kernel(flags: u32) -> Vec<u8> {
@@ -28,7 +28,8 @@ fn an_elf_kernel_gets_the_multiboot_information() {
     assert_eq!(state.rax, 0x2bad_b002);
     let info = state.rbx;
     let field = |offset| u64::from(machine.u32(info + offset));
-    assert_eq!(field(0), 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9);
+    assert_eq!(field(0), 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 9);
+    assert_eq!(machine.read(field(60)), [8, 0, 0xfc, 1, 0, 0x64], "configuration table");
     assert_eq!(field(4), 639, "mem_lower in KiB");
     assert_eq!(field(8), (machine.layout.loadable().end - 0x10_0000) / 1024, "mem_upper in KiB");
     assert_eq!(machine.string(field(16)), "xen_kernel com1=115200");
@@ -50,6 +51,22 @@ fn an_elf_kernel_gets_the_multiboot_information() {
     let expected: Vec<_> =
         machine.layout.e820().iter().map(|r| (r.start, r.size, r.kind as u32)).collect();
     assert_eq!(ranges, expected);
+}
+
+#[test]
+fn elf_sections_are_told_with_their_addresses_in_memory() {
+    let machine = Machine::new(64);
+    let image = with_sections(elf_kernel(0));
+    let kernel = Kernel { image: &image, initrd: Some(b"disk"), ..Default::default() };
+    let info = machine.load(&kernel).unwrap().rbx;
+    let field = |offset| machine.u32(info + offset);
+    assert_eq!(field(0) & (1 << 4 | 1 << 5), 1 << 5, "ELF and not a.out");
+    assert_eq!([field(28), field(32), field(40)], [2, 40, 1], "number, size, names");
+    let names = u64::from(machine.u32(u64::from(field(36)) + 40 + 12));
+    assert_eq!(machine.read(names), *b"\0.shstrtab\0");
+    assert!(names >= 0x10_2000, "behind the kernel");
+    let module = u64::from(machine.u32(field(24).into()));
+    assert!(module >= names + 11 && module.is_multiple_of(0x1000));
 }
 
 #[test]

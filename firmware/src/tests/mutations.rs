@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::Machine;
-use super::images::{BzImage, Segment, bzimage, cpio, elf, multiboot_header, pvh_note, set};
+use super::images::{
+    BzImage, Segment, bzimage, cpio, elf, multiboot_header, pvh_note, set, with_sections,
+};
+use super::{Machine, multiboot2};
 use crate::{Kernel, Module};
 
 fn images() -> Vec<Vec<u8>> {
@@ -16,6 +18,9 @@ fn images() -> Vec<Vec<u8>> {
     let multiboot = Segment { data: multiboot_header(3, [0; 5]), ..segment.clone() };
     let mut flat = multiboot_header(1 << 16, [0x20_0000, 0x20_0000, 0, 0, 0x20_0020]);
     flat.resize(0x100, 0x90);
+    let addresses = (2, 0, vec![0x20_0000, 0x20_0000, 0, 0]);
+    let mut multiboot2_flat = multiboot2::header(0, &[addresses, (3, 0, vec![0x20_0040])]);
+    multiboot2_flat.resize(0x100, 0x90);
     let small = BzImage { pref_address: 0x20_0000, init_size: 0x10_0000, ..Default::default() };
     vec![
         bzimage(&BzImage { xloadflags: 1, ..small.clone() }),
@@ -25,7 +30,15 @@ fn images() -> Vec<Vec<u8>> {
         elf(true, 0x10_0000, &[segment], Some(&pvh_note(0x8010_0000))),
         elf(false, 0x10_0000, &[multiboot], None),
         flat,
+        multiboot2::elf_kernel(false, &multiboot2_tags()),
+        multiboot2::elf_kernel(true, &multiboot2_tags()),
+        with_sections(multiboot2::elf_kernel(true, &[])),
+        multiboot2_flat,
     ]
+}
+
+fn multiboot2_tags() -> Vec<(u16, u16, Vec<u32>)> {
+    vec![(1, 0, vec![1, 6]), (10, 0, vec![0, u32::MAX, 0x1000, 2]), (3, 0, vec![0x10_0010])]
 }
 
 /// Values that fields go wrong with.
@@ -45,7 +58,7 @@ proptest! {
 
     #[test]
     fn a_changed_image_is_loaded_or_refused(
-        which in 0..7_usize,
+        which in 0..11_usize,
         changes in prop::collection::vec((0..0x300_usize, value()), 1..6),
         keep in prop_oneof![4 => Just(usize::MAX), 1 => 0..0x1800_usize],
     ) {
