@@ -87,7 +87,7 @@ pub struct RunOptions {
     /// The CPU that executes the guest: interp (an interpreter).
     #[arg(long, value_enum, default_value_t = Accel::Interp)]
     pub accel: Accel,
-    /// The board: pc (i440FX and PIIX3/PIIX4).
+    /// The board: pc (i440FX and PIIX3/PIIX4), or isapc (the chips of an AT alone: no PCI, no ACPI).
     #[arg(long, value_enum, default_value_t = Board::Pc)]
     pub machine: Board,
     /// The CPU model, and features to add to it or take from it: `MODEL[,+FEATURE][,-FEATURE]`.
@@ -176,6 +176,8 @@ pub enum Accel {
 pub enum Board {
     /// i440FX with PIIX3 and PIIX4.
     Pc,
+    /// The chips of an AT alone.
+    Isapc,
 }
 
 /// Screens.

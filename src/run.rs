@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use trivium_cpu::model::CpuModel;
 use trivium_machine::{
-    Accel, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, ModuleConfig, RunEnd,
-    TraceCategories, TraceConfig,
+    Accel, Board, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, ModuleConfig,
+    RunEnd, TraceCategories, TraceConfig,
 };
 
 use crate::console::{self, Consoles, RawTerminal, Wish};
@@ -36,6 +36,7 @@ const DEMO_MEMORY: u64 = 64 << 20;
 pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     let mut writers = Writers::default();
     let mut config = MachineConfig::new(options.cpu, options.memory);
+    config.board = board(options.machine);
     config.cpus = options.smp;
     config.accel = accel(options.accel);
     config.clock = clock(options.clock);
@@ -73,6 +74,13 @@ pub fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
     config.firmware = Some(trivium_test_roms::DEMO.to_vec());
     let ends = connect(&mut config, &[SerialOption::Stdio], &mut writers)?;
     start(config, ends, writers, None)
+}
+
+fn board(option: options::Board) -> Board {
+    match option {
+        options::Board::Pc => Board::Pc,
+        options::Board::Isapc => Board::IsaPc,
+    }
 }
 
 fn accel(option: options::Accel) -> Accel {

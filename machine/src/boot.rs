@@ -15,7 +15,7 @@ use trivium_firmware::smbios::{self, SmbiosConfig, SmbiosCpu, SmbiosSettings};
 use trivium_firmware::{BootState, EntryMode, Kernel, LoadError, MemoryLayout, Module};
 use trivium_memory::{GuestMemory, GuestPhysAddr};
 
-use crate::config::{KernelConfig, SERIAL_PORTS};
+use crate::config::{Board, KernelConfig, SERIAL_PORTS};
 use crate::time::{APIC_HZ, TSC_HZ};
 
 /// Numbers of RAX, RBX, RSP and RSI among the general registers.
@@ -26,12 +26,14 @@ const RSI: usize = 6;
 
 /// What the board is called in the tables.
 const PRODUCT: &str = "PC (i440FX, PIIX3, PIIX4)";
+const ISA_PRODUCT: &str = "PC (ISA)";
 
 /// What a machine starts with, each time it is reset.
 pub(crate) struct BootSource {
     pub(crate) kernel: Option<KernelConfig>,
     pub(crate) smbios: SmbiosSettings,
     pub(crate) acpi_tables: Vec<Vec<u8>>,
+    pub(crate) board: Board,
     pub(crate) com_ports: [bool; SERIAL_PORTS],
     pub(crate) apic_ids: Vec<u32>,
     pub(crate) model: Arc<CpuModel>,
@@ -76,7 +78,7 @@ impl BootSource {
             modules: &modules,
             command_line: &config.command_line,
         };
-        trivium_firmware::load(memory, &layout, &kernel, Some(rsdp))
+        trivium_firmware::load(memory, &layout, &kernel, rsdp)
     }
 
     /// How the first processor is when the guest starts.
@@ -95,22 +97,25 @@ impl BootSource {
         }
     }
 
-    /// Writes the tables that tell of the machine; gives the RSDP's address.
+    /// Writes the tables that tell of the machine; gives the RSDP's address, if there is ACPI.
     fn build_tables(
         &self,
         memory: &GuestMemory,
         layout: &MemoryLayout,
-    ) -> Result<GuestPhysAddr, LoadError> {
+    ) -> Result<Option<GuestPhysAddr>, LoadError> {
+        let is_pc = self.board == Board::Pc;
         let [signature, .., features] = self.model.cpuid(1, 0, &self.cpuid_context());
-        mptable::build(
-            memory,
-            layout,
-            &MpConfig {
-                apic_ids: &self.apic_ids,
-                cpu_signature: signature,
-                cpu_features: features,
-            },
-        )?;
+        if is_pc {
+            mptable::build(
+                memory,
+                layout,
+                &MpConfig {
+                    apic_ids: &self.apic_ids,
+                    cpu_signature: signature,
+                    cpu_features: features,
+                },
+            )?;
+        }
         let cpu = SmbiosCpu {
             vendor: std::str::from_utf8(self.model.vendor.signature()).unwrap_or_default(),
             name: self.model.brand,
@@ -118,15 +123,18 @@ impl BootSource {
             long_mode: self.model.has(Feature::Lm),
         };
         let tables = SmbiosConfig {
-            product: PRODUCT,
+            product: if is_pc { PRODUCT } else { ISA_PRODUCT },
             version: env!("CARGO_PKG_VERSION"),
             processors: self.apic_ids.len() as u32,
             cpu,
-            pci: true,
-            acpi: true,
+            pci: is_pc,
+            acpi: is_pc,
             settings: &self.smbios,
         };
         smbios::build(memory, layout, &tables)?;
+        if !is_pc {
+            return Ok(None);
+        }
         let tables = AcpiConfig {
             apic_ids: &self.apic_ids,
             hpet: true,
@@ -136,7 +144,7 @@ impl BootSource {
             vga: false,
             extra: &self.acpi_tables,
         };
-        acpi::build(memory, layout, &tables)
+        acpi::build(memory, layout, &tables).map(Some)
     }
 }
 
@@ -182,7 +190,6 @@ fn entry_state(reset: &CpuState, boot: &BootState) -> CpuState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trivium_memory::GuestPhysAddr;
 
     #[test]
     fn a_flat_descriptor_covers_4_gib() {

@@ -41,6 +41,16 @@ pub enum ClockMode {
     },
 }
 
+/// What the machine is built on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Board {
+    /// i440FX and PIIX3 with the PIIX4's power management, I/O APIC and HPET; ACPI.
+    #[default]
+    Pc,
+    /// The chips of an AT alone: no PCI, no I/O APIC, no HPET, no ACPI.
+    IsaPc,
+}
+
 /// A kernel to boot without firmware.
 #[derive(Debug, Clone, Default)]
 pub struct KernelConfig {
@@ -88,8 +98,10 @@ pub struct TraceConfig {
     pub sink: Box<dyn Write + Send>,
 }
 
-/// A machine, the board `pc`, as its user wants it.
+/// A machine, as its user wants it.
 pub struct MachineConfig {
+    /// What it is built on.
+    pub board: Board,
     /// RAM in bytes; rounded down to whole pages.
     pub memory_size: u64,
     /// Number of processors.
@@ -129,6 +141,7 @@ impl MachineConfig {
     #[must_use]
     pub fn new(model: CpuModel, memory_size: u64) -> Self {
         Self {
+            board: Board::default(),
             memory_size,
             cpus: 1,
             accel: Accel::default(),

@@ -92,7 +92,9 @@ impl PcBoard {
             }
             Message::Key(code) => lock(&self.keyboard).key(&code),
             Message::PowerButton => {
-                lock(&self.power).pm().press_power_button();
+                if let Some(pci) = &self.pci {
+                    lock(&pci.power).pm().press_power_button();
+                }
             }
         }
     }

@@ -114,6 +114,15 @@ pub struct ShadowMap {
 }
 
 impl ShadowMap {
+    /// All of C0000h to FFFFFh is ROM: what a board without PAM registers has.
+    #[must_use]
+    pub fn rom() -> Self {
+        let mut shadow = Self::default();
+        let (base, size) = (0xc_0000, 0x4_0000);
+        shadow.set(PamRegion { base, size, read_ram: false, write_ram: false });
+        shadow
+    }
+
     /// Notes a region; says whether it is new in any way.
     pub fn set(&mut self, region: PamRegion) -> bool {
         let same = |known: &Option<PamRegion>| known.is_some_and(|known| known.base == region.base);

@@ -28,7 +28,7 @@ mod timers;
 mod trace;
 
 pub use config::{
-    Accel, ClockMode, ConfigError, KernelConfig, MAX_CPUS, MAX_FIRMWARE, MachineConfig,
+    Accel, Board, ClockMode, ConfigError, KernelConfig, MAX_CPUS, MAX_FIRMWARE, MachineConfig,
     ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
 };
 pub use dma::GuestDma;

@@ -101,11 +101,13 @@ impl Machine {
             kernel: config.kernel,
             smbios: config.smbios,
             acpi_tables: config.acpi_tables,
+            board: config.board,
             com_ports: config.serial.each_ref().map(Option::is_some),
             apic_ids: (0..config.cpus).collect(),
             model: model.clone(),
         };
         let parts = BoardParts {
+            board: config.board,
             memory,
             layout,
             clock: Arc::new(MachineClock::new(config.clock)),

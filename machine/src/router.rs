@@ -115,12 +115,17 @@ impl State {
 pub(crate) struct IrqRouter {
     state: Mutex<State>,
     pic: Arc<Mutex<Pic>>,
-    ioapic: Arc<Mutex<IoApic>>,
+    /// The board `isapc` has none.
+    ioapic: Option<Arc<Mutex<IoApic>>>,
     trace: Arc<Trace>,
 }
 
 impl IrqRouter {
-    pub(crate) fn new(pic: Arc<Mutex<Pic>>, ioapic: Arc<Mutex<IoApic>>, trace: Arc<Trace>) -> Self {
+    pub(crate) fn new(
+        pic: Arc<Mutex<Pic>>,
+        ioapic: Option<Arc<Mutex<IoApic>>>,
+        trace: Arc<Trace>,
+    ) -> Self {
         Self { state: Mutex::new(State::RESET), pic, ioapic, trace }
     }
 
@@ -141,8 +146,10 @@ impl IrqRouter {
                 chip.set_irq(irq, pic >> irq & 1 != 0);
             }
         }
-        if ioapic_changes != 0 {
-            let mut chip = lock(&self.ioapic);
+        if let Some(chip) = &self.ioapic
+            && ioapic_changes != 0
+        {
+            let mut chip = lock(chip);
             for pin in (0..24u8).filter(|pin| ioapic_changes >> pin & 1 != 0) {
                 chip.set_pin(pin, ioapic >> pin & 1 != 0);
             }
@@ -212,7 +219,7 @@ mod tests {
     fn router() -> Arc<IrqRouter> {
         let pic = Arc::new(Mutex::new(Pic::new(IrqLine::unconnected())));
         let ioapic = Arc::new(Mutex::new(IoApic::new(Arc::new(Nowhere))));
-        Arc::new(IrqRouter::new(pic, ioapic, Arc::default()))
+        Arc::new(IrqRouter::new(pic, Some(ioapic), Arc::default()))
     }
 
     /// The levels of the 8259As' and of the I/O APIC's inputs.

@@ -1,9 +1,9 @@
 //! Real guests on whole machines.
 
-use trivium_machine::RunEnd;
 use trivium_machine::testing::Step;
+use trivium_machine::{Board, RunEnd};
 
-use crate::{ACCELS, Guest};
+use crate::{ACCELS, Guest, Hardware};
 
 /// Boots a Linux with our initial RAM disk to power-off.
 fn linux(kernel: &'static str, initrd: &'static str, command_line: &'static str) -> Vec<String> {
@@ -49,6 +49,24 @@ fn a_32_bit_kernel_without_pae_boots() {
 fn a_32_bit_kernel_with_pae_boots() {
     for output in linux("linux686pae", "initrd386", "console=ttyS0 panic=-1 quickexit") {
         assert!(output.contains("i686"), "{output}");
+    }
+}
+
+#[test]
+fn a_32_bit_kernel_boots_on_an_isa_board() {
+    let guest = Guest {
+        kernel: ("linux686", "vmlinuz"),
+        initrd: Some(("initrd386", "initrd")),
+        command_line: "console=ttyS0 panic=-1 quickexit nolapic noapic",
+        memory_mib: 256,
+    };
+    let isa = Hardware { board: Board::IsaPc, model: "pentium2" };
+    for accel in ACCELS {
+        let Some(outcome) = guest.run_on(*accel, isa, &[Step::stop("=== GUEST UP")]) else {
+            return;
+        };
+        assert_eq!(outcome.end, RunEnd::Stopped, "{}", outcome.output);
+        assert!(!outcome.output.contains("ACPI: RSDP"), "{}", outcome.output);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use trivium_cpu::CpuModel;
 use trivium_machine::testing::{self, Outcome, Step, guest_file};
-use trivium_machine::{Accel, KernelConfig, MachineConfig};
+use trivium_machine::{Accel, Board, KernelConfig, MachineConfig};
 
 /// All kinds of CPU. A test that runs a guest runs it on each.
 const ACCELS: &[Accel] = &[Accel::Interp];
@@ -28,19 +28,36 @@ struct Guest {
     memory_mib: u64,
 }
 
+/// The board `pc` with all that it has.
+const PC: Hardware = Hardware { board: Board::Pc, model: "max" };
+
+/// What a guest runs on, besides the kind of CPU.
+#[derive(Clone, Copy)]
+struct Hardware {
+    board: Board,
+    /// The CPU model.
+    model: &'static str,
+}
+
 /// A machine without anything to boot.
-fn machine(accel: Accel, memory_mib: u64) -> MachineConfig {
-    let model = CpuModel::by_name("max").expect("the model is there");
+fn machine(accel: Accel, memory_mib: u64, hardware: Hardware) -> MachineConfig {
+    let model = CpuModel::by_name(hardware.model).expect("the model is there");
     let mut config = MachineConfig::new(model, memory_mib << 20);
+    config.board = hardware.board;
     config.accel = accel;
     config.no_reboot = true;
     config
 }
 
 impl Guest {
-    /// Runs it on one kind of CPU; nothing if it has not been fetched.
+    /// Runs it on the board `pc` with one kind of CPU; nothing if it has not been fetched.
     fn run(&self, accel: Accel, script: &[Step]) -> Option<Outcome> {
-        let mut config = machine(accel, self.memory_mib);
+        self.run_on(accel, PC, script)
+    }
+
+    /// Runs it on one kind of CPU; nothing if it has not been fetched.
+    fn run_on(&self, accel: Accel, hardware: Hardware, script: &[Step]) -> Option<Outcome> {
+        let mut config = machine(accel, self.memory_mib, hardware);
         let initrd = match self.initrd {
             Some((guest, file)) => Some(guest_file(guest, file)?),
             None => None,

@@ -7,7 +7,7 @@ use crate::{ACCELS, LIMIT, machine};
 
 fn run(name: &str, image: &[u8]) {
     for accel in ACCELS {
-        let mut config = machine(*accel, 64);
+        let mut config = machine(*accel, 64, crate::PC);
         config.firmware = Some(image.to_vec());
         let outcome = testing::run(config, [], LIMIT).expect("the machine runs");
         let output = &outcome.output;
@@ -46,7 +46,7 @@ fn random_code_brings_down_nothing_but_the_guest() {
             *byte = (seed >> 24) as u8;
         }
         for accel in ACCELS {
-            let mut config = machine(*accel, 16);
+            let mut config = machine(*accel, 16, crate::PC);
             config.firmware = Some(image.clone());
             let limit = std::time::Duration::from_millis(100);
             let end = testing::run(config, [], limit);

@@ -33,7 +33,7 @@ fn complaints(report: &str) -> Vec<String> {
 }
 
 fn passes(accel: Accel, model: &CpuModel, name: &str, image: &[u8]) {
-    let mut config = machine(accel, 16);
+    let mut config = machine(accel, 16, crate::PC);
     config.model = *model;
     config.firmware = Some(image.to_vec());
     config.debug_exit_port = Some(0x501);

@@ -68,7 +68,7 @@ impl PcBoard {
     }
 
     fn port_slot(&self, port: u16) -> Option<usize> {
-        self.ports.device(port).or_else(|| self.pm_window.slot_of(port))
+        self.ports.device(port).or_else(|| self.pci.as_ref()?.pm_window.slot_of(port))
     }
 
     /// The device that answers an access. None but one of the later ports' may: the access is then

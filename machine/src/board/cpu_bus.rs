@@ -49,7 +49,9 @@ impl VcpuBus<'_> {
         match action {
             None => {}
             Some(LapicAction::Eoi(vector)) => {
-                lock(&self.board.ioapic).end_of_interrupt(vector);
+                if let Some(ioapic) = &self.board.ioapic {
+                    lock(ioapic).end_of_interrupt(vector);
+                }
             }
             Some(LapicAction::Ipi(message)) => {
                 self.board.apics.deliver_message(&message, Some(self.cpu));

@@ -4,6 +4,7 @@ mod bus;
 mod cpu_bus;
 mod fpu;
 mod pc;
+mod pci;
 mod ports;
 mod setup;
 #[cfg(test)]

@@ -1,21 +1,17 @@
-//! The board `pc`: i440FX, PIIX3 and the PIIX4's power management, as on the PCs of 1997.
+//! The boards: `pc` has i440FX, PIIX3 and the PIIX4's power management, as the PCs of 1997; `isapc`
+//! has the chips of an AT alone.
 //!
 //! Locks are taken in this order, and so cannot block one another: the PCI bus, its functions and
 //! all other devices (never two, but for the PCI bus and one of its functions); the interrupt
 //! router; the 8259As; the I/O APIC; a local APIC (never two). What a local APIC asks of others is
 //! done once it is unlocked. Locks not named here are held for no call to anything else.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use trivium_chipset::{Clock, Device, IrqLine, VmTime};
-use trivium_devices::acpi_pm::{PM_BLOCK_SIZE, PmTimerWidth, PmWiring};
 use trivium_devices::apic::{IoApic, LapicConfig, LocalApic};
 use trivium_devices::hpet::{HPET_SIZE, Hpet, HpetWiring};
 use trivium_devices::i8042::I8042;
-use trivium_devices::pci::{
-    Bdf, HostBridgeObserver, I440fx, PamRegion, PciHost, Piix3, Piix4Pm, PmWindowObserver, Smram,
-};
 use trivium_devices::pic::Pic;
 use trivium_devices::pit::Pit;
 use trivium_devices::ports::{DebugConsole, DebugConsoleBackend, DebugExit, Port92, PostPort};
@@ -27,9 +23,10 @@ use trivium_memory::GuestMemory;
 
 use super::bus::Unclaimed;
 use super::fpu::{self, FpuErrorLatch};
+use super::pci::PciBus;
 use super::ports::PortMap;
 use crate::apics::LocalApics;
-use crate::config::{ConfigError, SERIAL_PORTS};
+use crate::config::{Board, ConfigError, SERIAL_PORTS};
 use crate::control::{Control, lock};
 use crate::layout::{ArenaLayout, ShadowMap};
 use crate::router::{IrqRouter, input, source};
@@ -38,23 +35,14 @@ use crate::time::MachineClock;
 use crate::timers::Timers;
 use crate::trace::Trace;
 
-/// The host bridge.
-pub(crate) const HOST_BRIDGE: Bdf = Bdf::new(0, 0);
-/// The ISA bridge.
-pub(crate) const ISA_BRIDGE: Bdf = Bdf::new(1, 0);
-/// The power management function.
-pub(crate) const POWER_MANAGEMENT: Bdf = Bdf::new(1, 3);
 /// What the I/O APIC's address decoder takes.
 const IOAPIC_SIZE: u64 = 0x1000;
-/// CF8h to CFFh, of which CF9h is the ISA bridge's.
-const PCI_PORTS: [(u16, u16); 2] = [(0xcf8, 1), (0xcfa, 6)];
-/// Reset control.
-const RESET_CONTROL: u16 = 0xcf9;
-/// The APM ports.
-const APM_PORTS: u16 = 0xb2;
+/// The first port of the 8259As' edge/level control registers, which came with EISA.
+const FIRST_EISA_PORT: u16 = 0x400;
 
 /// What boards are built from, and what outlives them.
 pub(crate) struct BoardParts {
+    pub(crate) board: Board,
     pub(crate) memory: Arc<GuestMemory>,
     pub(crate) layout: ArenaLayout,
     pub(crate) clock: Arc<MachineClock>,
@@ -97,62 +85,6 @@ pub(crate) struct Window {
     pub(crate) slot: usize,
 }
 
-/// Where the power management function's ports are: firmware says so.
-#[derive(Default)]
-pub(crate) struct PmWindow {
-    /// The first port, 0 for nowhere, and the function's slot in the upper half.
-    base: AtomicU32,
-    slot: AtomicU32,
-}
-
-impl PmWindow {
-    /// The function's slot, if a port is one of its.
-    pub(crate) fn slot_of(&self, port: u16) -> Option<usize> {
-        let base = u16::try_from(self.base.load(Ordering::Relaxed)).ok().filter(|b| *b != 0)?;
-        let inside = port.checked_sub(base)? < PM_BLOCK_SIZE;
-        inside.then(|| self.slot.load(Ordering::Relaxed) as usize)
-    }
-}
-
-impl PmWindowObserver for PmWindow {
-    fn pm_window_changed(&self, base: Option<u16>) {
-        self.base.store(base.unwrap_or(0).into(), Ordering::Relaxed);
-    }
-}
-
-/// What the host bridge says of the memory map.
-struct MemoryMapper {
-    memory: Arc<GuestMemory>,
-    layout: ArenaLayout,
-    shadow: Mutex<ShadowMap>,
-    control: Arc<Control>,
-}
-
-impl MemoryMapper {
-    fn attend(&self) {
-        for processor in self.control.processors() {
-            processor.attend();
-        }
-    }
-}
-
-impl HostBridgeObserver for MemoryMapper {
-    fn pam_changed(&self, region: PamRegion) {
-        let mut shadow = lock(&self.shadow);
-        if shadow.set(region) {
-            self.memory.set_map(self.layout.map(&shadow));
-            self.attend();
-        }
-    }
-
-    /// SMRAM is not there before processors have SMM.
-    fn smram_changed(&self, smram: Smram) {
-        if smram.contains(Smram::G_SMRAME) {
-            log::debug!("The guest wants SMRAM, which is not there");
-        }
-    }
-}
-
 /// The wires to A20M#.
 pub(crate) struct A20Wires {
     gate: A20Gate,
@@ -179,7 +111,6 @@ pub(crate) struct PcBoard {
     pub(crate) trace: Arc<Trace>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) ports: PortMap,
-    pub(crate) pm_window: Arc<PmWindow>,
     pub(crate) windows: Vec<Window>,
     pub(crate) unclaimed: Unclaimed,
     /// By slot; the local APICs' come after the slots'.
@@ -187,46 +118,42 @@ pub(crate) struct PcBoard {
     pub(crate) apics: Arc<LocalApics>,
     pub(crate) router: Arc<IrqRouter>,
     pub(crate) pic: Arc<Mutex<Pic>>,
-    pub(crate) ioapic: Arc<Mutex<IoApic>>,
-    pub(crate) pci: Arc<Mutex<PciHost>>,
+    pub(crate) ioapic: Option<Arc<Mutex<IoApic>>>,
+    pub(crate) pci: Option<PciBus>,
     pub(crate) serial: [Option<Arc<Mutex<SerialPort>>>; SERIAL_PORTS],
     pub(crate) keyboard: Arc<Mutex<I8042>>,
-    pub(crate) power: Arc<Mutex<Piix4Pm>>,
     pub(crate) fpu: Arc<Mutex<FpuErrorLatch>>,
     pub(crate) port92: Arc<Mutex<Port92>>,
     pub(crate) a20: Arc<A20Wires>,
 }
 
-/// The PCI bus and what else of it the board reaches.
-struct PciBus {
-    pci: Arc<Mutex<PciHost>>,
-    power: Arc<Mutex<Piix4Pm>>,
-    pm_window: Arc<PmWindow>,
-}
-
 /// A device to be put on a board.
-fn share<D: Device>(device: D) -> Arc<Mutex<D>> {
+pub(super) fn share<D: Device>(device: D) -> Arc<Mutex<D>> {
     Arc::new(Mutex::new(device))
 }
 
 /// The board while devices are put on it.
-struct Builder<'a> {
-    parts: &'a BoardParts,
+pub(super) struct Builder<'a> {
+    pub(super) parts: &'a BoardParts,
     slots: Vec<Slot>,
     ports: PortMap,
     windows: Vec<Window>,
-    router: Arc<IrqRouter>,
-    clock: Arc<dyn Clock>,
+    pub(super) router: Arc<IrqRouter>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Builder<'_> {
-    fn add<D: Device + 'static>(&mut self, name: &'static str, device: &Arc<Mutex<D>>) -> usize {
+    pub(super) fn add<D: Device + 'static>(
+        &mut self,
+        name: &'static str,
+        device: &Arc<Mutex<D>>,
+    ) -> usize {
         self.slots.push(Slot { name, device: device.clone() });
         self.slots.len() - 1
     }
 
     /// Adds a device that answers at these ports, given as first port and count.
-    fn add_ports<D: Device + 'static>(
+    pub(super) fn add_ports<D: Device + 'static>(
         &mut self,
         name: &'static str,
         device: &Arc<Mutex<D>>,
@@ -244,7 +171,7 @@ impl Builder<'_> {
     }
 
     /// The same for single ports.
-    fn add_at<D: Device + 'static>(
+    pub(super) fn add_at<D: Device + 'static>(
         &mut self,
         name: &'static str,
         device: &Arc<Mutex<D>>,
@@ -258,8 +185,24 @@ impl Builder<'_> {
         self.windows.push(Window { base: base.into(), size, slot });
     }
 
-    fn line(&self, input: u32, source: u32) -> IrqLine {
+    pub(super) fn line(&self, input: u32, source: u32) -> IrqLine {
         self.router.line(input, source)
+    }
+
+    fn interrupt_controllers(
+        &mut self,
+        pic: &Arc<Mutex<Pic>>,
+        ioapic: Option<&Arc<Mutex<IoApic>>>,
+    ) -> Result<(), ConfigError> {
+        let isa: Vec<_> = Pic::PORTS.into_iter().filter(|port| *port < FIRST_EISA_PORT).collect();
+        let Some(ioapic) = ioapic else {
+            self.add_at("pic", pic, &isa)?;
+            return Ok(());
+        };
+        self.add_at("pic", pic, &Pic::PORTS)?;
+        let slot = self.add("ioapic", ioapic);
+        self.add_window(addresses::IOAPIC_BASE, IOAPIC_SIZE, slot);
+        Ok(())
     }
 
     fn isa_timers(&mut self) -> Result<(), ConfigError> {
@@ -309,48 +252,6 @@ impl Builder<'_> {
         self.add_window(addresses::HPET_BASE, HPET_SIZE, slot);
     }
 
-    /// The PCI bus with the chip set's functions.
-    fn pci(&mut self) -> Result<PciBus, ConfigError> {
-        let host_bridge = self.host_bridge();
-        let control = &self.parts.control;
-        let isa_bridge = share(Piix3::new(control.clone(), Some(self.router.clone())));
-        let pm_window = Arc::<PmWindow>::default();
-        let wiring = PmWiring {
-            clock: self.clock.clone(),
-            sci: self.line(addresses::SCI_IRQ.into(), source::ACPI),
-            power: control.clone(),
-        };
-        let power = share(Piix4Pm::new(PmTimerWidth::Bits24, wiring, Some(pm_window.clone())));
-        let pci = share(PciHost::new());
-        self.add("i440fx", &host_bridge);
-        self.add_at("piix3", &isa_bridge, &[RESET_CONTROL])?;
-        let slot = self.add_ports("piix4-pm", &power, &[(APM_PORTS, 2)])?;
-        pm_window.slot.store(slot as u32, Ordering::Relaxed);
-        self.add_ports("pci", &pci, &PCI_PORTS)?;
-        let mut bus = lock(&pci);
-        // The places are free: they differ.
-        let _ = bus.attach(HOST_BRIDGE, host_bridge);
-        let _ = bus.attach(ISA_BRIDGE, isa_bridge);
-        let _ = bus.attach(POWER_MANAGEMENT, power.clone());
-        drop(bus);
-        Ok(PciBus { pci, power, pm_window })
-    }
-
-    /// The host bridge; the memory map is then that after reset.
-    fn host_bridge(&self) -> Arc<Mutex<I440fx>> {
-        let BoardParts { memory, layout, control, .. } = self.parts;
-        memory.set_map(layout.map(&ShadowMap::default()));
-        let mapper = MemoryMapper {
-            memory: memory.clone(),
-            layout: *layout,
-            shadow: Mutex::default(),
-            control: control.clone(),
-        };
-        let mut host_bridge = I440fx::new(Some(Arc::new(mapper)));
-        host_bridge.reset(); // So that the map is told of the state after reset.
-        share(host_bridge)
-    }
-
     fn debug_ports(&mut self) -> Result<(), ConfigError> {
         self.add_at("post", &share(PostPort::new()), &[PostPort::PORT])?;
         if let Some(backend) = &self.parts.debug_console {
@@ -381,7 +282,8 @@ impl PcBoard {
         let apics = parts.apics.iter().map(|config| LocalApic::new(*config, dyn_clock.clone()));
         let apics = Arc::new(LocalApics::new(apics.collect(), control.clone()));
         let pic = share(Pic::new(IrqLine::new(apics.clone(), 0, 0)));
-        let ioapic = share(IoApic::new(apics.clone()));
+        let is_pc = parts.board == Board::Pc;
+        let ioapic = is_pc.then(|| share(IoApic::new(apics.clone())));
         let router = Arc::new(IrqRouter::new(pic.clone(), ioapic.clone(), trace.clone()));
         let a20 = Arc::new(A20Wires {
             gate: A20Gate::new(),
@@ -397,11 +299,11 @@ impl PcBoard {
             clock: dyn_clock,
         };
 
-        builder.add_at("pic", &pic, &Pic::PORTS)?;
-        let slot = builder.add("ioapic", &ioapic);
-        builder.add_window(addresses::IOAPIC_BASE, IOAPIC_SIZE, slot);
+        builder.interrupt_controllers(&pic, ioapic.as_ref())?;
         builder.isa_timers()?;
-        builder.hpet();
+        if is_pc {
+            builder.hpet();
+        }
         let keyboard = share(I8042::new(
             router.line(input::KEYBOARD, source::ONLY),
             router.line(input::MOUSE, source::ONLY),
@@ -418,7 +320,13 @@ impl PcBoard {
             *port = builder.serial_port(number)?;
         }
 
-        let PciBus { pci, power, pm_window } = builder.pci()?;
+        let pci = match parts.board {
+            Board::Pc => Some(builder.pci()?),
+            Board::IsaPc => {
+                memory.set_map(parts.layout.map(&ShadowMap::rom()));
+                None
+            }
+        };
         builder.debug_ports()?;
 
         let Builder { slots, ports, windows, .. } = builder;
@@ -429,7 +337,6 @@ impl PcBoard {
             trace: trace.clone(),
             slots,
             ports,
-            pm_window,
             windows,
             unclaimed: Unclaimed::new(),
             timers,
@@ -440,7 +347,6 @@ impl PcBoard {
             pci,
             serial,
             keyboard,
-            power,
             fpu,
             port92,
             a20,

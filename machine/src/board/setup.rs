@@ -4,7 +4,8 @@
 use trivium_chipset::AccessWidth;
 use trivium_firmware::acpi::pc as addresses;
 
-use super::pc::{HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT, PcBoard};
+use super::pc::PcBoard;
+use super::pci::{HOST_BRIDGE, ISA_BRIDGE, POWER_MANAGEMENT};
 use crate::control::lock;
 
 /// Writes to configuration space: function, double word, value, mask.
@@ -28,10 +29,12 @@ const ELCR2_LEVEL: u32 = 0b0000_1110;
 impl PcBoard {
     /// Sets the chips up.
     pub(crate) fn set_up(&self) {
-        for &(place, offset, value, mask) in CONFIGURATION {
-            lock(&self.pci).config_write(place, offset, value, mask);
+        if let Some(pci) = &self.pci {
+            for &(place, offset, value, mask) in CONFIGURATION {
+                lock(&pci.host).config_write(place, offset, value, mask);
+            }
+            self.pio_write(ELCR2, AccessWidth::Byte, ELCR2_LEVEL);
         }
-        self.pio_write(ELCR2, AccessWidth::Byte, ELCR2_LEVEL);
         self.apics.with(0, |apic| apic.set_virtual_wire());
     }
 }

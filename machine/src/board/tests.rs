@@ -11,7 +11,7 @@ use trivium_memory::{Backing, GuestPhysAddr};
 
 use super::VcpuBus;
 use super::pc::{BoardParts, PcBoard};
-use crate::config::{ClockMode, ConfigError};
+use crate::config::{Board, ClockMode, ConfigError};
 use crate::control::Request;
 use crate::control::tests::{CountingKick, control};
 use crate::layout::ArenaLayout;
@@ -37,6 +37,7 @@ fn parts() -> (BoardParts, Arc<CountingKick>) {
         tsc_deadline: true,
     };
     let parts = BoardParts {
+        board: Board::Pc,
         memory: Arc::new(layout.allocate(Some(&[0x90; 64 << 10]), 1).unwrap()),
         layout,
         clock: Arc::new(MachineClock::new(ClockMode::Icount { sleep: false })),
@@ -53,7 +54,12 @@ fn parts() -> (BoardParts, Arc<CountingKick>) {
 }
 
 fn bench() -> Bench {
+    bench_on(Board::Pc)
+}
+
+fn bench_on(board: Board) -> Bench {
     let (parts, kick) = parts();
+    let parts = BoardParts { board, ..parts };
     let board = PcBoard::new(&parts).unwrap();
     Bench { parts, board, kick }
 }
@@ -82,6 +88,28 @@ impl Bench {
             self.outb(port, value);
         }
     }
+}
+
+#[test]
+fn an_isa_board_has_the_chips_of_an_at_alone() {
+    let bench = bench_on(Board::IsaPc);
+    bench.config(0, 0, 0);
+    assert_eq!(bench.bus().pio_read(0xcfc, 4), 0xffff_ffff, "no PCI");
+    for port in [0xcf9, 0xb2, 0x4d0] {
+        assert_eq!(bench.bus().pio_read(port, 1), 0xff, "{port:x}");
+    }
+    for address in [0xfec0_0000, 0xfed0_0000] {
+        let mut data = [0; 4];
+        bench.bus().mmio_read(address, &mut data);
+        assert_eq!(data, [0xff; 4], "{address:x}");
+    }
+    let backing = |gpa| bench.parts.memory.lookup(GuestPhysAddr(gpa));
+    assert_eq!(backing(0xf_fff0), Backing::Rom((4 << 20) + 0xfff0));
+    bench.set_up_pic();
+    bench.board.router.line(4, 1).set(true);
+    bench.board.apics.with(0, |apic| apic.set_virtual_wire());
+    assert_eq!(bench.bus().acknowledge_interrupt(), Some(0x24));
+    bench.board.reset();
 }
 
 #[test]
