@@ -193,7 +193,8 @@ fn restore(cpu: &mut Cpu, op: &Op, wide: bool) -> Result<(), Stop> {
     }
     let [first, second, st @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = &parts;
     let mxcsr = second[1] as u32;
-    let with_mxcsr = cpu.control.cr4 & cr4::OSFXSR != 0;
+    // A Pentium II has FXRSTOR and no MXCSR: its place is not looked at.
+    let with_mxcsr = cpu.control.cr4 & cr4::OSFXSR != 0 && cpu.model.has(Feature::Sse);
     if with_mxcsr && mxcsr & !cpu.model.mxcsr_mask() != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }

@@ -340,6 +340,13 @@ fn fxsave_puts_the_state_where_the_manual_says() {
 }
 
 #[test]
+fn fxrstor_of_a_processor_without_sse_does_not_look_at_mxcsr() {
+    let mut cpu = machine_with("pentium2");
+    store(&cpu, 24, &[0x1f80]);
+    assert_eq!(run(&mut cpu, FXRSTOR64), Ok(()));
+}
+
+#[test]
 fn fxrstor_changes_nothing_when_it_faults() {
     let mut cpu = machine();
     store(&cpu, 24, &[0x1_0000]);
