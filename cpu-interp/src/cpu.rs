@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use trivium_cpu::bits::{cr0, cr4, efer, rflags};
 use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{
-    Activity, CS, Control, CpuState, Debug, General, Injected, Msrs, Segment, SegmentAttributes,
-    Segments, TableRegister, Vector, X87,
+    Activity, CS, Control, CpuState, Debug, General, Injected, Latent, Msrs, Segment,
+    SegmentAttributes, Segments, TableRegister, Vector, X87,
 };
 use trivium_cpu::walk::{MemoryView, Paging};
 use trivium_cpu::{Exception, Kick};
@@ -571,8 +571,7 @@ impl Cpu {
             x87: self.x87,
             vector: self.vector,
             events: trivium_cpu::state::Events {
-                // A wait may end at any time, and its line is not part of the state.
-                activity: if self.in_mwait() { Activity::Running } else { self.activity },
+                activity: self.activity,
                 interrupt_shadow: self.shadow != 0,
                 debug_shadow: self.shadow & shadow::MOV_SS != 0,
                 pending_debug: self.pending_debug,
@@ -582,6 +581,7 @@ impl Cpu {
                 smm: self.smm,
                 injected: self.injected,
             },
+            latent: Latent { ferr: self.ferr, monitor: self.monitor_state() },
         }
     }
 
@@ -594,11 +594,11 @@ impl Cpu {
         self.debug = state.debug;
         self.msrs = state.msrs;
         self.x87 = state.x87;
-        self.ferr = false;
+        self.ferr = state.latent.ferr;
         self.vector = state.vector;
         let events = &state.events;
         self.activity = events.activity;
-        self.monitor = Monitor::default();
+        self.put_monitor_state(state.latent.monitor.as_ref());
         self.shadow = match (events.debug_shadow, events.interrupt_shadow) {
             (true, _) => shadow::MOV_SS,
             (_, true) => shadow::STI,

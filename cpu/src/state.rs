@@ -397,6 +397,29 @@ pub enum Activity {
     Shutdown,
 }
 
+/// What a CPU keeps from one instruction to another that no program can read. Kinds of CPU may differ
+/// in it, and one that does not know of it may start without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Latent {
+    /// FERR# is asserted: an instruction has met an unmasked x87 error while CR0.NE was clear.
+    pub ferr: bool,
+    /// What MONITOR has set up. If [`Activity::Halted`] is an MWAIT, this says for what it waits.
+    pub monitor: Option<Monitored>,
+}
+
+/// A line of memory that MONITOR watches. Intel SDM vol. 3A, 9.10.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Monitored {
+    /// Where it is in RAM: offset in the arena, in bytes.
+    pub offset: u64,
+    /// What it held when it was first watched.
+    pub content: [u64; 8],
+    /// MWAIT waits. A CPU that cannot wait so may go on as if there had been a store.
+    pub waits: bool,
+    /// Masked interrupts end the wait too.
+    pub masked_too: bool,
+}
+
 /// The whole architectural state of a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CpuState {
@@ -416,6 +439,8 @@ pub struct CpuState {
     pub vector: Vector,
     /// Pending events.
     pub events: Events,
+    /// What no program can read.
+    pub latent: Latent,
 }
 
 impl CpuState {

@@ -1,9 +1,11 @@
 //! Aids for tests of whole machines: a serial line whose output is kept and which types when it
 //! sees what it waits for, and a time limit.
 
+mod pieces;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use trivium_chipset::VmTime;
@@ -15,6 +17,8 @@ use crate::error::MachineError;
 use crate::handle::MachineHandle;
 use crate::machine::Machine;
 use crate::run::RunEnd;
+
+pub use pieces::{Finish, Pieces, PiecesError};
 
 /// Something to be done when a pattern has appeared in the output.
 #[derive(Debug, Clone)]
@@ -60,7 +64,7 @@ struct Line {
 #[derive(Clone, Default)]
 pub struct Console {
     line: Arc<Mutex<Line>>,
-    handle: Arc<OnceLock<MachineHandle>>,
+    handle: Arc<Mutex<Option<MachineHandle>>>,
 }
 
 impl Console {
@@ -78,10 +82,9 @@ impl Console {
         Box::new(self.clone())
     }
 
-    /// What the script types goes to this machine.
+    /// What the script types goes to this machine from now on.
     pub fn connect(&self, handle: MachineHandle) {
-        // The first machine keeps the line.
-        let _ = self.handle.set(handle);
+        *lock(&self.handle) = Some(handle);
     }
 
     /// All output so far.
@@ -117,13 +120,13 @@ impl SerialBackend for Console {
             line.output.push(byte);
             line.due()
         };
-        let Some(handle) = self.handle.get() else { return };
+        let Some(action) = action else { return };
+        let Some(handle) = lock(&self.handle).clone() else { return };
         match action {
-            Some(Action::Type(reply)) => {
+            Action::Type(reply) => {
                 handle.serial_input(0, &reply);
             }
-            Some(Action::Stop) => handle.stop(),
-            None => {}
+            Action::Stop => handle.stop(),
         }
     }
 }
@@ -214,7 +217,13 @@ fn guests_folder() -> Option<PathBuf> {
 /// `count` moments before `end`, ascending, the same on every call: for stops of a run on the way.
 #[must_use]
 pub fn moments(count: usize, end: VmTime) -> Vec<VmTime> {
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    moments_of(0x2545_f491_4f6c_dd1d, count, end)
+}
+
+/// [`moments`] that depend on a seed. There may be fewer, if two are the same.
+#[must_use]
+pub fn moments_of(seed: u64, count: usize, end: VmTime) -> Vec<VmTime> {
+    let mut seed = seed;
     let mut next = || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let part = (u128::from(seed) * u128::from(end.as_nanos())) >> 64;

@@ -48,6 +48,14 @@ pub struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
+    /// The numbers of the pages that are not zero, ascending.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> + use<> {
+        let Self { first_page, present, .. } = *self;
+        (0..BLOCK_PAGES)
+            .filter(move |page| is_set(&present, *page))
+            .map(move |page| first_page + page as u64)
+    }
+
     /// The pages that are not zero, in ascending order.
     pub fn pages(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let present = self.present;

@@ -2,6 +2,7 @@
 
 mod guests;
 mod roms;
+mod save_restore;
 mod suite;
 
 use std::time::Duration;

@@ -6,6 +6,7 @@ mod ci;
 mod guests;
 mod interrupt;
 mod process;
+mod save_restore;
 mod suite;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Bench(bench::Args),
     /// Fetch and build the real guests that tests and benchmarks boot
     Guests(guests::Args),
+    /// Save, drop, rebuild and restore machines in mid-run
+    SaveRestore(save_restore::Args),
     /// Run the self-test ROMs under Trivium and QEMU, side by side
     Suite(suite::Args),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Guests(args) => guests::run(&args),
+        Command::SaveRestore(args) => save_restore::run(&args),
         Command::Suite(args) => suite::run(&args),
     });
     match result {

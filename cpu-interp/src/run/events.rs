@@ -21,10 +21,14 @@ impl Interpreter {
     pub(super) fn look(&mut self, session: &mut Session<'_>) -> Option<Exit> {
         let cpu = &mut self.cpu;
         cpu.look = cpu.shadow != 0;
+        let bus = session.bus();
+        // First, so that nobody who stops the CPU finds it untold.
+        if std::mem::take(&mut cpu.ferr_changed) {
+            bus.set_ferr(cpu.ferr);
+        }
         if cpu.attention.take_kick() {
             return Some(Exit::Kicked);
         }
-        let bus = session.bus();
         cpu.smi_pending |= bus.take_smi();
         if cpu.takes_smi() {
             smm::enter(cpu, bus);
@@ -36,9 +40,6 @@ impl Interpreter {
             self.reset(kind);
         }
         let cpu = &mut self.cpu;
-        if std::mem::take(&mut cpu.ferr_changed) {
-            bus.set_ferr(cpu.ferr);
-        }
         cpu.nmi_pending |= bus.take_nmi();
         if cpu.in_mwait() {
             cpu.check_mwait(bus.interrupt_pending());

@@ -8,7 +8,7 @@
 use iced_x86::{Code, Instruction, Mnemonic, Register};
 use trivium_cpu::Exception;
 use trivium_cpu::model::Feature;
-use trivium_cpu::state::Activity;
+use trivium_cpu::state::{Activity, Monitored};
 use trivium_memory::Backing;
 
 use crate::cpu::Cpu;
@@ -56,6 +56,32 @@ impl Cpu {
             self.activity = Activity::Running;
             self.monitor = Monitor::default();
         }
+    }
+
+    /// What is set up, as part of the CPU's state.
+    pub(crate) fn monitor_state(&self) -> Option<Monitored> {
+        let waits = self.in_mwait();
+        let masked_too = self.monitor.masked_too;
+        self.monitor.line.map(|Line { offset, bytes }| {
+            let mut content = [0; LINE / 8];
+            for (word, bytes) in content.iter_mut().zip(bytes.as_chunks().0) {
+                *word = u64::from_le_bytes(*bytes);
+            }
+            Monitored { offset: offset as u64, content, waits, masked_too }
+        })
+    }
+
+    /// Sets up what a state says.
+    pub(crate) fn put_monitor_state(&mut self, state: Option<&Monitored>) {
+        self.monitor = Monitor::default();
+        let Some(&Monitored { offset, ref content, waits, masked_too }) = state else { return };
+        let mut bytes = [0; LINE];
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(content) {
+            *bytes = word.to_le_bytes();
+        }
+        // What lies outside the arena reads as zeroes.
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.monitor = Monitor { line: Some(Line { offset, bytes }), waits, masked_too };
     }
 
     fn line_has_changed(&self) -> bool {
@@ -195,6 +221,24 @@ mod tests {
         // One that comes before MWAIT keeps it from waiting: monitor; mov [rax], ecx; mwait
         let mut m = at(&[0x0f, 0x01, 0xc8, 0xc6, 0x00, 7, 0x0f, 0x01, 0xc9], DATA);
         assert_eq!(m.run(3), Exit::Budget);
+    }
+
+    #[test]
+    fn a_wait_goes_on_in_a_cpu_that_takes_over_the_state() {
+        let mut m = at(&BOTH, DATA + 5);
+        assert_eq!(m.run(10), Exit::Halted);
+        let state = m.state();
+        assert_eq!(state.validate(), Ok(()));
+        m.set(|s| *s = state);
+        assert_eq!(m.run(10), Exit::Halted);
+        m.put(DATA + 63, &[1]);
+        assert_eq!(m.run(1), Exit::Budget);
+        // The same before MWAIT: monitor; mwait
+        let mut m = at(&BOTH, DATA);
+        assert_eq!(m.run(1), Exit::Budget);
+        let state = m.state();
+        m.set(|s| *s = state);
+        assert_eq!(m.run(1), Exit::Halted);
     }
 
     #[test]

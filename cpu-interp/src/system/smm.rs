@@ -69,7 +69,12 @@ impl Cpu {
 
 /// Takes an SMI: saves the state and goes to the handler. Intel SDM vol. 3C, 32.5.1.
 pub(crate) fn enter(cpu: &mut Cpu, bus: &dyn CpuBus) {
-    let state = cpu.state();
+    let mut state = cpu.state();
+    if cpu.in_mwait() {
+        // It has ended: the handler returns to the next instruction.
+        state.events.activity = Activity::Running;
+    }
+    state.latent.monitor = None;
     cpu.smi_pending = false;
     bus.set_smm(true);
     cpu.view.refresh(&cpu.memory);

@@ -1,8 +1,8 @@
 //! The elements of a CPU's state: for each a name, what makes it valid, and its values one by one.
 
 use super::{
-    Activity, Control, CpuState, Debug, Events, General, Injected, Msrs, Segment, Segments,
-    TableRegister, Vector, X87,
+    Activity, Control, CpuState, Debug, Events, General, Injected, Latent, Monitored, Msrs,
+    Segment, Segments, TableRegister, Vector, X87,
 };
 use crate::bits::{cr0, cr4, debug, efer, rflags};
 use crate::walk::is_canonical;
@@ -81,6 +81,12 @@ pub const ELEMENTS: &[Element] = &[
         comparable: true,
         validate: |s| validate_events(&s.events),
         visit: |s, visit| visit_events(&s.events, visit),
+    },
+    Element {
+        name: "latent",
+        comparable: false,
+        validate: |s| validate_latent(s),
+        visit: |s, visit| visit_latent(&s.latent, visit),
     },
 ];
 
@@ -379,6 +385,22 @@ fn visit_events(events: &Events, visit: Visit<'_>) {
     visit("injected", 0, absent(injected.map(|_| u64::from(vector))));
     visit("error_code", 0, absent(error_code.map(u64::from)));
     visit("software_length", 0, absent(software_length.map(u64::from)));
+}
+
+fn validate_latent(state: &CpuState) -> Result<(), &'static str> {
+    let waits = state.latent.monitor.is_some_and(|line| line.waits);
+    require(!waits || state.events.activity == Activity::Halted, "MWAIT waits, but is not halted")
+}
+
+fn visit_latent(latent: &Latent, visit: Visit<'_>) {
+    let Latent { ferr, monitor } = latent;
+    visit("ferr", 0, u64::from(*ferr));
+    visit("monitor", 0, monitor.map_or(u64::MAX, |line| line.offset));
+    if let Some(Monitored { offset: _, content, waits, masked_too }) = monitor {
+        visit_all("monitor_content", content, visit);
+        visit("monitor_waits", 0, u64::from(*waits));
+        visit("monitor_masked_too", 0, u64::from(*masked_too));
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The state of a whole machine: taken, and put back.
 
+mod compare;
 mod format;
 mod hash;
 #[cfg(test)]
