@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+pub mod lost_ticks;
 #[cfg(test)]
 mod test_support;
 #[cfg(any(test, feature = "testing"))]

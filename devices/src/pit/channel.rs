@@ -401,6 +401,25 @@ impl Channel {
         }
     }
 
+    /// How often OUT rises within the next `pulses`, and every how many pulses it does, in the
+    /// modes that repeat.
+    pub(super) fn rises_within(&self, pulses: u64) -> Option<(u64, u64)> {
+        if !self.counts() {
+            return None;
+        }
+        let ce = u64::from(self.ce);
+        let (period, first) = match self.control.mode() {
+            RateGenerator if self.count > 1 => (self.count.into(), ce),
+            SquareWave => {
+                let low = u64::from(self.half(false));
+                (low + u64::from(self.half(true)), if self.out { ce + low } else { ce })
+            }
+            _ => return None,
+        };
+        let rises = pulses.checked_sub(first).map_or(0, |past| 1 + past / period);
+        Some((rises, period))
+    }
+
     /// How many pulses there are until OUT changes, if it does. Mode 2's low pulse is passed over:
     /// its rise is what counts.
     pub(super) fn pulses_to_edge(&self) -> Option<u64> {

@@ -17,6 +17,7 @@ use trivium_chipset::{
 
 use self::channel::{Channel, Control, Edges};
 use crate::access::{byte_only, low_byte};
+use crate::lost_ticks::{LostTicks, TickQueue};
 
 /// Counter 0; counters 1 and 2 follow.
 const COUNTER0: u16 = 0x40;
@@ -72,6 +73,8 @@ pub struct Pit {
     port61: NmiStatus,
     /// The level of counter 0's OUT, as last driven.
     line: bool,
+    /// Ticks of counter 0 that came too late.
+    queue: TickQueue,
     clock: Arc<dyn Clock>,
     out0: IrqLine,
 }
@@ -91,9 +94,17 @@ impl Pit {
             pulse: clock.now().ticks(Self::HERTZ),
             port61: NmiStatus::empty(),
             line: false,
+            queue: TickQueue::new(LostTicks::default()),
             clock,
             out0,
         }
+    }
+
+    /// The same timer with another policy for counter 0's ticks that the host was too late for.
+    #[must_use]
+    pub fn with_lost_ticks(mut self, policy: LostTicks) -> Self {
+        self.queue = TickQueue::new(policy);
+        self
     }
 
     /// The gates of counters 0 and 1 are tied high; counter 2's is port 61h's.
@@ -107,6 +118,10 @@ impl Pit {
         let pulses = pulse.saturating_sub(self.pulse);
         self.pulse = self.pulse.max(pulse);
         let [channel0, channel1, channel2] = &mut self.channels;
+        if let Some((rises, period)) = channel0.rises_within(pulses) {
+            let period = VmTime::from_ticks(period, Self::HERTZ).as_nanos();
+            self.queue.miss(rises.saturating_sub(1), period, now);
+        }
         let edges = channel0.advance(pulses);
         channel1.advance(pulses);
         channel2.advance(pulses);
@@ -141,6 +156,9 @@ impl Pit {
         let Some(channel) = self.channels.get_mut(usize::from(select)) else { return };
         if control.intersects(Control::LSB | Control::MSB) {
             channel.program(control);
+            if select == 0 {
+                self.queue.clear();
+            }
             self.drive_changed(select);
         } else {
             channel.latch_count();
@@ -229,11 +247,16 @@ impl Timed for Pit {
     /// Counter 0's next edge; mode 2's fall, one pulse before its rise, is driven with the rise.
     fn deadline(&self) -> Option<VmTime> {
         let pulses = self.channels[0].pulses_to_edge()?;
-        Some(VmTime::from_ticks(self.pulse.saturating_add(pulses), Self::HERTZ))
+        let edge = VmTime::from_ticks(self.pulse.saturating_add(pulses), Self::HERTZ);
+        Some(self.queue.deadline().map_or(edge, |owed| owed.min(edge)))
     }
 
     fn fire(&mut self, now: VmTime) {
         self.sync(now);
+        if self.queue.take(now) {
+            self.drive(false);
+            self.drive(true);
+        }
     }
 }
 
@@ -250,6 +273,7 @@ impl Device for Pit {
         self.sync(self.clock.now());
         self.channels = Self::power_on();
         self.port61 = NmiStatus::empty();
+        self.queue.clear();
         self.drive(false);
     }
 }

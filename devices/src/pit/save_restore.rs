@@ -5,6 +5,7 @@ use trivium_chipset::{SaveRestore, Section, StateError};
 
 use super::channel::{Channel, Control, Mode, Phase};
 use super::{NmiStatus, Pit, WRITABLE};
+use crate::lost_ticks::{Owed, TickQueue};
 
 const VERSION: u32 = 2;
 
@@ -14,6 +15,7 @@ struct SavedPit {
     pulse: u64,
     port61: u8,
     line: bool,
+    owed: Owed,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,24 +143,27 @@ impl SavedChannel {
 
 impl SaveRestore for Pit {
     fn save(&self) -> Section {
-        let Self { channels, pulse, port61, line, clock: _, out0: _ } = self;
+        let Self { channels, pulse, port61, line, queue, clock: _, out0: _ } = self;
         let saved = SavedPit {
             channels: channels.each_ref().map(SavedChannel::of),
             pulse: *pulse,
             port61: port61.bits(),
             line: *line,
+            owed: queue.save(),
         };
         Section::encode(VERSION, &saved)
     }
 
     fn restore(&mut self, section: &Section) -> Result<(), StateError> {
-        let SavedPit { channels: [a, b, c], pulse, port61, line } = section.decode(VERSION)?;
+        let SavedPit { channels: [a, b, c], pulse, port61, line, owed } =
+            section.decode(VERSION)?;
         let channels = [a.into_channel()?, b.into_channel()?, c.into_channel()?];
         let port61 = NmiStatus::from_bits(port61)
             .filter(|bits| WRITABLE.contains(*bits))
             .ok_or(StateError::Impossible("read-only bits of port 61h"))?;
         let (clock, out0) = (self.clock.clone(), self.out0.clone());
-        *self = Self { channels, pulse, port61, line, clock, out0 };
+        let queue = TickQueue::restored(self.queue.policy(), owed)?;
+        *self = Self { channels, pulse, port61, line, queue, clock, out0 };
         Ok(())
     }
 }

@@ -10,7 +10,9 @@ use crate::test_support::{Fixture, check, port_steps};
 const CW0_BOTH: u8 = 0x30;
 
 pub(super) fn fixture() -> Fixture<Pit> {
-    Fixture::new(|clock, irqs| Pit::new(clock.clone(), irqs.line(0)))
+    Fixture::new(|clock, irqs| {
+        Pit::new(clock.clone(), irqs.line(0)).with_lost_ticks(LostTicks::Catchup)
+    })
 }
 
 impl Fixture<Pit> {
@@ -304,6 +306,29 @@ fn port_61h_keeps_its_four_writable_bits() {
     let mut pit = fixture();
     pit.write(0x61, 0xff);
     assert_eq!(pit.read(0x61) & 0xcf, 0x0f);
+}
+
+/// A timer of 100 ticks a second whose host is away for ten of them: the interrupts in the second
+/// that follows, and in the one after that.
+fn ticks_after_an_absence(policy: LostTicks) -> [usize; 2] {
+    let mut pit = fixture();
+    pit.device = Pit::new(pit.clock.clone(), pit.irqs.line(0)).with_lost_ticks(policy);
+    pit.start0(2, 11_932);
+    pit.advance(NANOS_PER_SECOND);
+    pit.clock.advance(100_500_000);
+    [(); 2].map(|()| {
+        let before = pit.irqs.rises(0);
+        pit.advance(NANOS_PER_SECOND);
+        pit.irqs.rises(0) - before
+    })
+}
+
+#[test]
+fn ticks_missed_by_the_host_are_dropped_or_caught_up_with() {
+    // The 100th to the 210th tick are due; eleven of them come in the absence.
+    assert_eq!(ticks_after_an_absence(LostTicks::Delay), [101, 100]);
+    assert_eq!(ticks_after_an_absence(LostTicks::Discard), [101, 100]);
+    assert_eq!(ticks_after_an_absence(LostTicks::Catchup), [111, 100]);
 }
 
 proptest! {
