@@ -2,6 +2,7 @@
 
 mod crosscheck;
 mod firmware;
+mod rtc;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use trivium_cpu::model::CpuModel;
 
 pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
 pub use firmware::FirmwareOptions;
+pub use rtc::{LostTicksOption, RtcBase, RtcClock, RtcOption};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -131,10 +133,13 @@ pub struct RunOptions {
     /// same), or icount,sleep=off (the same, and idle time is skipped).
     #[arg(long, default_value = "real", value_name = "CLOCK", verbatim_doc_comment)]
     pub clock: ClockOption,
-    /// Start of the real-time clock: utc (the host's time) or seconds since 1970. Under icount it
-    /// is 2026-01-01 unless given.
-    #[arg(long, value_name = "WHEN", value_parser = parse_rtc)]
-    pub rtc: Option<u64>,
+    /// The real-time clock, `base=WHEN[,clock=WHAT][,lost-ticks=POLICY]`. WHEN is utc or localtime
+    /// (the host's time), a date such as 2026-11-21 or 2026-11-21T12:00:00, or seconds since 1970;
+    /// under icount it is 2026-01-01 unless given. WHAT the clock follows: host (the host's clock,
+    /// over stops of the machine), or vm (virtual time; always so under icount). POLICY for periodic
+    /// interrupts that the host was too late for: delay, catchup or discard.
+    #[arg(long, value_name = "RTC", verbatim_doc_comment)]
+    pub rtc: Option<RtcOption>,
     /// End with the guest's reset or triple fault, instead of starting it again.
     #[arg(long)]
     pub no_reboot: bool,
@@ -349,20 +354,6 @@ fn parse_port(text: &str) -> Result<u16, String> {
     number.map_err(|_| "not a port number; use one such as 0x501".into())
 }
 
-/// The host's time in seconds since 1970.
-#[must_use]
-pub fn host_seconds() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs())
-}
-
-fn parse_rtc(text: &str) -> Result<u64, String> {
-    if text == "utc" {
-        return Ok(host_seconds());
-    }
-    text.parse().map_err(|_| "use utc or seconds since 1970".into())
-}
-
 /// An error of the command line in one line: what clap says before it explains usage.
 #[must_use]
 pub fn one_line(rendered: &str) -> String {
@@ -411,6 +402,7 @@ mod tests {
             (&["run", "--kernel", "k", "--machine", "mac"], "--machine", "pc"),
             (&["run", "--kernel", "k", "--accel", "tcg"], "--accel", "interp"),
             (&["run", "--kernel", "k", "--clock", "wall"], "--clock", "icount"),
+            (&["run", "--kernel", "k", "--rtc", "base=noon"], "--rtc", "localtime"),
             (&["run", "--kernel", "k", "--serial", "tape"], "--serial", "stdio"),
             (&["run", "--kernel", "k", "--trace", "io"], "--trace-file", ""),
             (&["run", "--kernel", "k", "--turbo"], "--turbo", ""),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use anyhow::{Context, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use trivium_cpu::model::CpuModel;
+use trivium_devices::lost_ticks::LostTicks;
 use trivium_machine::{
     Accel, Board, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, ModuleConfig,
     RunEnd, TraceCategories, TraceConfig,
@@ -16,7 +17,10 @@ use trivium_machine::{
 
 use crate::console::{self, Consoles, RawTerminal, Wish};
 use crate::input::Input;
-use crate::options::{self, ClockOption, DemoOptions, RunOptions, SerialOption, TraceOption};
+use crate::options::{
+    self, ClockOption, DemoOptions, LostTicksOption, RtcBase, RtcClock, RtcOption, RunOptions,
+    SerialOption, TraceOption,
+};
 use crate::output::Writers;
 use crate::report;
 
@@ -40,7 +44,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     config.cpus = options.smp;
     config.accel = accel(options.accel);
     config.clock = clock(options.clock);
-    config.rtc_base = options.rtc.unwrap_or_else(|| default_rtc(options.clock));
+    set_rtc(&mut config, options.clock, options.rtc.unwrap_or_default())?;
     config.no_reboot = options.no_reboot;
     config.debug_exit_port = options.debug_exit;
     config.firmware = options.bios.as_deref().map(|path| read("--bios", path)).transpose()?;
@@ -69,7 +73,7 @@ pub fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
     let mut config = MachineConfig::new(CpuModel::by_name("max")?, DEMO_MEMORY);
     config.accel = accel(options.accel);
     config.clock = clock(options.clock);
-    config.rtc_base = default_rtc(options.clock);
+    set_rtc(&mut config, options.clock, RtcOption::default())?;
     config.no_reboot = true;
     config.firmware = Some(trivium_test_roms::DEMO.to_vec());
     let ends = connect(&mut config, &[SerialOption::Stdio], &mut writers)?;
@@ -96,11 +100,27 @@ fn clock(option: ClockOption) -> ClockMode {
     }
 }
 
-fn default_rtc(clock: ClockOption) -> u64 {
-    match clock {
-        ClockOption::Real => options::host_seconds(),
-        ClockOption::Icount { .. } => ICOUNT_RTC,
+fn set_rtc(
+    config: &mut MachineConfig,
+    clock: ClockOption,
+    option: RtcOption,
+) -> anyhow::Result<()> {
+    let (base, follows) = match clock {
+        ClockOption::Real => (RtcBase::Utc, RtcClock::Host),
+        ClockOption::Icount { .. } => (RtcBase::Seconds(ICOUNT_RTC), RtcClock::Vm),
+    };
+    let is_icount = clock != ClockOption::Real;
+    if is_icount && option.clock == Some(RtcClock::Host) {
+        bail!("--rtc clock=host: under --clock icount all clocks follow the guest; use clock=vm");
     }
+    config.rtc_base = option.base.unwrap_or(base).seconds();
+    config.rtc_follows_host = option.clock.unwrap_or(follows) == RtcClock::Host;
+    config.lost_ticks = match option.lost_ticks {
+        LostTicksOption::Delay => LostTicks::Delay,
+        LostTicksOption::Catchup => LostTicks::Catchup,
+        LostTicksOption::Discard => LostTicks::Discard,
+    };
+    Ok(())
 }
 
 /// The largest file that is read as a kernel, module or firmware image, in bytes.

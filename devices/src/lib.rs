@@ -4,13 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod access;
-pub mod lost_ticks;
 #[cfg(test)]
 mod test_support;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 // Interrupts and time.
+pub mod lost_ticks;
 pub mod pic;
 pub mod pit;
 pub mod rtc;

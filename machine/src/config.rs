@@ -5,6 +5,7 @@ use std::io::Write;
 use bitflags::bitflags;
 use thiserror::Error;
 use trivium_cpu::CpuModel;
+use trivium_devices::lost_ticks::LostTicks;
 use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
@@ -115,6 +116,12 @@ pub struct MachineConfig {
     /// What the real-time clock shows when the machine first starts: seconds since 1970-01-01
     /// 00:00:00, in the zone that the clock is to show.
     pub rtc_base: u64,
+    /// Whether the real-time clock goes on with the host's clock while the machine stands; else it
+    /// follows virtual time.
+    pub rtc_follows_host: bool,
+    /// What becomes of the time for which the host did not let the machine run, and of periodic
+    /// interrupts that it was too late for.
+    pub lost_ticks: LostTicks,
     /// A firmware image, which ends at 4 GiB and has its last 128 KiB also below 1 MiB.
     pub firmware: Option<Vec<u8>>,
     /// A kernel to boot without firmware.
@@ -148,6 +155,8 @@ impl MachineConfig {
             model,
             clock: ClockMode::default(),
             rtc_base: 0,
+            rtc_follows_host: false,
+            lost_ticks: LostTicks::default(),
             firmware: None,
             kernel: None,
             smbios: SmbiosSettings::default(),

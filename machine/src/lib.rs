@@ -17,6 +17,7 @@ mod handle;
 mod layout;
 mod machine;
 mod router;
+mod rtc;
 mod run;
 #[cfg(test)]
 mod run_tests;

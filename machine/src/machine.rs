@@ -16,6 +16,7 @@ use crate::control::{Control, Processor};
 use crate::error::MachineError;
 use crate::handle::{MachineHandle, Message};
 use crate::layout::ArenaLayout;
+use crate::rtc::RtcParts;
 use crate::serial::SharedBackend;
 use crate::time::{APIC_HZ, MachineClock, TSC_HZ};
 use crate::trace::Trace;
@@ -79,6 +80,7 @@ impl Machine {
         new_vcpu: impl Fn(&VcpuParts<'_>) -> Box<dyn Vcpu>,
     ) -> Result<Self, MachineError> {
         config.check()?;
+        let rtc = RtcParts::of(&config);
         let firmware = config.firmware.as_deref();
         let layout = ArenaLayout::new(config.memory_size, firmware.map_or(0, <[u8]>::len));
         let memory = Arc::new(layout.allocate(firmware, config.cpus)?);
@@ -110,10 +112,10 @@ impl Machine {
             board: config.board,
             memory,
             layout,
-            clock: Arc::new(MachineClock::new(config.clock)),
+            clock: Arc::new(MachineClock::with_absence(config.clock, config.lost_ticks.into())),
             control,
             trace: Arc::new(Trace::new(config.trace)),
-            rtc_base: config.rtc_base,
+            rtc,
             apics: (0..config.cpus).map(|cpu| lapic_config(cpu, &model)).collect(),
             serial: config.serial.map(|backend| backend.map(SharedBackend::new)),
             serial_input,

@@ -221,13 +221,9 @@ impl Session<'_> {
             }
             self.board.fire_due(now);
             let next = earlier(self.board.timers.refresh(), self.limit);
-            let now = self.clock.now();
-            match next {
-                Some(next) if next <= now => {}
-                Some(next) => {
-                    control.events.sleep(Some(Duration::from_nanos(next.nanos_since(now))));
-                }
-                None => control.events.sleep(None),
+            match self.clock.sleep_until(next) {
+                Some(0) => {}
+                span => control.events.sleep(span.map(Duration::from_nanos)),
             }
         }
     }

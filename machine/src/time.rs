@@ -4,17 +4,28 @@
 //! under every clock: so no conversion stands between RDTSC and the clock, and a machine keeps its
 //! frequencies when it moves to another host.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+mod real;
 
 use trivium_chipset::{Clock, ManualClock, NANOS_PER_SECOND, VmTime};
 
+use self::real::RealClock;
 use crate::config::ClockMode;
 
 /// Frequency of the time-stamp counter in hertz.
 pub const TSC_HZ: u64 = NANOS_PER_SECOND;
 /// Frequency of the local APICs' timers before division, in hertz.
 pub const APIC_HZ: u64 = NANOS_PER_SECOND;
+
+/// What becomes of the time for which the host did not let the machine run, though nobody had
+/// stopped it: the process was stopped by a signal, or the host was asleep or overloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Absence {
+    /// It is no time for the guest: virtual time goes on where it was.
+    #[default]
+    TakenOut,
+    /// Virtual time jumps over it.
+    Passes,
+}
 
 /// The clock of one machine.
 #[derive(Debug)]
@@ -29,8 +40,14 @@ impl MachineClock {
     /// A clock at the machine's start. It stands until [`Self::start`].
     #[must_use]
     pub fn new(mode: ClockMode) -> Self {
+        Self::with_absence(mode, Absence::default())
+    }
+
+    /// The same with another treatment of the host's absence.
+    #[must_use]
+    pub fn with_absence(mode: ClockMode, absence: Absence) -> Self {
         match mode {
-            ClockMode::Real => Self::Real(RealClock::new()),
+            ClockMode::Real => Self::Real(RealClock::new(absence)),
             ClockMode::Icount { .. } => Self::Icount(ManualClock::default()),
         }
     }
@@ -46,6 +63,17 @@ impl MachineClock {
     pub fn stop(&self) {
         if let Self::Real(clock) = self {
             clock.stop();
+        }
+    }
+
+    /// A thread that would read the clock sleeps until `next`, or for ever.
+    /// How long it may sleep, in nanoseconds: the clock wants to be read now and then, see
+    /// [`RealClock`].
+    #[must_use]
+    pub fn sleep_until(&self, next: Option<VmTime>) -> Option<u64> {
+        match self {
+            Self::Real(clock) => Some(clock.sleep_until(next)),
+            Self::Icount(_) => next.map(|next| next.nanos_since(self.now())),
         }
     }
 
@@ -108,59 +136,10 @@ impl Clock for MachineClock {
     }
 }
 
-/// The host's monotonic clock, less the time for which the machine stood.
-#[derive(Debug)]
-pub struct RealClock {
-    origin: Instant,
-    running: AtomicBool,
-    /// Running: host nanoseconds since `origin` less virtual time, modulo 2^64. Else virtual time.
-    value: AtomicU64,
-}
-
-impl RealClock {
-    fn new() -> Self {
-        Self { origin: Instant::now(), running: AtomicBool::new(false), value: AtomicU64::new(0) }
-    }
-
-    fn host(&self) -> u64 {
-        // 2^64 nanoseconds are 584 years.
-        self.origin.elapsed().as_nanos() as u64
-    }
-
-    // `start`, `stop` and `set` are called while no processor and no device thread runs.
-
-    fn start(&self) {
-        if !self.running.load(Ordering::Acquire) {
-            let now = self.value.load(Ordering::Acquire);
-            self.value.store(self.host().wrapping_sub(now), Ordering::Release);
-            self.running.store(true, Ordering::Release);
-        }
-    }
-
-    fn stop(&self) {
-        let now = self.now();
-        self.running.store(false, Ordering::Release);
-        self.value.store(now.as_nanos(), Ordering::Release);
-    }
-
-    fn set(&self, now: VmTime) {
-        self.stop();
-        self.value.store(now.as_nanos(), Ordering::Release);
-    }
-
-    #[inline]
-    fn now(&self) -> VmTime {
-        let value = self.value.load(Ordering::Acquire);
-        VmTime::from_nanos(match self.running.load(Ordering::Acquire) {
-            true => self.host().wrapping_sub(value),
-            false => value,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     #[test]
@@ -177,6 +156,65 @@ mod tests {
         assert_eq!(clock.now(), stopped);
         clock.start();
         assert!(clock.now() >= stopped);
+    }
+
+    const ABSENCE: Duration = Duration::from_millis(150);
+
+    /// How far the clock went while nobody read it.
+    fn nanos_over(clock: &MachineClock, span: Duration) -> u64 {
+        let before = clock.now();
+        std::thread::sleep(span);
+        clock.now().nanos_since(before)
+    }
+
+    #[test]
+    fn an_absence_of_the_host_is_taken_out_unless_it_shall_pass() {
+        let clock = MachineClock::new(ClockMode::Real);
+        clock.start();
+        assert!(nanos_over(&clock, ABSENCE) < 20_000_000);
+        assert!(nanos_over(&clock, Duration::from_millis(5)) >= 5_000_000, "and on it goes");
+        let clock = MachineClock::with_absence(ClockMode::Real, Absence::Passes);
+        clock.start();
+        assert!(nanos_over(&clock, ABSENCE) >= 150_000_000);
+    }
+
+    #[test]
+    fn sleep_that_was_announced_is_no_absence() {
+        let clock = MachineClock::new(ClockMode::Real);
+        clock.start();
+        let span = ABSENCE.as_nanos() as u64;
+        let granted = clock.sleep_until(Some(clock.now().saturating_add(span)));
+        assert!(granted.is_some_and(|granted| granted <= span && granted > span / 2));
+        assert!(nanos_over(&clock, ABSENCE) >= 140_000_000);
+        assert!(clock.sleep_until(None).is_some(), "the clock wants to be read now and then");
+        let past = Some(VmTime::ZERO);
+        assert_eq!(clock.sleep_until(past), Some(0));
+    }
+
+    #[test]
+    fn the_tsc_is_monotonic_on_all_processors_over_stop_and_continue() {
+        let clock = MachineClock::new(ClockMode::Real);
+        clock.start();
+        let latest = AtomicU64::new(0);
+        let together = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..4 {
+                        // What others have read before is never later than what is read now.
+                        for _ in 0..1000 {
+                            let before = latest.load(Ordering::SeqCst);
+                            let now = clock.tsc();
+                            assert!(now >= before, "{now} after {before}");
+                            latest.fetch_max(now, Ordering::SeqCst);
+                        }
+                        together.wait();
+                        std::thread::sleep(ABSENCE);
+                    }
+                });
+            }
+        });
+        assert!(clock.tsc() < 300_000_000, "of 600 ms of absence");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod calendar;
 mod cmos;
+mod follow;
 mod registers;
 mod save_restore;
 #[cfg(test)]
@@ -13,9 +14,12 @@ use trivium_chipset::{
     AccessWidth, BusError, BusResult, Clock, Device, IrqLine, PortIo, Timed, VmTime,
 };
 
-pub use self::cmos::CmosMemory;
+pub use self::cmos::{BootDevice, CmosMemory, FloppyDrive};
+pub use self::follow::HostTime;
+use self::follow::{Follower, LOOK};
 use self::registers::{RegisterA, RegisterB, RegisterC, Registers, VRT, address};
-use crate::access::{byte_only, low_byte, warn_once};
+use crate::access::{byte_only, low_byte};
+use crate::lost_ticks::{LostTicks, TickQueue};
 
 /// The address register; bit 7 masks NMI. Write-only.
 const INDEX: u16 = 0x70;
@@ -34,7 +38,7 @@ const UIP_TICKS: u64 = 8 + 65;
 const FIRST_UPDATE_TICKS: u64 = HERTZ / 2;
 
 /// Seconds since 1970-01-01 00:00:00, in the time zone that the clock is to show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnixSeconds(pub u64);
 
 /// The real-time clock.
@@ -43,10 +47,13 @@ pub struct Rtc {
     /// The address that port 70h chose, 0 to 127.
     index: u8,
     nmi_masked: bool,
-    /// What is added to virtual time's ticks to give those of the divider chain, 0 to 32,767.
+    /// What is added to the ticks of the chip's time to give those of the divider chain, 0 to 32,767.
     phase: u64,
-    /// The tick of virtual time up to which the registers are right.
+    /// The tick of the chip's time up to which the registers are right.
     synced: u64,
+    /// Periodic interrupts that came too late.
+    queue: TickQueue,
+    follower: Follower,
     clock: Arc<dyn Clock>,
     irq: IrqLine,
 }
@@ -65,10 +72,44 @@ impl Rtc {
     ) -> Self {
         let mut registers = Registers::new(start.0);
         memory.fill(&mut registers);
-        let mut rtc =
-            Self { registers, index: 0, nmi_masked: false, phase: 0, synced: 0, clock, irq };
+        let mut rtc = Self {
+            registers,
+            index: 0,
+            nmi_masked: false,
+            phase: 0,
+            synced: 0,
+            queue: TickQueue::new(LostTicks::default()),
+            follower: Follower::none(),
+            clock,
+            irq,
+        };
         rtc.count(rtc.clock.now());
         rtc
+    }
+
+    /// The same clock with another policy for periodic interrupts that the host was too late for.
+    #[must_use]
+    pub fn with_lost_ticks(mut self, policy: LostTicks) -> Self {
+        self.queue = TickQueue::new(policy);
+        self
+    }
+
+    /// The same clock, which from now on goes on with the host's while the machine stands.
+    #[must_use]
+    pub fn following(mut self, host: Arc<dyn HostTime>) -> Self {
+        self.follower = Follower::new(host, self.clock.now());
+        self
+    }
+
+    /// The devices that firmware is to try to boot from, in this order, as QEMU's firmware reads
+    /// it; and whether it is to look for a boot signature on floppy disks.
+    pub fn set_boot_order(&mut self, order: [Option<BootDevice>; 3], check_floppy: bool) {
+        cmos::set_boot_order(&mut self.registers, order, check_floppy);
+    }
+
+    /// The floppy drives that are there: the first and the second.
+    pub fn set_floppies(&mut self, drives: [Option<FloppyDrive>; 2]) {
+        cmos::set_floppies(&mut self.registers, drives);
     }
 
     /// The byte of CMOS memory at `index` (0 to 127), without side effects.
@@ -102,7 +143,7 @@ impl Rtc {
     }
 
     fn count(&mut self, now: VmTime) {
-        let tick = now.ticks(HERTZ);
+        let tick = self.follower.time(now).ticks(HERTZ);
         if tick <= self.synced {
             return;
         }
@@ -111,8 +152,8 @@ impl Rtc {
         if !self.is_running() {
             return;
         }
-        if self.period().is_some_and(|period| after / period > before / period) {
-            self.registers.raise(RegisterC::PF);
+        if let Some(period) = self.period() {
+            self.tick(after / period - before / period, period, now);
         }
         let seconds = after / HERTZ - before / HERTZ;
         if seconds > 0 && !self.is_set() {
@@ -120,7 +161,20 @@ impl Rtc {
         }
     }
 
-    /// The divider chain's count at tick `tick` of virtual time.
+    /// So many periodic interrupts are due, of which at most one can be delivered.
+    fn tick(&mut self, count: u64, period: u64, now: VmTime) {
+        if count == 0 {
+            return;
+        }
+        if self.registers.b().contains(RegisterB::PIE) {
+            let pending = self.registers.c().contains(RegisterC::PF);
+            let missed = if pending { count } else { count - 1 };
+            self.queue.miss(missed, VmTime::from_ticks(period, HERTZ).as_nanos(), now);
+        }
+        self.registers.raise(RegisterC::PF);
+    }
+
+    /// The divider chain's count at tick `tick` of the chip's time.
     fn divider(&self, tick: u64) -> u64 {
         tick.saturating_add(self.phase)
     }
@@ -172,22 +226,25 @@ impl Rtc {
     }
 
     fn write_a(&mut self, value: RegisterA) {
-        let was_running = self.is_running();
+        let (was_running, period) = (self.is_running(), self.period());
         self.registers.set(address::A, (value - RegisterA::UIP).bits());
+        if self.period() != period {
+            self.queue.clear();
+        }
         if self.is_running() && !was_running {
             self.phase = (HERTZ + FIRST_UPDATE_TICKS - self.synced % HERTZ) % HERTZ;
         }
     }
 
     fn write_b(&mut self, mut value: RegisterB) {
-        if value.contains(RegisterB::DSE) {
-            warn_once!("RTC: daylight savings are not implemented");
-        }
         if value.contains(RegisterB::SET) {
             // "The SET bit going high clears the UIE bit."
             value.remove(RegisterB::UIE);
         }
         self.registers.set(address::B, value.bits());
+        if !value.contains(RegisterB::PIE) {
+            self.queue.clear();
+        }
         self.registers.raise(RegisterC::empty());
         self.drive();
     }
@@ -203,6 +260,9 @@ impl Rtc {
         let alarm = Some(())
             .filter(|()| b.contains(RegisterB::AIE) && !self.is_set())
             .and_then(|()| self.registers.seconds_to_alarm())
+            .map(|seconds| {
+                self.registers.seconds_to_daylight_saving().unwrap_or(seconds).min(seconds)
+            })
             .map(|seconds| second.saturating_add((seconds - 1) * HERTZ));
         [periodic, update, alarm].into_iter().flatten().min()
     }
@@ -246,11 +306,20 @@ impl Timed for Rtc {
             return None;
         }
         let tick = self.next_event()?.saturating_sub(self.phase);
-        Some(VmTime::from_ticks(tick, HERTZ))
+        let mut next = self.follower.virtual_time(VmTime::from_ticks(tick, HERTZ));
+        if self.follower.follows() {
+            let synced = self.follower.virtual_time(VmTime::from_ticks(self.synced, HERTZ));
+            next = next.min(synced.saturating_add(LOOK));
+        }
+        Some(self.queue.deadline().map_or(next, |owed| owed.min(next)))
     }
 
     fn fire(&mut self, now: VmTime) {
-        self.sync(now);
+        self.count(now);
+        if !self.registers.c().contains(RegisterC::IRQF) && self.queue.take(now) {
+            self.registers.raise(RegisterC::PF);
+        }
+        self.drive();
     }
 }
 
@@ -269,6 +338,7 @@ impl Device for Rtc {
         let off = RegisterB::PIE | RegisterB::AIE | RegisterB::UIE | RegisterB::SQWE;
         self.registers.set(address::B, (self.registers.b() - off).bits());
         self.registers.set(address::C, 0);
+        self.queue.clear();
         self.nmi_masked = false;
         self.drive();
     }

@@ -83,11 +83,18 @@ const PM: u8 = 1 << 7;
 const DONT_CARE: u8 = 0xc0;
 
 const SECONDS_PER_DAY: u64 = 86_400;
+/// When daylight saving begins and ends, as a second of the day.
+const TWO_O_CLOCK: u64 = 7_200;
+const SUNDAY: u64 = 1;
+const APRIL: u64 = 4;
+const OCTOBER: u64 = 10;
 
 /// The chip's 128 bytes, of which registers C and D are kept as they read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Registers {
     pub(super) bytes: [u8; Self::SIZE],
+    /// Daylight saving has ended today: 1:59:59 was reached once.
+    pub(super) fell_back: bool,
 }
 
 impl Registers {
@@ -95,7 +102,7 @@ impl Registers {
 
     /// A 24-hour BCD clock with a 32,768 Hz time base that shows `unix_seconds` since 1970.
     pub(super) fn new(unix_seconds: u64) -> Self {
-        let mut registers = Self { bytes: [0; Self::SIZE] };
+        let mut registers = Self { bytes: [0; Self::SIZE], fell_back: false };
         registers.set(address::A, 0x26);
         registers.set(address::B, RegisterB::HOURS_24.bits());
         registers.set(address::D, VRT);
@@ -143,27 +150,64 @@ impl Registers {
 
     /// `count` update cycles, one a second.
     pub(super) fn update(&mut self, count: u64) {
-        let mut flags = RegisterC::UF;
-        if self.seconds_to_alarm().is_some_and(|seconds| seconds <= count) {
-            flags |= RegisterC::AF;
+        let mut alarm = false;
+        let mut left = count;
+        while let Some(seconds) = self.seconds_to_daylight_saving().filter(|to| *to <= left) {
+            alarm |= self.advance(seconds - 1);
+            alarm |= self.advance_from_two();
+            left -= seconds;
         }
+        alarm |= self.advance(left);
+        self.raise(if alarm { RegisterC::UF | RegisterC::AF } else { RegisterC::UF });
+    }
+
+    /// Lets `count` seconds pass; says whether the alarm went off in one of them.
+    fn advance(&mut self, count: u64) -> bool {
+        let alarm = self.seconds_to_alarm().is_some_and(|seconds| seconds <= count);
         let total = self.second_of_day() + count;
-        self.set_second_of_day(total % SECONDS_PER_DAY);
+        if count > 0 {
+            self.set_second_of_day(total % SECONDS_PER_DAY);
+        }
         let days = total / SECONDS_PER_DAY;
-        if days > 0 {
+        if days > 0 && count > 0 {
+            self.fell_back = false;
             self.set_date(self.date().plus_days(days));
             let weekday = self.number(address::DAY_OF_WEEK);
             self.set_number(address::DAY_OF_WEEK, weekday_plus(weekday, days));
         }
-        self.raise(flags);
+        alarm
+    }
+
+    /// The second after 1:59:59 with DSE set: "On the last Sunday in April the time increments from
+    /// 1:59:59 AM to 3:00:00 AM. On the last Sunday in October when the time first reaches 1:59:59
+    /// AM it changes to 1:00:00 AM."
+    fn advance_from_two(&mut self) -> bool {
+        let Date { month, day, .. } = self.date();
+        let is_sunday = self.number(address::DAY_OF_WEEK) == SUNDAY;
+        let hour = match month {
+            APRIL if is_sunday && day + 7 > 30 => 3,
+            OCTOBER if is_sunday && day + 7 > 31 && !self.fell_back => 1,
+            _ => return self.advance(1),
+        };
+        self.fell_back = hour == 1;
+        self.set_second_of_day(hour * 3600);
+        self.alarm_matches_hour(hour)
+            && self.alarm_matches(address::MINUTES_ALARM, self.encode(0))
+            && self.alarm_matches(address::SECONDS_ALARM, self.encode(0))
+    }
+
+    /// With DSE set: in how many seconds (1 to 86,400) it will be 2 o'clock, or would be.
+    pub(super) fn seconds_to_daylight_saving(&self) -> Option<u64> {
+        let passed = (self.second_of_day() + SECONDS_PER_DAY - TWO_O_CLOCK) % SECONDS_PER_DAY;
+        self.b().contains(RegisterB::DSE).then_some(SECONDS_PER_DAY - passed)
     }
 
     /// In how many seconds (1 to 86,400) the alarm goes off, if ever.
     pub(super) fn seconds_to_alarm(&self) -> Option<u64> {
-        use address::{HOURS_ALARM, MINUTES_ALARM, SECONDS_ALARM};
+        use address::{MINUTES_ALARM, SECONDS_ALARM};
         let second = |value| self.alarm_matches(SECONDS_ALARM, self.encode(value));
         let minute = |value| self.alarm_matches(MINUTES_ALARM, self.encode(value));
-        let hour = |value| self.alarm_matches(HOURS_ALARM, self.encode_hour(value));
+        let hour = |value| self.alarm_matches_hour(value);
         if !((0..60).any(second) && (0..60).any(minute) && (0..24).any(hour)) {
             return None;
         }
@@ -187,6 +231,10 @@ impl Registers {
     fn alarm_matches(&self, alarm: u8, time: u8) -> bool {
         let alarm = self.get(alarm);
         alarm >= DONT_CARE || alarm == time
+    }
+
+    fn alarm_matches_hour(&self, hour: u64) -> bool {
+        self.alarm_matches(address::HOURS_ALARM, self.encode_hour(hour))
     }
 
     fn second_of_day(&self) -> u64 {

@@ -8,12 +8,16 @@ use crate::test_support::{Fixture, check, port_steps};
 
 /// 2023-12-31 23:59:58 UTC, a Sunday.
 const NEW_YEARS_EVE: u64 = 1_704_067_198;
+/// 2024-10-26 00:00:00 UTC, a Saturday.
+const OCTOBER_26: u64 = 1_729_900_800;
 const MEMORY: CmosMemory = CmosMemory { below_4g: 3 << 30, above_4g: 5 << 30 };
 
 fn fixture() -> Fixture<Rtc> {
-    Fixture::new(|clock, irqs| {
-        Rtc::new(clock.clone(), irqs.line(8), UnixSeconds(NEW_YEARS_EVE), MEMORY)
-    })
+    fixture_at::<NEW_YEARS_EVE>()
+}
+
+fn fixture_at<const SECONDS: u64>() -> Fixture<Rtc> {
+    Fixture::new(|clock, irqs| Rtc::new(clock.clone(), irqs.line(8), UnixSeconds(SECONDS), MEMORY))
 }
 
 impl Fixture<Rtc> {
@@ -167,6 +171,177 @@ fn the_alarm_takes_dont_care_bytes() {
 }
 
 #[test]
+fn daylight_saving_begins_on_the_last_sunday_of_april() {
+    let mut rtc = fixture();
+    rtc.set(0x0b, 0x03);
+    for (day, weekday, after) in [(0x27, 7, 0x02), (0x28, 1, 0x03), (0x21, 1, 0x02)] {
+        rtc.set_time([0x20, 0x24, 0x04, day, weekday, 0x01, 0x59, 0x59]);
+        rtc.seconds(1);
+        assert_eq!(rtc.time(), [0x20, 0x24, 0x04, day, weekday, after, 0, 0], "{day:x}h");
+    }
+    rtc.set(0x0b, 0x02);
+    rtc.set_time([0x20, 0x24, 0x04, 0x28, 1, 0x01, 0x59, 0x59]);
+    rtc.seconds(1);
+    assert_eq!(rtc.time()[5], 0x02, "not without DSE");
+}
+
+#[test]
+fn daylight_saving_ends_when_1_59_59_is_first_reached_on_the_last_sunday_of_october() {
+    let mut rtc = fixture();
+    rtc.set(0x0b, 0x07);
+    rtc.set_time([20, 24, 10, 26, 7, 23, 0, 0]);
+    rtc.seconds(3 * 3600);
+    assert_eq!(rtc.time(), [20, 24, 10, 27, 1, 1, 0, 0], "the first time");
+    rtc.seconds(3600);
+    assert_eq!(rtc.time(), [20, 24, 10, 27, 1, 2, 0, 0], "the second time");
+    rtc.seconds(24 * 3600);
+    assert_eq!(rtc.time(), [20, 24, 10, 28, 2, 2, 0, 0]);
+}
+
+#[test]
+fn an_alarm_at_the_hour_that_daylight_saving_jumps_to_goes_off() {
+    let mut rtc = fixture();
+    rtc.set(0x0b, 0x27);
+    for (index, value) in [(0x05, 3), (0x03, 0), (0x01, 0)] {
+        rtc.set(index, value);
+    }
+    rtc.set_time([20, 24, 4, 28, 1, 1, 0, 0]);
+    rtc.seconds(3599);
+    assert!(!rtc.irqs.level(8));
+    rtc.seconds(1);
+    assert!(rtc.irqs.level(8));
+}
+
+#[test]
+fn an_alarm_in_12_hour_mode_tells_morning_from_afternoon() {
+    let mut rtc = fixture();
+    rtc.set(0x0b, 0x20);
+    for (index, value) in [(0x05, 0x81), (0x03, 0), (0x01, 0)] {
+        rtc.set(index, value);
+    }
+    rtc.set_time([0x20, 0x24, 1, 1, 2, 0x12, 0x59, 0x59]);
+    rtc.seconds(1);
+    assert!(!rtc.irqs.level(8), "1 AM");
+    rtc.seconds(12 * 3600);
+    assert!(rtc.irqs.level(8), "1 PM");
+}
+
+#[test]
+fn the_divider_held_in_reset_stops_all_and_keeps_the_time() {
+    let mut rtc = fixture();
+    rtc.set(0x0b, 0x72);
+    for divider in [0x60, 0x70] {
+        rtc.set(0x0a, divider | 0x06);
+        let before = rtc.time();
+        rtc.seconds(100);
+        assert_eq!(rtc.time(), before, "DV = {divider:02x}h");
+        assert!(!rtc.irqs.level(8) && rtc.get(0x0a) & 0x80 == 0);
+    }
+}
+
+#[test]
+fn registers_a_and_b_are_read_as_written_but_for_uip() {
+    let mut rtc = fixture();
+    rtc.set(0x0a, 0xef);
+    assert_eq!(rtc.get(0x0a), 0x6f);
+    for b in [0x08, 0x0f, 0x82, 0x6e] {
+        rtc.set(0x0b, b);
+        assert_eq!(rtc.get(0x0b), b, "SQWE, the modes and the enables are kept");
+    }
+}
+
+#[test]
+fn reset_clears_the_enables_and_flags_and_keeps_time_and_modes() {
+    let mut rtc = fixture();
+    rtc.set(0x0b, 0x7e);
+    rtc.seconds(1);
+    let before = rtc.time();
+    rtc.device.reset();
+    assert_eq!((rtc.get(0x0b), rtc.get(0x0c)), (0x06, 0));
+    assert_eq!(rtc.time(), before);
+    assert!(!rtc.irqs.level(8));
+}
+
+/// 64 interrupts a second, the host away for half a second: how many the guest gets in the second
+/// that follows.
+fn ticks_after_an_absence(policy: LostTicks) -> usize {
+    let mut rtc = fixture();
+    rtc.device = Rtc::new(rtc.clock.clone(), rtc.irqs.line(8), UnixSeconds(NEW_YEARS_EVE), MEMORY)
+        .with_lost_ticks(policy);
+    rtc.set(0x0a, 0x2a);
+    rtc.set(0x0b, 0x42);
+    rtc.clock.advance(NANOS_PER_SECOND / 2);
+    let end = rtc.clock.now().saturating_add(NANOS_PER_SECOND);
+    let mut count = 0;
+    while let Some(deadline) = rtc.device.deadline().filter(|deadline| *deadline <= end) {
+        rtc.clock.set(deadline.max(rtc.clock.now()));
+        let now = rtc.clock.now();
+        rtc.device.fire(now);
+        count += usize::from(rtc.get(0x0c) & 0xc0 == 0xc0);
+    }
+    count
+}
+
+#[test]
+fn periodic_interrupts_missed_by_the_host_are_dropped_or_caught_up_with() {
+    assert_eq!(ticks_after_an_absence(LostTicks::Delay), 65);
+    assert_eq!(ticks_after_an_absence(LostTicks::Discard), 65);
+    assert_eq!(ticks_after_an_absence(LostTicks::Catchup), 96);
+}
+
+/// A host's clock that a test sets.
+#[derive(Default)]
+struct TestHost(std::sync::atomic::AtomicU64);
+
+impl HostTime for TestHost {
+    fn nanos(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_clock_that_follows_the_host_goes_on_while_the_machine_stands() {
+    let host = Arc::new(TestHost::default());
+    let mut rtc = fixture();
+    rtc.device = Rtc::new(rtc.clock.clone(), rtc.irqs.line(8), UnixSeconds(NEW_YEARS_EVE), MEMORY)
+        .following(host.clone());
+    let set = |seconds: u64| {
+        host.0.store(seconds * NANOS_PER_SECOND, std::sync::atomic::Ordering::Relaxed);
+    };
+    set(1);
+    rtc.seconds(1);
+    assert_eq!(rtc.time()[5..], [0x23, 0x59, 0x59]);
+    set(61);
+    assert_eq!(rtc.time()[5..], [0x00, 0x00, 0x59], "a minute later");
+    set(0);
+    assert_eq!(rtc.time()[5..], [0x00, 0x00, 0x59], "never back");
+    rtc.seconds(1);
+    assert_eq!(rtc.time()[5..], [0x00, 0x01, 0x00], "and on");
+    // An alarm at 00:05:00 is seen within a second of the host's time.
+    for (index, value) in [(0x05, 0x00), (0x03, 0x05), (0x01, 0x00), (0x0b, 0x22)] {
+        rtc.set(index, value);
+    }
+    set(302);
+    rtc.seconds(1);
+    assert!(rtc.irqs.level(8));
+}
+
+#[test]
+fn floppies_and_boot_order_are_where_firmware_looks() {
+    let mut rtc = fixture();
+    assert_eq!((rtc.get(0x10), rtc.get(0x14)), (0x00, 0x06), "x87 and mouse");
+    rtc.device.set_floppies([Some(FloppyDrive::Mib1_44), None]);
+    assert_eq!((rtc.get(0x10), rtc.get(0x14)), (0x40, 0x07));
+    rtc.device.set_floppies([Some(FloppyDrive::Mib1_44), Some(FloppyDrive::Mib1_2)]);
+    assert_eq!((rtc.get(0x10), rtc.get(0x14)), (0x42, 0x47));
+    let sum: u16 = (0x10..=0x2d).map(|index| u16::from(rtc.get(index))).sum();
+    assert_eq!(u16::from_be_bytes([rtc.get(0x2e), rtc.get(0x2f)]), sum);
+    let order = [Some(BootDevice::CdRom), Some(BootDevice::Disk), Some(BootDevice::Network)];
+    rtc.device.set_boot_order(order, false);
+    assert_eq!((rtc.get(0x3d), rtc.get(0x38)), (0x23, 0x41));
+}
+
+#[test]
 fn an_alarm_that_no_time_matches_never_comes() {
     let mut rtc = fixture();
     rtc.set(0x01, 0x75);
@@ -240,11 +415,26 @@ proptest! {
         check(fixture, &steps);
     }
 
+    #[test]
+    fn hostile_accesses_do_no_harm_while_ticks_are_caught_up_with(
+        steps in port_steps(&Rtc::PORTS),
+    ) {
+        let fixture = || Fixture::new(|clock, irqs| {
+            Rtc::new(clock.clone(), irqs.line(8), UnixSeconds(NEW_YEARS_EVE), MEMORY)
+                .with_lost_ticks(LostTicks::Catchup)
+        });
+        check(fixture, &steps);
+    }
+
     /// Calls at every deadline and one late call come to the same registers.
     #[test]
     fn late_calls_lose_nothing(
-        b in any::<u8>(), alarm in any::<[u8; 3]>(), nanos in 0..200_000 * NANOS_PER_SECOND,
+        b in any::<u8>(),
+        alarm in any::<[u8; 3]>(),
+        nanos in 0..200_000 * NANOS_PER_SECOND,
+        autumn in any::<bool>(),
     ) {
+        let fixture = if autumn { fixture_at::<OCTOBER_26> } else { fixture };
         let (mut punctual, mut late) = (fixture(), fixture());
         for rtc in [&mut punctual, &mut late] {
             rtc.set(0x0b, b);

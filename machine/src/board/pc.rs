@@ -15,7 +15,7 @@ use trivium_devices::i8042::I8042;
 use trivium_devices::pic::Pic;
 use trivium_devices::pit::Pit;
 use trivium_devices::ports::{DebugConsole, DebugConsoleBackend, DebugExit, Port92, PostPort};
-use trivium_devices::rtc::{CmosMemory, Rtc, UnixSeconds};
+use trivium_devices::rtc::{CmosMemory, Rtc};
 use trivium_devices::sys::{A20Gate, A20Sink, A20Source};
 use trivium_devices::uart16550::Uart16550;
 use trivium_firmware::acpi::pc as addresses;
@@ -30,6 +30,7 @@ use crate::config::{Board, ConfigError, SERIAL_PORTS};
 use crate::control::{Control, lock};
 use crate::layout::{ArenaLayout, ShadowMap};
 use crate::router::{IrqRouter, input, source};
+use crate::rtc::RtcParts;
 use crate::serial::{SerialInput, SerialPort, SharedBackend};
 use crate::time::MachineClock;
 use crate::timers::Timers;
@@ -48,7 +49,7 @@ pub(crate) struct BoardParts {
     pub(crate) clock: Arc<MachineClock>,
     pub(crate) control: Arc<Control>,
     pub(crate) trace: Arc<Trace>,
-    pub(crate) rtc_base: u64,
+    pub(crate) rtc: RtcParts,
     pub(crate) apics: Vec<LapicConfig>,
     pub(crate) serial: [Option<SharedBackend>; SERIAL_PORTS],
     pub(crate) serial_input: Arc<[Arc<SerialInput>; SERIAL_PORTS]>,
@@ -206,13 +207,15 @@ impl Builder<'_> {
     }
 
     fn isa_timers(&mut self) -> Result<(), ConfigError> {
-        let pit = Pit::new(self.clock.clone(), self.line(input::PIT, source::ONLY));
+        let times = self.parts.rtc;
+        let pit = Pit::new(self.clock.clone(), self.line(input::PIT, source::ONLY))
+            .with_lost_ticks(times.lost_ticks);
         self.add_at("pit", &share(pit), &Pit::PORTS)?;
         let low = self.parts.layout.low_ram();
         let sizes = CmosMemory { below_4g: low, above_4g: self.parts.layout.ram_size() - low };
         let irq = self.line(input::RTC, source::ONLY);
-        let rtc = Rtc::new(self.clock.clone(), irq, UnixSeconds(self.parts.rtc_base), sizes);
-        self.add_at("rtc", &share(rtc), &Rtc::PORTS)?;
+        let rtc = Rtc::new(self.clock.clone(), irq, times.base, sizes);
+        self.add_at("rtc", &share(times.finish(rtc)), &Rtc::PORTS)?;
         Ok(())
     }
 

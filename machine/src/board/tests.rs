@@ -15,6 +15,7 @@ use crate::config::{Board, ClockMode, ConfigError};
 use crate::control::Request;
 use crate::control::tests::{CountingKick, control};
 use crate::layout::ArenaLayout;
+use crate::rtc::RtcParts;
 use crate::time::{APIC_HZ, MachineClock, TSC_HZ};
 
 struct Bench {
@@ -43,7 +44,7 @@ fn parts() -> (BoardParts, Arc<CountingKick>) {
         clock: Arc::new(MachineClock::new(ClockMode::Icount { sleep: false })),
         control,
         trace: Arc::default(),
-        rtc_base: 0,
+        rtc: RtcParts::default(),
         apics: vec![apic],
         serial: [const { None }; 4],
         serial_input: Arc::default(),
