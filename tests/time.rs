@@ -71,7 +71,10 @@ fn stopped_on_the_way(rtc: &str) -> i32 {
     signal(&child, "-CONT");
     let status = child.wait().expect("it ends").code().expect("not by a signal");
     if status == STEADY {
-        assert!(begun.elapsed() >= STOP + Duration::from_millis(2_900), "the stop was no guest time");
+        assert!(
+            begun.elapsed() >= STOP + Duration::from_millis(2_900),
+            "the stop was no guest time"
+        );
     }
     status
 }

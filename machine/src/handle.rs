@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use trivium_devices::i8042::{Key, MouseButtons};
 
 use crate::board::PcBoard;
 use crate::config::SERIAL_PORTS;
@@ -16,8 +17,10 @@ pub(crate) enum Message {
     SerialInput(usize),
     /// A break on the line of this serial port.
     SerialBreak(usize),
-    /// A key's make or break code in scan code set 2.
-    Key(Vec<u8>),
+    /// A key is pressed or released.
+    Key(Key, bool),
+    /// The mouse is moved, its wheel turned, or its buttons change.
+    Mouse(i32, i32, i32, MouseButtons),
     /// The power button was pressed.
     PowerButton,
 }
@@ -53,9 +56,15 @@ impl MachineHandle {
         self.send(Message::SerialBreak(port));
     }
 
-    /// A key is pressed or released: its whole make or break code in scan code set 2.
-    pub fn key(&self, code: &[u8]) {
-        self.send(Message::Key(code.to_vec()));
+    /// A key is pressed or released. The keyboard itself repeats a key that is held down.
+    pub fn key_event(&self, key: Key, pressed: bool) {
+        self.send(Message::Key(key, pressed));
+    }
+
+    /// The mouse is moved by so many counts to the right and away from the user, its wheel by so
+    /// many steps towards the user, and these buttons are down.
+    pub fn mouse_event(&self, dx: i32, dy: i32, dz: i32, buttons: MouseButtons) {
+        self.send(Message::Mouse(dx, dy, dz, buttons));
     }
 
     /// The power button is pressed: an ACPI guest is asked to switch off.
@@ -90,7 +99,14 @@ impl PcBoard {
                 drop(serial);
                 self.refresh_timers();
             }
-            Message::Key(code) => lock(&self.keyboard).key(&code),
+            Message::Key(key, pressed) => {
+                lock(&self.keyboard).key_event(key, pressed);
+                self.refresh_timers();
+            }
+            Message::Mouse(dx, dy, dz, buttons) => {
+                lock(&self.keyboard).mouse_event(dx, dy, dz, buttons);
+                self.refresh_timers();
+            }
             Message::PowerButton => {
                 if let Some(pci) = &self.pci {
                     lock(&pci.power).pm().press_power_button();

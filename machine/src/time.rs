@@ -66,9 +66,8 @@ impl MachineClock {
         }
     }
 
-    /// A thread that would read the clock sleeps until `next`, or for ever.
-    /// How long it may sleep, in nanoseconds: the clock wants to be read now and then, see
-    /// [`RealClock`].
+    /// The thread that serves timers sleeps until `next`, or until it is woken. Gives how long it
+    /// may sleep, in nanoseconds: a clock that finds absences wants to be read now and then.
     #[must_use]
     pub fn sleep_until(&self, next: Option<VmTime>) -> Option<u64> {
         match self {

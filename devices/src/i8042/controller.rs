@@ -1,11 +1,15 @@
 //! The 8042 with the firmware of a PS/2's keyboard controller (IBM PS/2 Hardware Interface Technical
-//! Reference, "Keyboard and auxiliary device controller"). No auxiliary device is attached.
+//! Reference, "Keyboard and auxiliary device controller").
 
 use std::collections::VecDeque;
 
 use bitflags::bitflags;
 
+use trivium_chipset::VmTime;
+
 use super::keyboard::Keyboard;
+use super::mouse::Mouse;
+use super::password::Password;
 use super::translate::Translator;
 use crate::access::warn_once;
 
@@ -27,6 +31,8 @@ bitflags! {
         const AUX_OBF = 1 << 5;
         /// A device did not answer in time.
         const TIMEOUT = 1 << 6;
+        /// A byte came with the wrong parity: never seen, as lines here have no noise.
+        const PARITY = 1 << 7;
     }
 
     /// The configuration byte, byte 0 of the controller's memory.
@@ -70,18 +76,33 @@ bitflags! {
 
 /// Bytes of the controller's memory.
 pub(super) const MEMORY_SIZE: usize = 32;
-/// Answers that wait for the output buffer; later ones are lost.
-pub(super) const ANSWERS: usize = 8;
+/// Answers that wait for the output buffer; later ones are lost. The longest is the diagnostic
+/// dump's: 16 bytes of memory, the two ports and the program status word, three codes each.
+pub(super) const ANSWERS: usize = 19 * 3;
+/// Where in the controller's memory it is told what to say when the password is enabled and when
+/// it was typed, and which two keys do not count while it is.
+const SECURITY_ON: usize = 0x13;
+const SECURITY_OFF: usize = 0x14;
+const SECURITY_IGNORED: [usize; 2] = [0x16, 0x17];
 
 const SELF_TEST_PASSED: u8 = 0x55;
 const INTERFACE_OK: u8 = 0x00;
+const PASSWORD: u8 = 0xfa;
 const NO_PASSWORD: u8 = 0xf1;
 /// What the controller gives in the place of an answer that no device sent.
 const RESEND: u8 = 0xfe;
 /// The input port, P1: keyboard not locked, colour display, the manufacturing jumper is off.
 const INPUT_PORT: u8 = 0xb0;
-/// The test inputs: both clock lines idle.
-const TEST_INPUTS: u8 = 0x00;
+/// Test inputs: the clock lines of the keyboard and of the auxiliary device.
+const TEST_KBD_CLOCK: u8 = 1 << 0;
+const TEST_AUX_CLOCK: u8 = 1 << 1;
+/// The make codes of the hexadecimal digits in set 1, and of the space between numbers.
+const DIGITS: [u8; 16] = [
+    0x0b, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x1e, 0x30, 0x2e, 0x20, 0x12, 0x21,
+];
+const SPACE: u8 = 0x39;
+/// The program status word of the controller's firmware: bit 3 is always 1.
+const PSW: u8 = 0x08;
 
 /// Where a byte for the output buffer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +124,7 @@ pub(super) enum DataTo {
     KeyboardBuffer,
     AuxBuffer,
     Aux,
+    Password,
 }
 
 /// What a write asks of the machine.
@@ -112,10 +134,21 @@ pub(super) struct Wish {
     pub(super) reset: bool,
 }
 
-/// The controller with its keyboard.
+/// Half of the input port, which command C1h or C2h shows in the status register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Poll {
+    Low,
+    High,
+}
+
+/// The controller with its keyboard and mouse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Controller {
     pub(super) keyboard: Keyboard,
+    pub(super) mouse: Option<Mouse>,
+    pub(super) password: Password,
+    /// Shown in the status register's upper half until the next write.
+    pub(super) poll: Option<Poll>,
     pub(super) translator: Translator,
     pub(super) config: Config,
     /// The controller's memory but for the configuration byte.
@@ -134,9 +167,12 @@ pub(super) struct Controller {
 
 impl Controller {
     /// A controller after reset: its pins are high, so A20 is open; it translates.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(mouse: bool) -> Self {
         Self {
             keyboard: Keyboard::new(),
+            mouse: mouse.then(Mouse::new),
+            password: Password::default(),
+            poll: None,
             translator: Translator::default(),
             config: Config::TRANSLATE,
             memory: [0; MEMORY_SIZE],
@@ -159,7 +195,12 @@ impl Controller {
         };
         status.set(Status::SYS, self.config.contains(Config::SYS));
         status.set(Status::COMMAND, self.last_was_command);
-        (status | Status::UNLOCKED).bits()
+        let status = (status | Status::UNLOCKED).bits();
+        match self.poll {
+            None => status,
+            Some(Poll::Low) => status & 0x0f | INPUT_PORT << 4,
+            Some(Poll::High) => status & 0x0f | INPUT_PORT & 0xf0,
+        }
     }
 
     /// Reads port 60h. An empty buffer gives its last byte again.
@@ -184,7 +225,11 @@ impl Controller {
         if self.full.is_some() {
             return;
         }
-        let next = self.answers.pop_front().or_else(|| self.take_from_keyboard());
+        let next = self
+            .answers
+            .pop_front()
+            .or_else(|| self.take_from_keyboard())
+            .or_else(|| self.take_from_mouse());
         if let Some((byte, source)) = next {
             self.output = byte;
             self.full = Some(source);
@@ -202,9 +247,53 @@ impl Controller {
             } else {
                 Some(byte)
             };
-            if let Some(byte) = byte {
+            let Some(byte) = byte else { continue };
+            if !self.password.is_enabled() {
                 return Some((byte, Source::Keyboard));
             }
+            if self.password.compare(byte, SECURITY_IGNORED.map(|at| self.memory_at(at))) {
+                self.tell_security(SECURITY_OFF);
+                return self.answers.pop_front();
+            }
+        }
+    }
+
+    fn take_from_mouse(&mut self) -> Option<(u8, Source)> {
+        if self.config.contains(Config::AUX_DISABLE) {
+            return None;
+        }
+        let mouse = self.mouse.as_mut()?;
+        // While the password is enabled, the mouse is not heard either.
+        while self.password.is_enabled() {
+            mouse.send()?;
+        }
+        mouse.send().map(|byte| (byte, Source::Aux))
+    }
+
+    /// Lets keyboard and mouse do what it is time for.
+    pub(super) fn advance(&mut self, now: VmTime) {
+        let may_send = !self.config.contains(Config::KBD_DISABLE);
+        self.keyboard.advance(now, may_send);
+        if let Some(mouse) = &mut self.mouse {
+            mouse.advance(now);
+        }
+    }
+
+    /// When [`Self::advance`] has something to do.
+    pub(super) fn deadline(&self) -> Option<VmTime> {
+        let mouse = self.mouse.as_ref().and_then(Mouse::deadline);
+        [self.keyboard.deadline(), mouse].into_iter().flatten().min()
+    }
+
+    fn memory_at(&self, at: usize) -> u8 {
+        self.memory.get(at).copied().unwrap_or(0)
+    }
+
+    /// What the memory wants said when the password is enabled, or was typed.
+    fn tell_security(&mut self, at: usize) {
+        let byte = self.memory_at(at);
+        if byte != 0 {
+            self.answer(byte, Source::Keyboard);
         }
     }
 
@@ -217,6 +306,7 @@ impl Controller {
     /// Writes port 60h: data for the last command, or for the keyboard.
     pub(super) fn write_data(&mut self, value: u8) -> Wish {
         self.last_was_command = false;
+        self.poll = None;
         match std::mem::replace(&mut self.data_to, DataTo::Keyboard) {
             DataTo::Keyboard => {
                 // Sending to the keyboard switches its clock on.
@@ -234,7 +324,15 @@ impl Controller {
             DataTo::AuxBuffer => self.answer(value, Source::Aux),
             DataTo::Aux => {
                 self.config.remove(Config::AUX_DISABLE);
-                self.answer(RESEND, Source::AuxTimeout);
+                match &mut self.mouse {
+                    Some(mouse) => mouse.receive(value),
+                    None => self.answer(RESEND, Source::AuxTimeout),
+                }
+            }
+            DataTo::Password => {
+                if self.password.load(value) {
+                    self.data_to = DataTo::Password;
+                }
             }
         }
         Wish::default()
@@ -262,22 +360,37 @@ impl Controller {
     /// Writes port 64h: a command. It ends a command that still awaits its data.
     pub(super) fn write_command(&mut self, command: u8) -> Wish {
         self.last_was_command = true;
+        self.poll = None;
         self.data_to = DataTo::Keyboard;
         match command {
             0x20 => self.answer(self.config.bits(), Source::Keyboard),
             0x21..=0x3f => {
-                let byte = self.memory.get(usize::from(command & 0x1f)).copied().unwrap_or(0);
-                self.answer(byte, Source::Keyboard);
+                self.answer(self.memory_at((command & 0x1f).into()), Source::Keyboard);
             }
             0x60..=0x7f => self.data_to = DataTo::Memory(command & 0x1f),
-            0xa4 => self.answer(NO_PASSWORD, Source::Keyboard),
+            0xa4 => {
+                let installed = self.password.is_installed();
+                self.answer(if installed { PASSWORD } else { NO_PASSWORD }, Source::Keyboard);
+            }
+            0xa5 => {
+                self.password.begin();
+                self.data_to = DataTo::Password;
+            }
+            0xa6 => {
+                if self.password.enable() {
+                    self.tell_security(SECURITY_ON);
+                }
+            }
             0xa7 => self.config.insert(Config::AUX_DISABLE),
             0xa8 => self.config.remove(Config::AUX_DISABLE),
             0xa9 | 0xab => self.answer(INTERFACE_OK, Source::Keyboard),
             0xaa => self.self_test(),
+            0xac => self.dump(),
             0xad => self.config.insert(Config::KBD_DISABLE),
             0xae => self.config.remove(Config::KBD_DISABLE),
             0xc0 => self.answer(INPUT_PORT, Source::Keyboard),
+            0xc1 => self.poll = Some(Poll::Low),
+            0xc2 => self.poll = Some(Poll::High),
             0xd0 => self.answer(self.port().bits(), Source::Keyboard),
             0xd1 => self.data_to = DataTo::OutputPort,
             0xd2 => self.data_to = DataTo::KeyboardBuffer,
@@ -286,12 +399,32 @@ impl Controller {
             // Not IBM's, but common: gate A20 without a data byte.
             0xdd => return self.set_port(self.port - OutputPort::A20),
             0xdf => return self.set_port(self.port | OutputPort::A20),
-            0xe0 => self.answer(TEST_INPUTS, Source::Keyboard),
+            0xe0 => self.answer(self.test_inputs(), Source::Keyboard),
             // "Pulse output port": bits 3 to 0 that are 0 pulse low. Only RC# is worth a pulse.
             0xf0..=0xff => return Wish { reset: command & 1 == 0, ..Wish::default() },
             _ => warn_once!("8042: command {command:02x}h is unknown"),
         }
         Wish::default()
+    }
+
+    /// The clock lines, which are high unless the controller holds them low.
+    fn test_inputs(&self) -> u8 {
+        let line = |off, bit| if self.config.contains(off) { 0 } else { bit };
+        line(Config::KBD_DISABLE, TEST_KBD_CLOCK) | line(Config::AUX_DISABLE, TEST_AUX_CLOCK)
+    }
+
+    /// The diagnostic dump: "16 bytes of the controller's memory, the input port, the output port
+    /// and the program status word, in scan code format".
+    fn dump(&mut self) {
+        let [_, memory @ ..] = self.memory;
+        let port = self.port().bits();
+        let head = std::iter::once(self.config.bits()).chain(memory.into_iter().take(15));
+        for byte in head.chain([INPUT_PORT, port, PSW]) {
+            for digit in [byte >> 4, byte & 0xf] {
+                self.answer(DIGITS.get(usize::from(digit)).copied().unwrap_or(0), Source::Keyboard);
+            }
+            self.answer(SPACE, Source::Keyboard);
+        }
     }
 
     /// The self-test empties the buffers and sets the system flag.

@@ -3,9 +3,12 @@
 use std::sync::Mutex;
 
 use proptest::prelude::*;
+use trivium_chipset::ManualClock;
 
 use super::*;
 use crate::test_support::{Fixture, check, port_steps};
+
+const MS: u64 = 1_000_000;
 
 /// Writes down what the machine is asked for.
 #[derive(Default)]
@@ -26,40 +29,44 @@ impl PowerSink for Wishes {
     }
 }
 
-fn fixture() -> Fixture<I8042> {
-    Fixture::new(|_, irqs| {
+pub(super) fn fixture() -> Fixture<I8042> {
+    Fixture::new(|clock, irqs| {
         let wishes = Arc::new(Wishes::default());
-        I8042::new(irqs.line(1), irqs.line(12), wishes.clone(), wishes)
+        I8042::new(clock.clone(), irqs.line(1), irqs.line(12), wishes.clone(), wishes)
     })
-    .with_poke(|i8042, what| match what {
-        0 => i8042.key(&[]),
-        1 => i8042.key(&[0xf0]),
-        2 => i8042.key(&[0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77]),
-        3..=20 => i8042.key(&[0xe0, 0xf0, what]),
-        _ => i8042.key(&[what]),
-    })
+    .with_poke(crate::testing::poke_i8042)
 }
 
 impl Fixture<I8042> {
-    fn command(&mut self, command: u8, data: Option<u8>) {
+    fn press(&mut self, key: Key) {
+        self.device.key_event(key, true);
+    }
+    fn release(&mut self, key: Key) {
+        self.device.key_event(key, false);
+    }
+    fn tap(&mut self, key: Key) {
+        self.press(key);
+        self.release(key);
+    }
+    pub(super) fn command(&mut self, command: u8, data: Option<u8>) {
         self.write(0x64, command);
         if let Some(data) = data {
             self.write(0x60, data);
         }
     }
     /// Everything that the output buffer gives.
-    fn output(&mut self) -> Vec<u8> {
+    pub(super) fn output(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.read(0x64) & 1 != 0 {
             bytes.push(self.read(0x60));
         }
         bytes
     }
-    fn ask(&mut self, command: u8) -> Vec<u8> {
+    pub(super) fn ask(&mut self, command: u8) -> Vec<u8> {
         self.command(command, None);
         self.output()
     }
-    fn keyboard(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn keyboard(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut answers = Vec::new();
         for &byte in bytes {
             self.write(0x60, byte);
@@ -97,11 +104,10 @@ fn the_configuration_byte_follows_the_enable_commands() {
 fn keys_are_translated_and_interrupt() {
     let mut i8042 = fixture();
     i8042.command(0x60, Some(0x45));
-    i8042.device.key(&[0x1c]);
+    i8042.press(Key::A);
     assert!(i8042.irqs.level(1));
-    i8042.device.key(&[0xf0, 0x1c]);
-    i8042.device.key(&[0xe0, 0x75]);
-    i8042.device.key(&[0xe0, 0xf0, 0x75]);
+    i8042.release(Key::A);
+    i8042.tap(Key::Up);
     assert_eq!(i8042.output(), [0x1e, 0x9e, 0xe0, 0x48, 0xe0, 0xc8]);
     assert_eq!(i8042.irqs.rises(1), 6, "an edge for each byte");
     assert!(!i8042.irqs.level(1));
@@ -112,8 +118,8 @@ fn keys_are_translated_and_interrupt() {
 fn without_translation_the_guest_sees_set_2() {
     let mut i8042 = fixture();
     i8042.command(0x60, Some(0x04));
-    i8042.device.key(&[0xe0, 0xf0, 0x75]);
-    assert_eq!(i8042.output(), [0xe0, 0xf0, 0x75]);
+    i8042.tap(Key::Up);
+    assert_eq!(i8042.output(), [0xe0, 0x75, 0xe0, 0xf0, 0x75]);
     assert_eq!(i8042.irqs.rises(1), 0);
 }
 
@@ -121,23 +127,123 @@ fn without_translation_the_guest_sees_set_2() {
 fn a_disabled_keyboard_keeps_its_codes_until_it_is_enabled() {
     let mut i8042 = fixture();
     i8042.command(0xad, None);
-    i8042.device.key(&[0x1c]);
+    i8042.press(Key::A);
     assert_eq!(i8042.output(), []);
     i8042.command(0xae, None);
     assert_eq!(i8042.output(), [0x1e]);
 }
 
 #[test]
-fn a_full_keyboard_buffer_ends_in_an_overrun_code() {
+fn an_overrun_code_replaces_the_seventeenth_byte() {
     let mut i8042 = fixture();
     i8042.command(0x60, Some(0x10));
-    for _ in 0..20 {
-        i8042.device.key(&[0x1c]);
+    for key in &Key::ALL[Key::A as usize..][..9] {
+        i8042.press(*key);
+    }
+    for key in &Key::ALL[Key::A as usize..][..9] {
+        i8042.release(*key);
     }
     i8042.command(0xae, None);
-    let mut expected = vec![0x1c; 15];
+    let mut expected = vec![0x1c, 0x1b, 0x23, 0x2b, 0x34, 0x33, 0x3b, 0x42, 0x4b];
+    expected.extend([0xf0, 0x1c, 0xf0, 0x1b, 0xf0, 0x23]);
+    // One more byte has room, a whole break code has not.
     expected.push(0x00);
     assert_eq!(i8042.output(), expected);
+}
+
+#[test]
+fn a_held_key_repeats_at_the_rate_and_after_the_delay_of_its_parameter() {
+    // Rates by bits 4 to 0, in milliseconds: (8 + A) x 2^B x 4.17.
+    for (parameter, delay, period) in
+        [(0x00, 250, 33_360), (0x2b, 500, 91_740), (0x5f, 750, 500_400), (0x7f, 1000, 500_400)]
+    {
+        let mut i8042 = fixture();
+        i8042.keyboard(&[0xf3, parameter]);
+        i8042.press(Key::A);
+        assert_eq!(i8042.output(), [0x1e]);
+        i8042.advance(delay * MS - MS);
+        assert_eq!(i8042.output(), [], "{parameter:02x}h");
+        i8042.advance(MS);
+        assert_eq!(i8042.output(), [0x1e], "{parameter:02x}h");
+        for _ in 0..3 {
+            i8042.advance(period * 1000 - MS);
+            assert_eq!(i8042.output(), [], "{parameter:02x}h");
+            i8042.advance(MS);
+            assert_eq!(i8042.output(), [0x1e], "{parameter:02x}h");
+        }
+        i8042.release(Key::A);
+        assert_eq!((i8042.output(), i8042.device.deadline()), (vec![0x9e], None));
+    }
+}
+
+#[test]
+fn only_the_last_key_repeats_and_its_release_ends_that() {
+    let mut i8042 = fixture();
+    i8042.press(Key::A);
+    i8042.press(Key::S);
+    i8042.press(Key::S);
+    assert_eq!(i8042.output(), [0x1e, 0x1f], "what is down cannot be pressed");
+    i8042.release(Key::A);
+    i8042.advance(500 * MS);
+    assert_eq!(i8042.output(), [0x9e, 0x1f]);
+    i8042.press(Key::Pause);
+    i8042.output();
+    assert_eq!(i8042.device.deadline(), None, "Pause does not repeat");
+}
+
+#[test]
+fn while_the_keyboard_may_not_send_only_the_first_code_is_kept() {
+    let mut i8042 = fixture();
+    i8042.command(0xad, None);
+    i8042.press(Key::A);
+    i8042.advance(5_000 * MS);
+    i8042.command(0xae, None);
+    assert_eq!(i8042.output(), [0x1e]);
+}
+
+#[test]
+fn set_3_keys_have_modes_of_their_own() {
+    let mut i8042 = fixture();
+    i8042.command(0x60, Some(0x00));
+    assert_eq!(i8042.keyboard(&[0xf0, 0x03, 0xf0, 0x00]), [0xfa, 0xfa, 0xfa, 0xfa, 0x03]);
+    let strokes = |i8042: &mut Fixture<I8042>| {
+        [Key::A, Key::ShiftLeft, Key::F1].map(|key| {
+            i8042.press(key);
+            i8042.advance(550 * MS);
+            i8042.release(key);
+            let codes = i8042.output();
+            (codes.iter().filter(|code| **code != 0xf0).count(), codes.contains(&0xf0))
+        })
+    };
+    // A is typematic, Shift makes and breaks, F1 makes only.
+    assert_eq!(strokes(&mut i8042), [(2, false), (2, true), (1, false)]);
+    assert_eq!(i8042.keyboard(&[0xf8]), [0xfa]);
+    assert_eq!(strokes(&mut i8042), [(2, true); 3], "all make and break");
+    assert_eq!(i8042.keyboard(&[0xf9]), [0xfa]);
+    assert_eq!(strokes(&mut i8042), [(1, false); 3], "all make only");
+    assert_eq!(i8042.keyboard(&[0xfc, 0x1c, 0x07, 0xf4]), [0xfa; 4]);
+    assert_eq!(strokes(&mut i8042), [(2, true), (1, false), (2, true)], "A and F1");
+    assert_eq!(i8042.keyboard(&[0xfd, 0x1c, 0xf4, 0xfb, 0x07, 0xf4]), [0xfa; 6]);
+    assert_eq!(strokes(&mut i8042)[0], (1, false));
+    for (command, breaks) in [(0xf7, false), (0xfa, true)] {
+        assert_eq!(i8042.keyboard(&[command]), [0xfa]);
+        i8042.press(Key::F1);
+        assert_eq!(i8042.output(), [0x07]);
+        i8042.advance(500 * MS);
+        assert_eq!(i8042.output(), [0x07], "typematic");
+        i8042.release(Key::F1);
+        assert_eq!(!i8042.output().is_empty(), breaks);
+    }
+    assert_eq!(i8042.keyboard(&[0xf6, 0xf0, 0x00]), [0xfa, 0xfa, 0xfa, 0x02], "the default");
+}
+
+#[test]
+fn num_lock_is_known_by_its_led() {
+    let mut i8042 = fixture();
+    i8042.command(0x60, Some(0x00));
+    i8042.keyboard(&[0xed, 0x02]);
+    i8042.tap(Key::Delete);
+    assert_eq!(i8042.output(), [0xe0, 0x12, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xe0, 0xf0, 0x12]);
 }
 
 #[test]
@@ -151,7 +257,7 @@ fn keyboard_commands_are_answered() {
         (&[0xed, 0x02], &[0xfa, 0xfa]),
         (&[0xf3, 0x20], &[0xfa, 0xfa]),
         (&[0xf0, 0x00], &[0xfa, 0xfa, 0x02]),
-        (&[0xf0, 0x03], &[0xfa, 0xfe]),
+        (&[0xf0, 0x04], &[0xfa, 0xfe]),
         (&[0xf6], &[0xfa]),
         (&[0xf4], &[0xfa]),
         (&[0x77], &[0xfe]),
@@ -173,10 +279,10 @@ fn the_identity_is_translated_like_everything() {
 fn a_disabled_scanner_sends_no_keys() {
     let mut i8042 = fixture();
     i8042.keyboard(&[0xf5]);
-    i8042.device.key(&[0x1c]);
+    i8042.tap(Key::A);
     assert_eq!(i8042.output(), []);
     i8042.keyboard(&[0xf4]);
-    i8042.device.key(&[0x1c]);
+    i8042.press(Key::A);
     assert_eq!(i8042.output(), [0x1e]);
 }
 
@@ -185,8 +291,8 @@ fn scan_code_set_1_comes_from_the_keyboard_itself() {
     let mut i8042 = fixture();
     i8042.command(0x60, Some(0x00));
     assert_eq!(i8042.keyboard(&[0xf0, 0x01]), [0xfa, 0xfa]);
-    i8042.device.key(&[0xe0, 0xf0, 0x75]);
-    assert_eq!(i8042.output(), [0xe0, 0xc8]);
+    i8042.tap(Key::Up);
+    assert_eq!(i8042.output(), [0xe0, 0x48, 0xe0, 0xc8]);
 }
 
 #[test]
@@ -199,6 +305,10 @@ fn data_for_the_keyboard_enables_its_clock() {
 #[test]
 fn an_absent_mouse_gives_a_timeout() {
     let mut i8042 = fixture();
+    let wishes = Arc::new(Wishes::default());
+    let lines = (i8042.irqs.line(1), i8042.irqs.line(12));
+    i8042.device =
+        I8042::new(i8042.clock.clone(), lines.0, lines.1, wishes.clone(), wishes).without_mouse();
     i8042.command(0x60, Some(0x02));
     i8042.command(0xd4, Some(0xff));
     assert!(i8042.irqs.level(12));
@@ -223,7 +333,7 @@ fn buffers_can_be_written_by_command() {
 fn the_output_port_has_a20_and_the_reset() {
     let wishes = Arc::new(Wishes::default());
     let line = IrqLine::unconnected;
-    let mut i8042 = I8042::new(line(), line(), wishes.clone(), wishes.clone());
+    let mut i8042 = I8042::new(ManualClock::new(), line(), line(), wishes.clone(), wishes.clone());
     assert!(i8042.wants_a20());
     for (port, value) in [
         (0x64, 0xd1),
@@ -253,6 +363,65 @@ fn command_d0h_reads_the_output_port() {
     assert_eq!(i8042.ask(0xd0), [0xcf]);
     i8042.command(0xdd, None);
     assert_eq!(i8042.ask(0xd0), [0xcd]);
+}
+
+#[test]
+fn the_password_holds_keys_and_mouse_back_until_it_is_typed() {
+    let mut i8042 = fixture();
+    assert_eq!(i8042.ask(0xa4), [0xf1], "none is installed");
+    i8042.command(0xa6, None);
+    i8042.tap(Key::A);
+    assert_eq!(i8042.output(), [0x1e, 0x9e], "nothing to enable");
+    i8042.command(0xa5, None);
+    for code in [0x1e, 0x30, 0x00] {
+        i8042.write(0x60, code);
+    }
+    assert_eq!(i8042.ask(0xa4), [0xfa]);
+    for (command, data) in [(0x73, 0x77), (0x74, 0x66), (0x76, 0x2a)] {
+        i8042.command(command, Some(data));
+    }
+    assert_eq!(i8042.ask(0xa6), [0x77], "security on");
+    i8042.command(0xd4, Some(0xf2));
+    for key in [Key::B, Key::A, Key::ShiftLeft] {
+        i8042.tap(key);
+    }
+    assert_eq!(i8042.output(), []);
+    i8042.press(Key::B);
+    assert_eq!(i8042.output(), [0x66], "security off");
+    i8042.tap(Key::C);
+    assert_eq!(i8042.output(), [0x2e, 0xae]);
+}
+
+#[test]
+fn the_input_port_can_be_polled_in_the_status_register() {
+    let mut i8042 = fixture();
+    assert_eq!(i8042.ask(0xc0), [0xb0]);
+    i8042.command(0xc2, None);
+    assert_eq!(i8042.read(0x64) & 0xf0, 0xb0, "bits 7 to 4");
+    i8042.command(0xc1, None);
+    assert_eq!(i8042.read(0x64) & 0xf0, 0x00, "bits 3 to 0");
+    i8042.command(0xae, None);
+    assert_eq!(i8042.read(0x64) & 0xf0, 0x10);
+}
+
+#[test]
+fn test_inputs_are_the_clock_lines() {
+    let mut i8042 = fixture();
+    for (command, inputs) in [(0xae, 0x03), (0xad, 0x02), (0xa7, 0x00), (0xae, 0x01)] {
+        i8042.command(command, None);
+        assert_eq!(i8042.ask(0xe0), [inputs], "after {command:02x}h");
+    }
+}
+
+#[test]
+fn the_diagnostic_dump_is_in_scan_codes() {
+    let mut i8042 = fixture();
+    i8042.command(0x60, Some(0x45));
+    i8042.command(0x61, Some(0xaf));
+    let dump = i8042.ask(0xac);
+    assert_eq!(dump.len(), 57);
+    assert_eq!(dump[..6], [0x05, 0x06, 0x39, 0x1e, 0x21, 0x39], "45 AF");
+    assert_eq!(dump[48..51], [0x30, 0x0b, 0x39], "the input port, B0");
 }
 
 #[test]

@@ -18,4 +18,6 @@ mod tests;
 pub use fixture::{Fixture, MAX_STATE, Step, check};
 pub use irq_log::IrqLog;
 pub use program::Space;
+#[cfg(test)]
+pub(crate) use table::poke_i8042;
 pub use table::{TARGETS, Target};

@@ -10,7 +10,8 @@ use super::{Fixture, IrqLog};
 use crate::acpi_pm::{PmTimerWidth, PmWiring};
 use crate::apic::IoApic;
 use crate::hpet::{Hpet, HpetWiring};
-use crate::i8042::I8042;
+use crate::i8042::{I8042, Key, MouseButtons};
+use crate::lost_ticks::LostTicks;
 use crate::pci::{Bdf, I440fx, PciHost, Piix3, Piix4Pm};
 use crate::pic::Pic;
 use crate::pit::Pit;
@@ -70,25 +71,40 @@ fn pic() -> Fixture<Pic> {
 }
 
 fn pit() -> Fixture<Pit> {
-    Fixture::new(|clock, irqs| Pit::new(clock.clone(), irqs.line(0)))
+    Fixture::new(|clock, irqs| {
+        Pit::new(clock.clone(), irqs.line(0)).with_lost_ticks(LostTicks::Catchup)
+    })
 }
 
 fn rtc() -> Fixture<Rtc> {
     const SIZES: CmosMemory = CmosMemory { below_4g: 3 << 30, above_4g: 5 << 30 };
     let base = UnixSeconds(1_704_067_198);
-    Fixture::new(move |clock, irqs| Rtc::new(clock.clone(), irqs.line(8), base, SIZES))
+    Fixture::new(move |clock, irqs| {
+        Rtc::new(clock.clone(), irqs.line(8), base, SIZES).with_lost_ticks(LostTicks::Catchup)
+    })
 }
 
 fn i8042() -> Fixture<I8042> {
-    Fixture::new(|_, irqs| I8042::new(irqs.line(1), irqs.line(12), Outside::new(), Outside::new()))
-        .with_poke(|i8042, what| match what {
-            0 => i8042.key(&[]),
-            1 => i8042.key(&[0xf0]),
-            2 => i8042.key(&[0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77]),
-            3..=20 => i8042.key(&[0xe0, 0xf0, what]),
-            21..=40 => i8042.key(&[0xf0, what]),
-            _ => i8042.key(&[what]),
-        })
+    Fixture::new(|clock, irqs| {
+        let (keyboard, mouse) = (irqs.line(1), irqs.line(12));
+        I8042::new(clock.clone(), keyboard, mouse, Outside::new(), Outside::new())
+    })
+    .with_poke(poke_i8042)
+}
+
+/// Keys are pressed and released, or the mouse is moved.
+pub(crate) fn poke_i8042(i8042: &mut I8042, what: u8) {
+    match what {
+        0..=0xdf => {
+            if let Some(key) = Key::ALL.get(usize::from(what & 0x7f)) {
+                i8042.key_event(*key, what < 0x80);
+            }
+        }
+        _ => {
+            let way = (i32::from(what) - 0xf0) * 40;
+            i8042.mouse_event(way, -way, way, MouseButtons::from_bits_truncate(what));
+        }
+    }
 }
 
 fn uart16550() -> Fixture<Uart16550> {

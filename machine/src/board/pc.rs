@@ -308,6 +308,7 @@ impl PcBoard {
             builder.hpet();
         }
         let keyboard = share(I8042::new(
+            builder.clock.clone(),
             router.line(input::KEYBOARD, source::ONLY),
             router.line(input::MOUSE, source::ONLY),
             a20.clone(),
