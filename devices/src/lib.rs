@@ -15,8 +15,12 @@ pub mod pic;
 pub mod pit;
 pub mod rtc;
 
+// Bus masters of the ISA bridge.
+pub mod dma;
+
 // Keyboard, serial line and the small ports of the ISA bridge.
 pub mod i8042;
+pub mod parallel;
 pub mod ports;
 pub mod power;
 pub mod sys;
@@ -27,3 +31,8 @@ pub mod acpi_pm;
 pub mod apic;
 pub mod hpet;
 pub mod pci;
+
+// What only virtual machines have.
+pub mod fw_cfg;
+pub mod pvpanic;
+pub mod vmcoreinfo;
