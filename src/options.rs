@@ -2,6 +2,7 @@
 
 mod crosscheck;
 mod firmware;
+mod isa;
 mod rtc;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use trivium_cpu::model::CpuModel;
 
 pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
 pub use firmware::FirmwareOptions;
+pub use isa::{FwCfgContent, FwCfgOption, IsaOptions};
 pub use rtc::{LostTicksOption, RtcBase, RtcClock, RtcOption};
 
 const STYLES: Styles = Styles::styled()
@@ -129,6 +131,8 @@ pub struct RunOptions {
     /// What the guest is told of its machine.
     #[command(flatten)]
     pub firmware: FirmwareOptions,
+    #[command(flatten)]
+    pub isa: IsaOptions,
     /// Virtual time: real (the host's), icount (one nanosecond an instruction: every run is the
     /// same), or icount,sleep=off (the same, and idle time is skipped).
     #[arg(long, default_value = "real", value_name = "CLOCK", verbatim_doc_comment)]

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use trivium_devices::parallel::ParallelBackend;
 use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 
@@ -30,6 +31,12 @@ impl Output {
 
 impl SerialBackend for Output {
     fn transmit(&mut self, byte: u8) {
+        self.send(byte);
+    }
+}
+
+impl ParallelBackend for Output {
+    fn print(&mut self, byte: u8) {
         self.send(byte);
     }
 }

@@ -30,6 +30,7 @@ fn config_option(error: &ConfigError) -> &'static str {
         E::NothingToBoot | E::FirmwareAndKernel => "--kernel",
         E::FirmwareEmpty | E::FirmwareTooLarge { .. } => "--bios",
         E::PortsTaken { .. } => "--debug-exit",
+        E::FwCfg { .. } => "--fw-cfg",
     }
 }
 

@@ -18,8 +18,8 @@ use trivium_machine::{
 use crate::console::{self, Consoles, RawTerminal, Wish};
 use crate::input::Input;
 use crate::options::{
-    self, ClockOption, DemoOptions, LostTicksOption, RtcBase, RtcClock, RtcOption, RunOptions,
-    SerialOption, TraceOption,
+    self, ClockOption, DemoOptions, FwCfgContent, FwCfgOption, IsaOptions, LostTicksOption,
+    RtcBase, RtcClock, RtcOption, RunOptions, SerialOption, TraceOption,
 };
 use crate::output::Writers;
 use crate::report;
@@ -53,6 +53,10 @@ pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     let tables = options.firmware.acpi_table.iter().map(|path| read("--acpi-table", path));
     config.acpi_tables = tables.collect::<Result<_, _>>()?;
     config.trace = trace(&options)?;
+    if let Some(option) = &options.isa.parallel {
+        config.parallel = Some(Box::new(writers.open("--parallel", option)?.0));
+    }
+    config.fw_cfg = fw_cfg(&options.isa)?;
     if let Some(option) = &options.debugcon {
         config.debug_console = Some(Box::new(writers.open("--debugcon", option)?.0));
     }
@@ -158,6 +162,18 @@ fn module(text: &str) -> anyhow::Result<ModuleConfig> {
     let path = text.split_whitespace().next().unwrap_or_default();
     let data = read("--module", Path::new(path))?;
     Ok(ModuleConfig { data, command_line: text.into() })
+}
+
+fn fw_cfg(options: &IsaOptions) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let item = |option: &FwCfgOption| {
+        let bytes = match &option.content {
+            FwCfgContent::File(path) => std::fs::read(path)
+                .with_context(|| format!("--fw-cfg {}: cannot be read", path.display()))?,
+            FwCfgContent::Text(text) => text.clone().into_bytes(),
+        };
+        Ok((option.name.clone(), bytes))
+    };
+    options.fw_cfg.iter().map(item).collect()
 }
 
 fn trace(options: &RunOptions) -> anyhow::Result<Option<TraceConfig>> {

@@ -118,8 +118,7 @@ mod tests {
         for value in values {
             device.write(0x505, AccessWidth::Byte, *value).unwrap();
         }
-        let events = log.0.lock().unwrap().clone();
-        events
+        log.0.lock().unwrap().clone()
     }
 
     #[test]

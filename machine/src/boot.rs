@@ -30,11 +30,12 @@ const ISA_PRODUCT: &str = "PC (ISA)";
 
 /// What a machine starts with, each time it is reset.
 pub(crate) struct BootSource {
-    pub(crate) kernel: Option<KernelConfig>,
+    pub(crate) kernel: Option<Arc<KernelConfig>>,
     pub(crate) smbios: SmbiosSettings,
     pub(crate) acpi_tables: Vec<Vec<u8>>,
     pub(crate) board: Board,
     pub(crate) com_ports: [bool; SERIAL_PORTS],
+    pub(crate) parallel: bool,
     pub(crate) apic_ids: Vec<u32>,
     pub(crate) model: Arc<CpuModel>,
 }
@@ -139,6 +140,7 @@ impl BootSource {
             apic_ids: &self.apic_ids,
             hpet: true,
             com_ports: self.com_ports,
+            parallel: self.parallel,
             mouse: false,
             pm_timer_32: false,
             vga: false,

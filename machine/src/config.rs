@@ -5,7 +5,9 @@ use std::io::Write;
 use bitflags::bitflags;
 use thiserror::Error;
 use trivium_cpu::CpuModel;
+use trivium_devices::fw_cfg::ItemError;
 use trivium_devices::lost_ticks::LostTicks;
+use trivium_devices::parallel::ParallelBackend;
 use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
@@ -133,6 +135,11 @@ pub struct MachineConfig {
     pub acpi_tables: Vec<Vec<u8>>,
     /// The far ends of COM1 to COM4; those without one are not there.
     pub serial: [Option<Box<dyn SerialBackend>>; SERIAL_PORTS],
+    /// The printer at the parallel port; without it there is no such port.
+    pub parallel: Option<Box<dyn ParallelBackend>>,
+    /// Items of fw_cfg besides the machine's own: names, which by custom start with `opt/`, and
+    /// contents.
+    pub fw_cfg: Vec<(String, Vec<u8>)>,
     /// Where the bytes written to port E9h go; without it there is no such port.
     pub debug_console: Option<Box<dyn DebugConsoleBackend>>,
     /// The first of the four ports of `isa-debug-exit`, if it is there.
@@ -162,6 +169,8 @@ impl MachineConfig {
             smbios: SmbiosSettings::default(),
             acpi_tables: Vec::new(),
             serial: [const { None }; SERIAL_PORTS],
+            parallel: None,
+            fw_cfg: Vec::new(),
             debug_console: None,
             debug_exit_port: None,
             no_reboot: false,
@@ -267,6 +276,14 @@ pub enum ConfigError {
     FirmwareTooLarge {
         /// Its size in MiB.
         mib: u64,
+    },
+    /// An item of fw_cfg cannot be added.
+    #[error("The fw_cfg item {name:?} {source}; give another, such as opt/org.example/name")]
+    FwCfg {
+        /// The item's name.
+        name: String,
+        /// What is wrong with it.
+        source: ItemError,
     },
     /// The debug exit's ports leave the I/O space or are another device's.
     #[error(

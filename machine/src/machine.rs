@@ -9,7 +9,7 @@ use trivium_devices::apic::LapicConfig;
 use trivium_interp::{Interpreter, Topology};
 use trivium_memory::GuestMemory;
 
-use crate::board::{BoardParts, PcBoard, SharedConsole};
+use crate::board::{BoardParts, IsaParts, PcBoard, SharedConsole};
 use crate::boot::BootSource;
 use crate::config::{Accel, ClockMode, MachineConfig};
 use crate::control::{Control, Processor};
@@ -99,8 +99,11 @@ impl Machine {
         let control = Arc::new(Control::new(processors, icount, firmware.is_none()));
         let serial_input = Arc::default();
         let (handle, messages) = MachineHandle::new(control.clone(), Arc::clone(&serial_input));
+        let kernel = config.kernel.map(Arc::new);
+        let isa = IsaParts::new(config.parallel, config.fw_cfg, kernel.as_ref())?;
         let boot = BootSource {
-            kernel: config.kernel,
+            parallel: isa.has_printer(),
+            kernel,
             smbios: config.smbios,
             acpi_tables: config.acpi_tables,
             board: config.board,
@@ -121,6 +124,7 @@ impl Machine {
             serial_input,
             debug_console: config.debug_console.map(SharedConsole::new),
             debug_exit_port: config.debug_exit_port,
+            isa,
         };
         let board = PcBoard::new(&parts)?;
         let no_reboot = config.no_reboot;

@@ -24,6 +24,8 @@ pub(crate) mod input {
     pub const PIT: u32 = 0;
     /// The keyboard.
     pub const KEYBOARD: u32 = 1;
+    /// The parallel port.
+    pub const PARALLEL: u32 = 7;
     /// The real-time clock.
     pub const RTC: u32 = 8;
     /// The mouse.

@@ -101,6 +101,19 @@ impl Dma {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl Dma {
+    /// What devices may do, for tests: drive a request, offer bytes, ask for bytes.
+    pub(crate) fn poke(&mut self, what: u8) {
+        let channel = usize::from(what & 7);
+        match what >> 6 {
+            0 => self.set_request(channel, what & 8 != 0),
+            1 => _ = self.serve(channel, Peer::Gives(&[what; 99])),
+            _ => _ = self.serve(channel, Peer::Takes(&mut [0; 4097])),
+        }
+    }
+}
+
 /// Which register a port is.
 enum Register {
     Chip(usize, u8),

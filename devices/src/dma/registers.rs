@@ -215,7 +215,7 @@ impl Controller {
             let upper = self.flip();
             let channel = self.channels.get(usize::from(register / 2));
             let channel = channel.ok_or(BusError::NoRegister)?;
-            let value = if register % 2 == 0 { channel.address } else { channel.count };
+            let value = if register.is_multiple_of(2) { channel.address } else { channel.count };
             let [low, high] = value.to_le_bytes();
             return Ok(if upper { high } else { low });
         }

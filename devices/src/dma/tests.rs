@@ -512,15 +512,7 @@ proptest! {
             0x80, 0x81, 0x83, 0x8f, 0xc0, 0xc2, 0xc4, 0xc6, 0xd0, 0xd2, 0xd4, 0xd6, 0xde, 0xdf,
         ]),
     ) {
-        fn poke(dma: &mut Dma, what: u8) {
-            let channel = usize::from(what & 7);
-            match what >> 6 {
-                0 => dma.set_request(channel, what & 8 != 0),
-                1 => drop(dma.serve(channel, Peer::Gives(&[what; 99]))),
-                _ => drop(dma.serve(channel, Peer::Takes(&mut [0; 4097]))),
-            }
-        }
-        let fixture = || Fixture::new(|_, _| Dma::new(Arc::new(Pattern))).with_poke(poke);
+        let fixture = || Fixture::new(|_, _| Dma::new(Arc::new(Pattern))).with_poke(Dma::poke);
         check(fixture, &steps);
     }
 }

@@ -11,17 +11,11 @@ pub mod key {
     pub const SIGNATURE: u16 = 0x00;
     /// The interfaces that there are: 32 bits.
     pub const ID: u16 = 0x01;
-    /// The machine's UUID: 16 bytes.
-    pub const UUID: u16 = 0x02;
     /// Size of RAM in bytes: 64 bits.
     pub const RAM_SIZE: u16 = 0x03;
-    /// Whether there is no screen: 16 bits.
-    pub const NOGRAPHIC: u16 = 0x04;
     /// Number of processors: 16 bits.
     pub const NB_CPUS: u16 = 0x05;
-    /// Where the kernel's protected-mode part wants to be: 32 bits.
-    pub const KERNEL_ADDR: u16 = 0x07;
-    /// Its size: 32 bits.
+    /// Size of the kernel's protected-mode part: 32 bits.
     pub const KERNEL_SIZE: u16 = 0x08;
     /// Size of the initial RAM disk: 32 bits.
     pub const INITRD_SIZE: u16 = 0x0b;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use trivium_chipset::{MsiMessage, MsiSink};
+use trivium_chipset::{DmaError, DmaMemory, MsiMessage, MsiSink};
 
+use crate::parallel::ParallelBackend;
 use crate::pci::{HostBridgeObserver, PamRegion, PirqObserver, PmWindowObserver, Smram};
 use crate::ports::DebugConsoleBackend;
 use crate::power::{PowerSink, ResetKind};
+use crate::pvpanic::{GuestEventSink, GuestEvents};
 use crate::sys::{A20Sink, A20Source, ExitSink};
 use crate::uart16550::SerialBackend;
 
@@ -55,4 +57,28 @@ impl PirqObserver for Outside {
 
 impl PmWindowObserver for Outside {
     fn pm_window_changed(&self, _: Option<u16>) {}
+}
+
+impl ParallelBackend for Outside {
+    fn print(&mut self, _: u8) {}
+}
+
+impl GuestEventSink for Outside {
+    fn guest_events(&self, _: GuestEvents) {}
+}
+
+/// The first mebibyte reads as its addresses, and nothing written stays: a device that is made anew
+/// finds the same.
+impl DmaMemory for Outside {
+    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), DmaError> {
+        for (byte, at) in data.iter_mut().zip(address..) {
+            *byte = (at ^ at >> 4 ^ at >> 8) as u8;
+        }
+        self.write(address, data)
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaError> {
+        let error = DmaError { address, len: data.len() };
+        if address < 1 << 20 { Ok(()) } else { Err(error) }
+    }
 }

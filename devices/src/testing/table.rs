@@ -9,15 +9,20 @@ use super::program::{Space, run};
 use super::{Fixture, IrqLog};
 use crate::acpi_pm::{PmTimerWidth, PmWiring};
 use crate::apic::IoApic;
+use crate::dma::Dma;
+use crate::fw_cfg::{FwCfg, FwCfgItems};
 use crate::hpet::{Hpet, HpetWiring};
 use crate::i8042::{I8042, Key, MouseButtons};
 use crate::lost_ticks::LostTicks;
+use crate::parallel::ParallelPort;
 use crate::pci::{Bdf, I440fx, PciHost, Piix3, Piix4Pm};
 use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::ports::{DebugConsole, DebugExit, Port92, PostPort};
+use crate::pvpanic::PvPanic;
 use crate::rtc::{CmosMemory, Rtc, UnixSeconds};
 use crate::uart16550::{ModemLines, Uart16550};
+use crate::vmcoreinfo::{self, VmCoreInfo};
 use trivium_chipset::{ManualClock, PciConfig};
 
 /// A device that byte strings are run on.
@@ -47,6 +52,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "post", run: |bytes| run(&Space::ports(&[PostPort::PORT]), post, bytes) },
     Target { name: "debug-console", run: |bytes| run(&Space::ports(&[0xe9]), console, bytes) },
     Target { name: "debug-exit", run: |bytes| run(&Space::ports(&EXIT_PORTS), exit, bytes) },
+    Target { name: "dma", run: |bytes| run(&Space::ports(&DMA_PORTS), dma, bytes) },
+    Target { name: "parallel", run: |bytes| run(&Space::ports(&LPT_PORTS), parallel, bytes) },
+    Target { name: "fw-cfg", run: |bytes| run(&Space::ports(&FW_CFG_PORTS), fw_cfg, bytes) },
+    Target { name: "pvpanic", run: |bytes| run(&Space::ports(&[PvPanic::PORT]), pvpanic, bytes) },
 ];
 
 const UART_PORTS: [u16; 8] = [0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff];
@@ -60,6 +69,13 @@ const PCI_PORTS: [u16; 7] = [0xcf8, 0xcfa, 0xcfb, 0xcfc, 0xcfd, 0xcfe, 0xcff];
 const PM_PORTS: [u16; 12] =
     [0x600, 0x602, 0x603, 0x604, 0x605, 0x608, 0x60c, 0x60e, 0x620, 0x63f, 0xb2, 0xb3];
 const EXIT_PORTS: [u16; 4] = [0x501, 0x502, 0x503, 0x504];
+/// All of the first chip, what is different on the second, and page registers.
+const DMA_PORTS: [u16; 27] = [
+    0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f,
+    0x81, 0x83, 0x8b, 0xc4, 0xc6, 0xd0, 0xd2, 0xd4, 0xd6, 0xda, 0xde,
+];
+const LPT_PORTS: [u16; 3] = [0x378, 0x379, 0x37a];
+const FW_CFG_PORTS: [u16; 6] = [0x510, 0x511, 0x514, 0x518, 0x518, 0x51b];
 
 fn pic() -> Fixture<Pic> {
     Fixture::new(|_, irqs| Pic::new(irqs.line(0))).with_poke(|pic, what| match what {
@@ -196,4 +212,25 @@ fn console() -> Fixture<DebugConsole> {
 
 fn exit() -> Fixture<DebugExit> {
     Fixture::new(|_, _| DebugExit::new(0x501, Outside::new()))
+}
+
+fn dma() -> Fixture<Dma> {
+    Fixture::new(|_, _| Dma::new(Outside::new())).with_poke(Dma::poke)
+}
+
+fn parallel() -> Fixture<ParallelPort> {
+    Fixture::new(|_, irqs| ParallelPort::new(0x378, irqs.line(7), Box::new(Outside)))
+}
+
+fn fw_cfg() -> Fixture<FwCfg> {
+    Fixture::new(|_, _| {
+        let mut items = FwCfgItems::new();
+        let added = items.add_writable_file(vmcoreinfo::FILE, VmCoreInfo::unwritten());
+        added.expect("the name is free");
+        FwCfg::new(items, Outside::new())
+    })
+}
+
+fn pvpanic() -> Fixture<PvPanic> {
+    Fixture::new(|_, _| PvPanic::new(Outside::new()))
 }

@@ -11,7 +11,7 @@ use acpi_tables::sdt::Sdt;
 
 use super::resources::{Blob, INTERRUPT_OFFSET, IrqNoFlags, SharedInterrupts, io};
 use super::tables::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
-use super::{AcpiConfig, bytes, pc};
+use super::{AcpiConfig, bytes, isa, pc};
 
 /// Revision 2: integers have 64 bits.
 const REVISION: u8 = 2;
@@ -36,22 +36,22 @@ pub(super) fn dsdt(config: &AcpiConfig<'_>) -> Vec<u8> {
     bytes(&sdt)
 }
 
-fn blob(aml: &dyn Aml) -> Blob {
+pub(super) fn blob(aml: &dyn Aml) -> Blob {
     Blob(bytes(aml))
 }
 
 /// A name and its value.
-fn name(path: &str, value: &dyn Aml) -> Name {
+pub(super) fn name(path: &str, value: &dyn Aml) -> Name {
     Name::new(Path::new(path), value)
 }
 
 /// `_HID` of a Plug and Play ID.
-fn hid(id: &str) -> Name {
+pub(super) fn hid(id: &str) -> Name {
     name("_HID", &EISAName::new(id))
 }
 
 /// `_CRS` of fixed resources.
-fn crs(resources: Vec<&dyn Aml>) -> Name {
+pub(super) fn crs(resources: Vec<&dyn Aml>) -> Name {
     name("_CRS", &ResourceTemplate::new(resources))
 }
 
@@ -251,6 +251,7 @@ fn isa_bridge(config: &AcpiConfig<'_>) -> Blob {
             children.extend(com_port(index as u32 + 1, port, irq).0);
         }
     }
+    children.extend(isa::devices(config).0);
     children.extend(motherboard().0);
     blob(&Device::new("ISA_".into(), vec![&Blob(children)]))
 }

@@ -4,6 +4,7 @@ mod dsdt;
 mod extra;
 #[cfg(test)]
 mod iasl_tests;
+mod isa;
 pub mod pc;
 mod resources;
 mod tables;
@@ -30,6 +31,8 @@ pub struct AcpiConfig<'a> {
     pub hpet: bool,
     /// Which of COM1 to COM4 there are.
     pub com_ports: [bool; 4],
+    /// Whether there is a parallel port.
+    pub parallel: bool,
     /// Whether the keyboard controller has a mouse.
     pub mouse: bool,
     /// Whether the PM timer has 32 bits instead of the PIIX4's 24.

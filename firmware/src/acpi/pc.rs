@@ -60,6 +60,13 @@ pub const PCI_WINDOW_LAST: u32 = 0xfebf_ffff;
 /// COM1 to COM4: first port and interrupt.
 pub const COM_PORTS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
 
+/// The parallel port: first port and interrupt.
+pub const PARALLEL: (u16, u8) = (0x378, 7);
+/// fw_cfg: first port and number of ports (QEMU, `docs/specs/fw_cfg.rst`).
+pub const FW_CFG: (u16, u8) = (0x510, 12);
+/// The port of pvpanic (QEMU, `docs/specs/pvpanic.rst`).
+pub const PVPANIC: u16 = 0x505;
+
 /// The number of PCI slots on bus 0.
 pub const PCI_SLOTS: u8 = 32;
 

@@ -22,6 +22,20 @@ impl Aml for IrqNoFlags {
     }
 }
 
+/// DMA: an 8237A's channel, in compatibility timing (6.4.2.2).
+pub(super) struct Dma(pub(super) u8);
+
+impl Aml for Dma {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        const DMA_DESCRIPTOR: u8 = 0x2a;
+        const BUS_MASTER: u8 = 1 << 2;
+        const TRANSFER_8_16: u8 = 1;
+        sink.byte(DMA_DESCRIPTOR);
+        sink.byte(1_u8.checked_shl(self.0.into()).unwrap_or(0));
+        sink.byte(BUS_MASTER | TRANSFER_8_16);
+    }
+}
+
 /// Interrupt: a list of interrupts to choose from, level-triggered and shared (6.4.3.6).
 pub(super) struct SharedInterrupts<'a> {
     /// Active low, as PCI's are.

@@ -210,6 +210,7 @@ mod tests {
         apic_ids: &[0, 1, 300],
         hpet: true,
         com_ports: [true; 4],
+        parallel: true,
         mouse: false,
         pm_timer_32: false,
         vga: false,

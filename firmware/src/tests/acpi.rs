@@ -8,6 +8,7 @@ const CONFIG: AcpiConfig<'_> = AcpiConfig {
     apic_ids: &[0, 1],
     hpet: true,
     com_ports: [true, false, false, false],
+    parallel: true,
     mouse: false,
     pm_timer_32: false,
     vga: false,

@@ -3,6 +3,7 @@
 mod bus;
 mod cpu_bus;
 mod fpu;
+mod isa;
 mod pc;
 mod pci;
 mod ports;
@@ -11,4 +12,5 @@ mod setup;
 mod tests;
 
 pub(crate) use cpu_bus::VcpuBus;
+pub(crate) use isa::IsaParts;
 pub(crate) use pc::{BoardParts, PcBoard, SharedConsole};

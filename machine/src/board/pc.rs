@@ -2,9 +2,9 @@
 //! has the chips of an AT alone.
 //!
 //! Locks are taken in this order, and so cannot block one another: the PCI bus, its functions and
-//! all other devices (never two, but for the PCI bus and one of its functions); the interrupt
-//! router; the 8259As; the I/O APIC; a local APIC (never two). What a local APIC asks of others is
-//! done once it is unlocked. Locks not named here are held for no call to anything else.
+//! all other devices (never two, but for the PCI bus and one of its functions); the DMA controllers;
+//! the interrupt router; the 8259As; the I/O APIC; a local APIC (never two). What a local APIC asks
+//! of others is done once it is unlocked. Locks not named here are held for no call to anything else.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +23,7 @@ use trivium_memory::GuestMemory;
 
 use super::bus::Unclaimed;
 use super::fpu::{self, FpuErrorLatch};
+use super::isa::IsaParts;
 use super::pci::PciBus;
 use super::ports::PortMap;
 use crate::apics::LocalApics;
@@ -55,6 +56,7 @@ pub(crate) struct BoardParts {
     pub(crate) serial_input: Arc<[Arc<SerialInput>; SERIAL_PORTS]>,
     pub(crate) debug_console: Option<SharedConsole>,
     pub(crate) debug_exit_port: Option<u16>,
+    pub(crate) isa: IsaParts,
 }
 
 /// A debug console that outlives its port.
@@ -331,6 +333,7 @@ impl PcBoard {
                 None
             }
         };
+        builder.isa_devices()?;
         builder.debug_ports()?;
 
         let Builder { slots, ports, windows, .. } = builder;

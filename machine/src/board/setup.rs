@@ -26,6 +26,10 @@ const ELCR2: u16 = 0x4d1;
 /// IRQ 9 (SCI), 10 and 11 (PIRQs) are level-triggered.
 const ELCR2_LEVEL: u32 = 0b0000_1110;
 
+/// The second DMA controller's single mask register, and channel 4 unmasked there: the cascade,
+/// which reset has put into its mode.
+const DMA_CASCADE: (u16, u32) = (0xd4, 0);
+
 impl PcBoard {
     /// Sets the chips up.
     pub(crate) fn set_up(&self) {
@@ -35,6 +39,7 @@ impl PcBoard {
             }
             self.pio_write(ELCR2, AccessWidth::Byte, ELCR2_LEVEL);
         }
+        self.pio_write(DMA_CASCADE.0, AccessWidth::Byte, DMA_CASCADE.1);
         self.apics.with(0, |apic| apic.set_virtual_wire());
     }
 }
