@@ -1,11 +1,12 @@
 //! `--config FILE.toml`: the options of `run` from a file, by the same names. What the command line
 //! says wins.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory};
 use toml::{Table, Value};
 
@@ -125,6 +126,11 @@ pub fn used(matches: &ArgMatches) -> Result<String> {
             continue;
         }
         let Some(raw) = matches.get_raw(id) else { continue };
+        // An empty text that nobody gave would stand in the way of others.
+        let is_default = matches.value_source(id) == Some(ValueSource::DefaultValue);
+        if is_default && raw.clone().all(OsStr::is_empty) {
+            continue;
+        }
         let mut values: Vec<_> =
             raw.map(|text| Value::String(text.to_string_lossy().into_owned())).collect();
         let many = matches!(argument.get_action(), clap::ArgAction::Append);
@@ -190,6 +196,82 @@ mod tests {
             assert!(!all.iter().any(|a| a == option), "{option}: {all:?}");
         }
         assert!(Options::try_parse_from(&all).is_ok(), "{all:?}");
+    }
+
+    /// Values that options take in these tests; others take any text, or have a default.
+    const SAMPLES: &[(&str, &str)] = &[
+        ("accel", "interp"),
+        ("machine", "pc"),
+        ("cpu", "qemu64,+avx"),
+        ("memory", "64M,share,reserved=16M"),
+        ("smp", "1"),
+        ("display", "none"),
+        ("serial", "null"),
+        ("parallel", "file:out"),
+        ("debugcon", "null"),
+        ("clock", "icount,sleep=off"),
+        ("rtc", "86400"),
+        ("debug-exit", "0x501"),
+        ("trace", "io"),
+        ("smbios", "type=1,serial=1"),
+    ];
+
+    /// All options of `run` that a file may have.
+    fn options() -> Vec<clap::Arg> {
+        let command = Options::command();
+        let run = command.find_subcommand("run").expect("it is there");
+        let not_here = ["config", "print-config", "help"];
+        let arguments = run.get_arguments().filter(|a| {
+            a.get_long().is_some_and(|long| !not_here.contains(&long)) && !a.is_global_set()
+        });
+        arguments.cloned().collect()
+    }
+
+    /// An option's line in a file.
+    fn line(argument: &clap::Arg) -> String {
+        let name = argument.get_long().expect("it has a name");
+        if !argument.get_action().takes_values() {
+            return format!("{name} = true\n");
+        }
+        let sample = SAMPLES.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        let default = argument.get_default_values().first().and_then(|value| value.to_str());
+        let value = sample.or(default.filter(|text| !text.is_empty())).unwrap_or("text");
+        format!("{name} = '{value}'\n")
+    }
+
+    /// What `run` makes of a file, written as a file again.
+    fn printed(content: &str) -> String {
+        let all = with_file(content, &[]).expect("it is a good file");
+        let matches = Options::command().try_get_matches_from(&all);
+        let matches = matches.unwrap_or_else(|error| panic!("{content}\n{error}"));
+        used(matches.subcommand_matches("run").expect("it is there")).expect("it can be written")
+    }
+
+    #[test]
+    fn every_option_of_the_command_line_is_one_of_files_and_is_printed() {
+        let [firmware, kernel] = EITHER;
+        for without in [firmware, kernel] {
+            let chosen = |a: &clap::Arg| !without.contains(&a.get_long().unwrap_or_default());
+            let options: Vec<_> = options().into_iter().filter(chosen).collect();
+            let file: String = options.iter().map(line).collect();
+            let text = printed(&file);
+            let table: Table = text.parse().expect("it is TOML");
+            for option in &options {
+                let name = option.get_long().unwrap_or_default();
+                assert!(table.contains_key(name), "{name} is not in\n{text}");
+            }
+            assert_eq!(table.len(), options.len(), "{text}");
+            assert_eq!(printed(&text), text, "what is printed does the same");
+        }
+    }
+
+    #[test]
+    fn what_was_not_said_can_be_read_back_too() {
+        for boot in ["kernel = 'k'", "bios = 'b'"] {
+            let text = printed(boot);
+            assert_eq!(printed(&text), text);
+            assert!(text.contains("memory = \"128M\"") && text.contains("clock = \"real\""));
+        }
     }
 
     #[test]

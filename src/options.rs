@@ -3,6 +3,7 @@
 mod crosscheck;
 mod firmware;
 mod isa;
+mod memory;
 mod rtc;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use trivium_cpu::model::CpuModel;
 pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
 pub use firmware::FirmwareOptions;
 pub use isa::{FwCfgContent, FwCfgOption, IsaOptions};
+pub use memory::MemoryOption;
 pub use rtc::{LostTicksOption, RtcBase, RtcClock, RtcOption};
 
 const STYLES: Styles = Styles::styled()
@@ -98,9 +100,12 @@ pub struct RunOptions {
     /// `trivium models` lists both.
     #[arg(long, default_value = "max", value_parser = parse_cpu, value_name = "MODEL")]
     pub cpu: CpuModel,
-    /// Size of RAM: bytes, or with K, M, G (powers of 1024).
-    #[arg(short, long, default_value = "128M", value_parser = parse_memory, value_name = "SIZE")]
-    pub memory: u64,
+    /// Size of RAM: bytes, or with K, M, G (powers of 1024), and how the host backs it:
+    /// SIZE[,prealloc][,hugepages][,share][,reserved=SIZE]. prealloc takes all of it from the host at
+    /// the start; hugepages makes it of huge pages; share lets other processes map it; reserved
+    /// keeps the top of the RAM below 4 GiB from the guest.
+    #[arg(short, long, default_value = "128M", value_name = "SIZE[,...]")]
+    pub memory: MemoryOption,
     /// Number of processors; this version has one.
     #[arg(long, default_value_t = 1, value_parser = parse_smp, value_name = "N")]
     pub smp: u32,
@@ -320,27 +325,6 @@ fn parse_cpu(text: &str) -> Result<CpuModel, String> {
     CpuModel::parse(text).map_err(|error| error.to_string())
 }
 
-/// The least RAM that a PC here can have, in bytes.
-const MIN_MEMORY: u64 = 2 << 20;
-
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let example = "use a size such as 512M or 2G";
-    if text.trim_start().starts_with('-') {
-        return Err(format!("a size cannot be negative; {example}"));
-    }
-    let bytes = parse_size::Config::new()
-        .with_binary()
-        .parse_size(text)
-        .map_err(|error| format!("{error}; {example}"))?;
-    if bytes < MIN_MEMORY {
-        return Err(format!("less than 2M is too small for a PC; {example}"));
-    }
-    if !bytes.is_multiple_of(1 << 20) {
-        return Err(format!("not a whole number of MiB; {example}"));
-    }
-    Ok(bytes)
-}
-
 fn parse_smp(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(1) => Ok(1),
@@ -399,6 +383,7 @@ mod tests {
             (&["run", "--kernel", "k", "--memory=-1"], "--memory", "512M"),
             (&["run", "--kernel", "k", "--memory", "lots"], "--memory", "512M"),
             (&["run", "--kernel", "k", "--memory", "3000001"], "--memory", "512M"),
+            (&["run", "--kernel", "k", "--memory", "512M,fast"], "--memory", "prealloc"),
             (&["run", "--kernel", "k", "--smp", "2"], "--smp", "use 1"),
             (&["run", "--kernel", "k", "--smp", "0"], "--smp", "use 1"),
             (&["run", "--kernel", "k", "--cpu", "k7"], "--cpu", ""),
@@ -437,11 +422,5 @@ mod tests {
         {
             assert!(wrong.parse::<SerialOption>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn sizes_are_binary() {
-        assert_eq!(parse_memory("512M"), Ok(512 << 20));
-        assert_eq!(parse_memory("2GiB"), Ok(2 << 30));
     }
 }

@@ -23,9 +23,10 @@ pub fn refusal(error: &MachineError, options: Option<&RunOptions>) -> anyhow::Er
 fn config_option(error: &ConfigError) -> &'static str {
     use ConfigError as E;
     match error {
-        E::MemoryTooSmall { .. } | E::MemoryBeyondHost { .. } | E::MemoryBeyondCpu { .. } => {
-            "--memory"
-        }
+        E::MemoryTooSmall { .. }
+        | E::MemoryBeyondHost { .. }
+        | E::MemoryBeyondCpu { .. }
+        | E::ReservedTooLarge { .. } => "--memory",
         E::NoCpus | E::TooManyCpus { .. } => "--smp",
         E::NothingToBoot | E::FirmwareAndKernel => "--kernel",
         E::FirmwareEmpty | E::FirmwareTooLarge { .. } => "--bios",

@@ -7,19 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use trivium_cpu::model::CpuModel;
 use trivium_devices::lost_ticks::LostTicks;
 use trivium_machine::{
-    Accel, Board, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, ModuleConfig,
-    RunEnd, TraceCategories, TraceConfig,
+    Accel, Board, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, MemoryConfig,
+    MemoryOptions, ModuleConfig, RunEnd, TraceCategories, TraceConfig,
 };
 
 use crate::console::{self, Consoles, RawTerminal, Wish};
 use crate::input::Input;
 use crate::options::{
     self, ClockOption, DemoOptions, FwCfgContent, FwCfgOption, IsaOptions, LostTicksOption,
-    RtcBase, RtcClock, RtcOption, RunOptions, SerialOption, TraceOption,
+    MemoryOption, RtcBase, RtcClock, RtcOption, RunOptions, SerialOption, TraceOption,
 };
 use crate::output::Writers;
 use crate::report;
@@ -33,13 +34,17 @@ const ICOUNT_RTC: u64 = 1_767_225_600;
 /// RAM of the demonstration guest.
 const DEMO_MEMORY: u64 = 64 << 20;
 
+/// From this size on, in bytes, it is shown how far preallocation is.
+const SHOWN_PREALLOC: u64 = 1 << 30;
+
 /// Runs a machine.
 ///
 /// # Errors
 /// The options or the files they name cannot be used.
 pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     let mut writers = Writers::default();
-    let mut config = MachineConfig::new(options.cpu, options.memory);
+    let mut config = MachineConfig::new(options.cpu, options.memory.size);
+    config.memory = memory(options.memory);
     config.board = board(options.machine);
     config.cpus = options.smp;
     config.accel = accel(options.accel);
@@ -89,6 +94,20 @@ fn board(option: options::Board) -> Board {
         options::Board::Pc => Board::Pc,
         options::Board::Isapc => Board::IsaPc,
     }
+}
+
+fn memory(option: MemoryOption) -> MemoryConfig {
+    let MemoryOption { size, prealloc, hugepages, share, reserved } = option;
+    let host = MemoryOptions { share, huge_pages: hugepages };
+    let shown = prealloc && size >= SHOWN_PREALLOC;
+    let progress = shown.then(|| {
+        let bar = ProgressBar::new(size).with_message("memory");
+        let style = ProgressStyle::with_template("{msg} {bar:40} {bytes}/{total_bytes}");
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = bar.with_finish(ProgressFinish::AndClear);
+        Box::new(move |done: u64| bar.set_position(done.min(size))) as Box<dyn FnMut(u64) + Send>
+    });
+    MemoryConfig { reserved, prealloc, host, progress }
 }
 
 fn accel(option: options::Accel) -> Accel {

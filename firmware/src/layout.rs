@@ -71,6 +71,8 @@ pub struct E820Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLayout {
     low_end: u64,
+    /// The uppermost bytes of low RAM that the guest must leave alone.
+    reserved: u64,
     high_end: u64,
 }
 
@@ -92,7 +94,34 @@ impl MemoryLayout {
         }
         let ram_size = ram_size & !0xfff;
         let low_end = ram_size.min(LOW_RAM_LIMIT);
-        Ok(Self { low_end, high_end: HIGH_RAM_START.saturating_add(ram_size - low_end) })
+        Ok(Self {
+            low_end,
+            reserved: 0,
+            high_end: HIGH_RAM_START.saturating_add(ram_size - low_end),
+        })
+    }
+
+    /// The same with the uppermost `reserved` bytes of low RAM (rounded up to whole pages) kept
+    /// from the guest: the memory map says that they are reserved.
+    ///
+    /// # Errors
+    /// Less than [`MIN_RAM`] is left below them.
+    pub fn with_reserved(self, reserved: u64) -> Result<Self, LoadError> {
+        let rounded = reserved.checked_next_multiple_of(0x1000);
+        match rounded.filter(|rounded| self.low_end.saturating_sub(*rounded) >= MIN_RAM) {
+            Some(reserved) => Ok(Self { reserved, ..self }),
+            None => Err(LoadError::RamTooSmall {
+                what: "boot beside the reserved memory",
+                needed_mib: reserved.saturating_add(MIN_RAM).div_ceil(MIB),
+                have_mib: self.low_end / MIB,
+            }),
+        }
+    }
+
+    /// The low RAM that is kept from the guest; empty if there is none.
+    #[must_use]
+    pub fn reserved(&self) -> Range<u64> {
+        self.low_end - self.reserved..self.low_end
     }
 
     /// All RAM, in bytes.
@@ -123,7 +152,8 @@ impl MemoryLayout {
     /// Where the FACS lies.
     #[must_use]
     pub fn acpi_nvs(&self) -> Range<u64> {
-        self.low_end - ACPI_NVS_SIZE..self.low_end
+        let end = self.reserved().start;
+        end - ACPI_NVS_SIZE..end
     }
 
     /// The extended memory below 4 GiB that kernels and their modules may be loaded to.
@@ -142,6 +172,7 @@ impl MemoryLayout {
             (self.loadable(), E820Kind::Ram),
             (self.acpi_reclaim(), E820Kind::AcpiReclaim),
             (self.acpi_nvs(), E820Kind::AcpiNvs),
+            (self.reserved(), E820Kind::Reserved),
             (self.high_ram(), E820Kind::Ram),
         ];
         all.into_iter()
@@ -175,6 +206,23 @@ mod tests {
             assert!(map.windows(2).all(|w| w[0].start + w[0].size <= w[1].start));
             let above: u64 = map.iter().filter(|e| e.start >= MIB).map(|e| e.size).sum();
             assert_eq!(above, (mib - 1) * MIB);
+        }
+    }
+
+    #[test]
+    fn reserved_memory_is_the_top_of_low_ram_and_nothing_lies_there() {
+        for mib in [64, 8192] {
+            let layout = MemoryLayout::new(mib * MIB).unwrap();
+            let low_end = layout.low_ram_end();
+            let layout = layout.with_reserved(16 * MIB).unwrap();
+            let map = layout.e820();
+            let found = map.iter().find(|e| e.start == low_end - 16 * MIB).unwrap();
+            assert_eq!((found.size, found.kind), (16 * MIB, E820Kind::Reserved));
+            assert!(map.windows(2).all(|w| w[0].start + w[0].size <= w[1].start));
+            assert!(layout.loadable().end < found.start && layout.acpi_nvs().end <= found.start);
+            assert_eq!(layout.ram_size(), mib * MIB);
+            assert!(layout.with_reserved(low_end - MIB).is_err());
+            assert!(layout.with_reserved(u64::MAX).is_err());
         }
     }
 

@@ -31,6 +31,8 @@ const ISA_PRODUCT: &str = "PC (ISA)";
 /// What a machine starts with, each time it is reset.
 pub(crate) struct BootSource {
     pub(crate) kernel: Option<Arc<KernelConfig>>,
+    /// Bytes at the top of low RAM that the guest must leave alone.
+    pub(crate) reserved: u64,
     pub(crate) smbios: SmbiosSettings,
     pub(crate) acpi_tables: Vec<Vec<u8>>,
     pub(crate) board: Board,
@@ -65,7 +67,7 @@ impl BootSource {
         memory: &GuestMemory,
         ram_size: u64,
     ) -> Result<BootState, LoadError> {
-        let layout = MemoryLayout::new(ram_size)?;
+        let layout = MemoryLayout::new(ram_size)?.with_reserved(self.reserved)?;
         let rsdp = self.build_tables(memory, &layout)?;
         let modules: Vec<_> = config
             .modules

@@ -12,6 +12,7 @@ use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
 use trivium_firmware::smbios::SmbiosSettings;
+use trivium_memory::MemoryOptions;
 
 /// The serial ports that a PC has places for.
 pub const SERIAL_PORTS: usize = 4;
@@ -101,12 +102,27 @@ pub struct TraceConfig {
     pub sink: Box<dyn Write + Send>,
 }
 
+/// How a machine has its RAM.
+#[derive(Default)]
+pub struct MemoryConfig {
+    /// Bytes at the top of low RAM that the guest is told to leave alone.
+    pub reserved: u64,
+    /// The host gives all of it before the guest starts.
+    pub prealloc: bool,
+    /// How the host backs it.
+    pub host: MemoryOptions,
+    /// Is told of the bytes that the host has given so far.
+    pub progress: Option<Box<dyn FnMut(u64) + Send>>,
+}
+
 /// A machine, as its user wants it.
 pub struct MachineConfig {
     /// What it is built on.
     pub board: Board,
     /// RAM in bytes; rounded down to whole pages.
     pub memory_size: u64,
+    /// How it has that RAM.
+    pub memory: MemoryConfig,
     /// Number of processors.
     pub cpus: u32,
     /// Which kind of CPU runs the guest.
@@ -157,6 +173,7 @@ impl MachineConfig {
         Self {
             board: Board::default(),
             memory_size,
+            memory: MemoryConfig::default(),
             cpus: 1,
             accel: Accel::default(),
             model,
@@ -208,6 +225,10 @@ impl MachineConfig {
                 bits: self.model.phys_bits,
             });
         }
+        let (reserved, low) = (self.memory.reserved, size.min(LOW_RAM_LIMIT));
+        if low.saturating_sub(reserved) < MIN_RAM {
+            return Err(ConfigError::ReservedTooLarge { mib: reserved / MIB, low_mib: low / MIB });
+        }
         Ok(())
     }
 
@@ -252,6 +273,16 @@ pub enum ConfigError {
         mib: u64,
         /// The model's width of physical addresses.
         bits: u8,
+    },
+    /// More RAM is reserved than the guest can do without.
+    #[error(
+        "{mib} MiB of reserved memory leave too little of the {low_mib} MiB below 4 GiB; reserve at most all but 2 MiB"
+    )]
+    ReservedTooLarge {
+        /// What is reserved, in MiB.
+        mib: u64,
+        /// The RAM below 4 GiB, in MiB.
+        low_mib: u64,
     },
     /// No processor.
     #[error("A machine needs a processor; give it 1")]
@@ -334,6 +365,14 @@ mod tests {
             Err(ConfigError::MemoryBeyondCpu { .. })
         ));
         assert!(config(u64::MAX).check_memory(None).is_err());
+        let mut config = config(8 << 20);
+        config.memory.reserved = 6 << 20;
+        assert_eq!(config.check_memory(None), Ok(()));
+        config.memory.reserved = 7 << 20;
+        assert_eq!(
+            config.check_memory(None),
+            Err(ConfigError::ReservedTooLarge { mib: 7, low_mib: 8 })
+        );
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use trivium_devices::pci::PamRegion;
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT};
-use trivium_memory::{FlatMap, GuestMemory, MemoryError, PAGE_SIZE, Region, RegionKind};
+use trivium_memory::{
+    FlatMap, GuestMemory, MemoryError, MemoryOptions, PAGE_SIZE, Region, RegionKind,
+};
 
 /// The display's memory, which is the PCI bus's.
 const VGA_HOLE: (u64, u64) = (0xa_0000, 0x2_0000);
@@ -20,6 +22,8 @@ const PAM_REGIONS: usize = 13;
 pub struct ArenaLayout {
     ram_size: u64,
     rom_size: u64,
+    /// The uppermost bytes of low RAM that the guest must leave alone.
+    reserved: u64,
 }
 
 impl ArenaLayout {
@@ -28,7 +32,19 @@ impl ArenaLayout {
     #[must_use]
     pub fn new(ram_size: u64, firmware: usize) -> Self {
         let rom_size = (firmware as u64).next_multiple_of(PAGE_SIZE);
-        Self { ram_size: ram_size & !(PAGE_SIZE - 1), rom_size }
+        Self { ram_size: ram_size & !(PAGE_SIZE - 1), rom_size, reserved: 0 }
+    }
+
+    /// The same with so many bytes of low RAM that the guest is told to leave alone.
+    #[must_use]
+    pub fn with_reserved(self, reserved: u64) -> Self {
+        Self { reserved, ..self }
+    }
+
+    /// RAM below 4 GiB that the guest is told of, in bytes.
+    #[must_use]
+    pub fn usable_low_ram(&self) -> u64 {
+        self.low_ram().saturating_sub(self.reserved)
     }
 
     /// Makes the memory with the firmware in it, and `scratch_pages` more; no address leads
@@ -40,8 +56,13 @@ impl ArenaLayout {
         &self,
         firmware: Option<&[u8]>,
         scratch_pages: u32,
+        options: MemoryOptions,
     ) -> Result<GuestMemory, MemoryError> {
-        let memory = GuestMemory::new(self.ram_size.saturating_add(self.rom_size), scratch_pages)?;
+        let memory = GuestMemory::with_options(
+            self.ram_size.saturating_add(self.rom_size),
+            scratch_pages,
+            options,
+        )?;
         if let Some(image) = firmware {
             // The image ends where the ROM ends; what is left before it is erased flash.
             let padding = self.rom_size as usize - image.len();
@@ -203,7 +224,7 @@ mod tests {
     #[test]
     fn an_image_of_odd_size_ends_where_the_rom_ends() {
         let layout = ArenaLayout::new(2 << 20, 100);
-        let memory = layout.allocate(Some(&[0x90; 100]), 0).unwrap();
+        let memory = layout.allocate(Some(&[0x90; 100]), 0, MemoryOptions::default()).unwrap();
         memory.set_map(layout.map(&after_reset()));
         let mut bytes = [0; 2];
         memory.read(GuestPhysAddr((1 << 32) - 101), &mut bytes).unwrap();

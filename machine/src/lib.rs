@@ -30,7 +30,7 @@ mod trace;
 
 pub use config::{
     Accel, Board, ClockMode, ConfigError, KernelConfig, MAX_CPUS, MAX_FIRMWARE, MachineConfig,
-    ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
+    MemoryConfig, ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
 };
 pub use dma::GuestDma;
 pub use error::{MachineError, RestoreError};
@@ -38,3 +38,4 @@ pub use handle::MachineHandle;
 pub use machine::Machine;
 pub use run::RunEnd;
 pub use state::{FormatError, MachineState, StateHash};
+pub use trivium_memory::MemoryOptions;

@@ -11,7 +11,7 @@ use trivium_memory::GuestMemory;
 
 use crate::board::{BoardParts, IsaParts, PcBoard, SharedConsole};
 use crate::boot::BootSource;
-use crate::config::{Accel, ClockMode, MachineConfig};
+use crate::config::{Accel, ClockMode, MachineConfig, MemoryConfig};
 use crate::control::{Control, Processor};
 use crate::error::MachineError;
 use crate::handle::{MachineHandle, Message};
@@ -83,7 +83,12 @@ impl Machine {
         let rtc = RtcParts::of(&config);
         let firmware = config.firmware.as_deref();
         let layout = ArenaLayout::new(config.memory_size, firmware.map_or(0, <[u8]>::len));
-        let memory = Arc::new(layout.allocate(firmware, config.cpus)?);
+        let MemoryConfig { reserved, prealloc, host, progress } = config.memory;
+        let layout = layout.with_reserved(reserved);
+        let memory = Arc::new(layout.allocate(firmware, config.cpus, host)?);
+        if prealloc {
+            memory.preallocate(progress.unwrap_or_else(|| Box::new(|_| ())))?;
+        }
         let model = Arc::new(config.model);
         let mut vcpus = Vec::new();
         for cpu in 0..config.cpus {
@@ -104,6 +109,7 @@ impl Machine {
         let boot = BootSource {
             parallel: isa.has_printer(),
             kernel,
+            reserved,
             smbios: config.smbios,
             acpi_tables: config.acpi_tables,
             board: config.board,

@@ -8,15 +8,21 @@
 #![allow(unsafe_code)]
 
 use std::arch::asm;
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use crate::host::{self, MemoryOptions};
 
 /// One host mapping.
 pub(crate) struct Arena {
     base: *mut u8,
     len: usize,
-    _mapping: MmapMut,
+    mapping: MmapRaw,
+    /// What is mapped, if others may map it too.
+    file: Option<File>,
 }
 
 // SAFETY: the mapping is only accessed through raw pointers with volatile or atomic accesses, and
@@ -26,9 +32,29 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    pub(crate) fn new(len: usize) -> std::io::Result<Self> {
-        let mut mapping = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
-        Ok(Self { base: mapping.as_mut_ptr(), len, _mapping: mapping })
+    pub(crate) fn new(len: usize, options: MemoryOptions) -> io::Result<Self> {
+        let mut map = MmapOptions::new();
+        map.len(len).no_reserve_swap();
+        let (mapping, file) = match options.share {
+            true => {
+                let file = host::shared_file(len as u64)?;
+                (map.map_raw(&file)?, Some(file))
+            }
+            false => (MmapRaw::from(map.map_anon()?), None),
+        };
+        if options.huge_pages {
+            mapping.advise(Advice::HugePage)?;
+        }
+        Ok(Self { base: mapping.as_mut_ptr(), len, mapping, file })
+    }
+
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    /// Makes the host give the pages of a range now. Their content stays.
+    pub(crate) fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.mapping.advise_range(Advice::PopulateWrite, offset, len)
     }
 }
 
@@ -96,6 +122,10 @@ macro_rules! compare_exchange {
 impl RamView {
     pub(crate) fn new(arena: Arc<Arena>) -> Self {
         Self { base: arena.base, limit: arena.len.saturating_sub(MAX_WORD), arena }
+    }
+
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// The size of the arena in bytes, scratch pages included.
@@ -218,7 +248,7 @@ mod tests {
     use super::*;
 
     fn view() -> RamView {
-        RamView::new(Arc::new(Arena::new(8192).unwrap()))
+        RamView::new(Arc::new(Arena::new(8192, MemoryOptions::default()).unwrap()))
     }
 
     #[test]

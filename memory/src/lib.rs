@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod host;
 pub mod image;
 mod map;
 mod pages;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 pub use arena::{RamView, Word};
+pub use host::MemoryOptions;
 pub use image::RamImage;
 pub use map::{Backing, FlatMap, GuestPhysAddr, Region, RegionKind};
 pub use pages::{CodePages, DirtyPages};
@@ -36,6 +38,22 @@ pub enum MemoryError {
         size_mib: u64,
         /// Why it was refused.
         source: std::io::Error,
+    },
+    /// The host has large pages switched off.
+    #[error("This host gives no huge pages ({setting} says so); leave hugepages out")]
+    NoHugePages {
+        /// The host's setting.
+        setting: &'static str,
+    },
+    /// All of the memory is to be there from the start, and is not.
+    #[error(
+        "The host has {available_mib} MiB left, not the {size_mib} MiB that prealloc wants; give the machine less, or leave prealloc out"
+    )]
+    Unavailable {
+        /// What was asked for.
+        size_mib: u64,
+        /// What there is.
+        available_mib: u64,
     },
     /// The range is not RAM throughout.
     #[error("No RAM at {start:#x}..{end:#x}")]
@@ -65,12 +83,25 @@ impl GuestMemory {
     /// # Errors
     /// The host refuses so much memory.
     pub fn new(arena_size: u64, scratch_pages: u32) -> Result<Self, MemoryError> {
+        Self::with_options(arena_size, scratch_pages, MemoryOptions::default())
+    }
+
+    /// [`Self::new`] with a say in how the host backs it.
+    ///
+    /// # Errors
+    /// The host refuses so much memory, or has no huge pages.
+    pub fn with_options(
+        arena_size: u64,
+        scratch_pages: u32,
+        options: MemoryOptions,
+    ) -> Result<Self, MemoryError> {
+        options.check()?;
         let refused = |source| MemoryError::Host { size_mib: arena_size >> 20, source };
         let size = arena_size
             .checked_next_multiple_of(PAGE_SIZE)
             .and_then(|s| usize::try_from(s + u64::from(scratch_pages) * PAGE_SIZE).ok());
         let size = size.ok_or_else(|| refused(std::io::ErrorKind::OutOfMemory.into()))?;
-        let arena = Arena::new(size).map_err(refused)?;
+        let arena = Arena::new(size, options).map_err(refused)?;
         Ok(Self {
             ram: RamView::new(Arc::new(arena)),
             map: RwLock::default(),
@@ -79,6 +110,39 @@ impl GuestMemory {
             dirty: DirtyPages::new(size),
             code: CodePages::new(size),
         })
+    }
+
+    /// Makes the host give all of the memory now instead of at its first use; `progress` is told
+    /// how many bytes it has given.
+    ///
+    /// # Errors
+    /// It has not so much.
+    pub fn preallocate(&self, mut progress: impl FnMut(u64)) -> Result<(), MemoryError> {
+        let len = self.ram.len();
+        host::check_available(len as u64)?;
+        let refused = |source| MemoryError::Host { size_mib: len as u64 >> 20, source };
+        for start in (0..len).step_by(host::PREALLOC_STEP) {
+            let step = host::PREALLOC_STEP.min(len - start);
+            match self.ram.arena().populate(start, step) {
+                Ok(()) => {}
+                // Linux before 5.14 does not know how: a write that changes nothing does it too.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                    for page in (start..start + step).step_by(PAGE_SIZE as usize) {
+                        self.ram.compare_exchange_u8(page, 0, 0);
+                    }
+                }
+                Err(error) => return Err(refused(error)),
+            }
+            progress((start + step) as u64);
+        }
+        Ok(())
+    }
+
+    /// The file that backs the arena, if [`MemoryOptions::share`] was asked for. Another process
+    /// that maps it sees the guest's memory, and the guest sees what it writes.
+    #[must_use]
+    pub fn shared_file(&self) -> Option<&std::fs::File> {
+        self.ram.arena().file()
     }
 
     /// Access to the arena by offset.
@@ -246,6 +310,35 @@ mod tests {
         memory.set_a20(false);
         assert_eq!(memory.lookup(GuestPhysAddr(0x10_0010)), Backing::Ram(0x10));
         assert_ne!(memory.generation(), before);
+    }
+
+    #[test]
+    fn shared_memory_is_a_file_that_cannot_be_cut() {
+        use std::os::unix::fs::FileExt;
+        let options = MemoryOptions { share: true, ..MemoryOptions::default() };
+        let memory = GuestMemory::with_options(0x4000, 1, options).unwrap();
+        memory.write_arena(0x1234, b"from the guest");
+        let file = memory.shared_file().unwrap();
+        let mut bytes = [0; 14];
+        file.read_exact_at(&mut bytes, 0x1234).unwrap();
+        assert_eq!(&bytes, b"from the guest");
+        file.write_all_at(b"to", 0x2000).unwrap();
+        assert_eq!(memory.ram().load::<u16>(0x2000), u16::from_le_bytes(*b"to"));
+        assert!(file.set_len(0).is_err());
+        assert!(GuestMemory::new(0x4000, 1).unwrap().shared_file().is_none());
+    }
+
+    #[test]
+    fn preallocated_memory_keeps_its_content() {
+        for share in [false, true] {
+            let options = MemoryOptions { share, ..MemoryOptions::default() };
+            let memory = GuestMemory::with_options(3 << 20, 1, options).unwrap();
+            memory.write_arena(0x1234, &[5]);
+            let mut told = Vec::new();
+            memory.preallocate(|done| told.push(done)).unwrap();
+            assert_eq!(told, [(3 << 20) + PAGE_SIZE]);
+            assert_eq!(memory.ram().load::<u8>(0x1234), 5);
+        }
     }
 
     #[test]

@@ -214,7 +214,10 @@ impl Builder<'_> {
             .with_lost_ticks(times.lost_ticks);
         self.add_at("pit", &share(pit), &Pit::PORTS)?;
         let low = self.parts.layout.low_ram();
-        let sizes = CmosMemory { below_4g: low, above_4g: self.parts.layout.ram_size() - low };
+        let sizes = CmosMemory {
+            below_4g: self.parts.layout.usable_low_ram(),
+            above_4g: self.parts.layout.ram_size() - low,
+        };
         let irq = self.line(input::RTC, source::ONLY);
         let rtc = Rtc::new(self.clock.clone(), irq, times.base, sizes);
         self.add_at("rtc", &share(times.finish(rtc)), &Rtc::PORTS)?;

@@ -39,7 +39,7 @@ fn parts() -> (BoardParts, Arc<CountingKick>) {
     };
     let parts = BoardParts {
         board: Board::Pc,
-        memory: Arc::new(layout.allocate(Some(&[0x90; 64 << 10]), 1).unwrap()),
+        memory: Arc::new(layout.allocate(Some(&[0x90; 64 << 10]), 1, Default::default()).unwrap()),
         layout,
         clock: Arc::new(MachineClock::new(ClockMode::Icount { sleep: false })),
         control,
