@@ -84,8 +84,12 @@ impl LocalApics {
         let cell = self.cells.get(cpu)?;
         let mut apic = lock(&cell.apic);
         let result = f(&mut apic);
+        // Both are written with the APIC locked only.
         let now = waiting_for(&apic);
-        let before = cell.waiting.swap(now, Ordering::AcqRel);
+        let before = cell.waiting.load(Ordering::Relaxed);
+        if now != before {
+            cell.waiting.store(now, Ordering::Release);
+        }
         cell.page.store(apic.page().unwrap_or(NO_PAGE), Ordering::Release);
         drop(apic);
         if now & !before != 0 {

@@ -39,22 +39,27 @@ impl Interpreter {
     /// Serves the miss by a page walk alone, if that is enough.
     pub(super) fn fill_tlb(&mut self) -> bool {
         let miss = self.cpu.miss;
+        self.found = None;
         let last = miss.linear.wrapping_add(u64::from(miss.size) - 1);
         let crosses = last & !0xfff != miss.linear & !0xfff;
         if crosses || !self.cpu.may_cache(miss.linear) {
             return false;
         }
         let write = miss.kind != Access::Read;
-        if self.cpu.check_bounds(miss.linear, miss.size, miss.seg).is_err()
-            || self.cpu.translate(miss.linear, write, Rights::Program).is_err()
-        {
+        let walked = match self.cpu.check_bounds(miss.linear, miss.size, miss.seg) {
+            Ok(()) => self.cpu.translate(miss.linear, write, Rights::Program),
+            Err(stop) => Err(stop),
+        };
+        let Ok(place) = walked else {
             // `finish` meets the same exception.
             self.cpu.stop = crate::op::StopReason::Miss;
             return false;
-        }
+        };
         let tlb = &self.cpu.tlb;
         let entries = if write { &tlb.write } else { &tlb.read };
-        entries[Tlb::index(miss.linear)].tag == miss.linear & !0xfff
+        let filled = entries[Tlb::index(miss.linear)].tag == miss.linear & !0xfff;
+        self.found = (!filled).then_some((miss, place));
+        filled
     }
 
     /// Puts the access together in the scratch page and lends the handler an entry to it.
@@ -64,10 +69,16 @@ impl Interpreter {
         session: &mut Session<'_>,
     ) -> Result<(), Stop> {
         let miss = self.cpu.miss;
+        let found = self.found.take();
         self.cpu.check_bounds(miss.linear, miss.size, miss.seg)?;
         let (write, size) = (miss.kind != Access::Read, u64::from(miss.size));
         self.cpu.examine(miss.linear, size, size.next_power_of_two().min(16), write)?;
-        let parts = self.parts(&miss, write)?;
+        let parts = match found {
+            Some((found, place)) if found == miss => {
+                Parts { places: [place; 2], first: usize::from(miss.size) }
+            }
+            _ => self.parts(&miss, write)?,
+        };
         let slot = miss.kind as usize;
         let direct = self.direct(&parts, write);
         let scratch = self.cpu.scratch + slot * 64;

@@ -15,7 +15,8 @@ use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exception, E
 use trivium_memory::GuestMemory;
 
 use crate::block::{BlockCache, NO_LINK};
-use crate::cpu::{Cpu, Topology, shadow};
+use crate::cpu::{Cpu, Miss, Topology, shadow};
+use crate::mem::Place;
 use crate::op::{Stop, StopReason};
 use miss::Loans;
 
@@ -26,6 +27,8 @@ const QUANTUM: u64 = 1000;
 pub struct Interpreter {
     cpu: Box<Cpu>,
     cache: BlockCache,
+    /// What [`Interpreter::fill_tlb`] has found where the TLB cannot lead.
+    found: Option<(Miss, Place)>,
     /// Instructions between two looks at what others want of the CPU.
     quantum: u64,
 }
@@ -73,7 +76,7 @@ impl Interpreter {
         scratch: usize,
     ) -> Self {
         let cpu = Box::new(Cpu::new(memory, model, topology, scratch));
-        Self { cpu, cache: BlockCache::new(), quantum: QUANTUM }
+        Self { cpu, cache: BlockCache::new(), found: None, quantum: QUANTUM }
     }
 
     fn go(&mut self, session: &mut Session<'_>) -> Exit {
@@ -192,7 +195,7 @@ impl Interpreter {
 
     /// Runs operations. Gives where they came back if the operation there is to be served.
     fn run_slice(&mut self, start: &Position, session: &mut Session<'_>) -> Option<Position> {
-        let Self { cpu, cache, quantum } = self;
+        let Self { cpu, cache, quantum, .. } = self;
         let block = cache.block(start.block)?;
         let ops = cache.ops(block.target).get(start.op..)?;
         let before = block.before.get(start.op..)?;

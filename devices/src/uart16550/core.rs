@@ -22,10 +22,34 @@ pub(super) struct Received {
 pub(super) enum Effect {
     /// None.
     Quiet,
-    /// This character leaves on the line, after which [`Core::transmitted`] is to be called.
+    /// This character is in THR. It leaves at once, after which [`Core::transmitted`] is to be
+    /// called, or it goes to [`Core::queue`].
     Transmit(u8),
     /// The line goes into the break condition, or out of it.
     Break(bool),
+}
+
+/// The transmitter of a port that takes the time of its baud rate; empty in one that does not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Transmitter {
+    /// The transmitter's FIFO; without FIFOs it holds one character, THR.
+    pub(super) waiting: VecDeque<u8>,
+    /// TSR, the shift register.
+    pub(super) shifting: Option<u8>,
+    /// Two characters were in the FIFO at the same time since THRE was last set.
+    pub(super) pair: bool,
+}
+
+/// What became of THR when TSR took a character from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loaded {
+    /// There is more in the FIFO.
+    More,
+    /// It is empty, and its interrupt has come.
+    Empty,
+    /// It is empty, but "the transmitter FIFO empty indications will be delayed 1 character time
+    /// minus the last stop bit time": [`Core::thr_is_empty`] is to be called then.
+    EmptyLater,
 }
 
 /// The registers.
@@ -50,6 +74,7 @@ pub(super) struct Core {
     pub(super) thr_empty: bool,
     /// The character timeout has come.
     pub(super) timeout: bool,
+    pub(super) transmitter: Transmitter,
 }
 
 impl Core {
@@ -69,6 +94,7 @@ impl Core {
             divisor: 12,
             thr_empty: false,
             timeout: false,
+            transmitter: Transmitter::default(),
         }
     }
 
@@ -170,18 +196,61 @@ impl Core {
         Effect::Transmit(byte)
     }
 
+    /// The bits that a character has on the line: WLS.
+    pub(super) fn word_mask(&self) -> u8 {
+        0xff >> (3 - (self.lcr & Lcr::WLS).bits())
+    }
+
+    /// Puts a character into the transmitter's FIFO, where one too many is lost, or into THR, where
+    /// it replaces one that has not left.
+    pub(super) fn queue(&mut self, byte: u8) {
+        let mask = self.word_mask();
+        let waiting = &mut self.transmitter.waiting;
+        if !self.fcr.contains(Fcr::ENABLE) {
+            waiting.clear();
+        }
+        if waiting.len() < FIFO_SIZE {
+            waiting.push_back(byte & mask);
+        }
+        self.transmitter.pair |= waiting.len() > 1;
+    }
+
+    /// TSR takes the next character, if it is free and there is one.
+    pub(super) fn load_shift_register(&mut self) -> Option<Loaded> {
+        if self.transmitter.shifting.is_some() {
+            return None;
+        }
+        let byte = self.transmitter.waiting.pop_front()?;
+        self.transmitter.shifting = Some(byte);
+        if !self.transmitter.waiting.is_empty() {
+            return Some(Loaded::More);
+        }
+        let pair = std::mem::take(&mut self.transmitter.pair);
+        if self.is_fifo() && !pair {
+            return Some(Loaded::EmptyLater);
+        }
+        self.thr_empty = true;
+        Some(Loaded::Empty)
+    }
+
+    /// THRE's delayed interrupt comes, unless THR has been filled meanwhile.
+    pub(super) fn thr_is_empty(&mut self) {
+        self.thr_empty |= self.transmitter.waiting.is_empty();
+    }
+
     /// THR's character is out: LSR never shows THR full, but the interrupt comes anew. In loopback
     /// the character has come in again.
     pub(super) fn transmitted(&mut self, byte: u8) {
         self.thr_empty = true;
         if self.is_loopback() {
+            let byte = byte & self.word_mask();
             self.receive(Received { byte, errors: Lsr::empty() });
         }
     }
 
     /// Enabling the THR interrupt while THR is empty gives it immediately.
     fn write_ier(&mut self, ier: Ier) {
-        if (ier - self.ier).contains(Ier::ETBEI) {
+        if (ier - self.ier).contains(Ier::ETBEI) && self.transmitter.waiting.is_empty() {
             self.thr_empty = true;
         }
         self.ier = ier;
@@ -195,6 +264,14 @@ impl Core {
             self.receiver.clear();
             self.timeout = false;
         }
+        if (toggled || fcr.contains(Fcr::ENABLE | Fcr::XMIT_RESET))
+            && !self.transmitter.waiting.is_empty()
+        {
+            self.transmitter.waiting.clear();
+            self.thr_empty = true;
+        }
+        // "The first transmitter interrupt after changing FCR0 will be immediate."
+        self.transmitter.pair |= toggled;
         self.fcr = if fcr.contains(Fcr::ENABLE) {
             fcr - (Fcr::RCVR_RESET | Fcr::XMIT_RESET)
         } else {
@@ -202,20 +279,15 @@ impl Core {
         };
     }
 
+    /// "The break control bit acts only on SOUT and has no effect on the transmitter logic": in
+    /// loopback, which connects TSR and holds SOUT, nothing comes in.
     fn write_lcr(&mut self, lcr: Lcr) -> Effect {
         let changed = (lcr ^ self.lcr).contains(Lcr::BREAK);
         self.lcr = lcr;
-        let on = lcr.contains(Lcr::BREAK);
-        match (changed, self.is_loopback()) {
-            (false, _) => Effect::Quiet,
-            (true, false) => Effect::Break(on),
-            (true, true) => {
-                if on {
-                    self.receive_break();
-                }
-                Effect::Quiet
-            }
+        if !changed || self.is_loopback() {
+            return Effect::Quiet;
         }
+        Effect::Break(lcr.contains(Lcr::BREAK))
     }
 
     /// "When break occurs only one zero character is loaded into the FIFO."
@@ -262,7 +334,10 @@ impl Core {
     }
 
     fn read_lsr(&mut self) -> u8 {
-        let mut lsr = self.errors | Lsr::THRE | Lsr::TEMT;
+        let mut lsr = self.errors;
+        let (thr, tsr) = (self.transmitter.waiting.is_empty(), self.transmitter.shifting.is_none());
+        lsr.set(Lsr::THRE, thr);
+        lsr.set(Lsr::TEMT, thr && tsr);
         lsr.set(Lsr::DR, !self.receiver.is_empty());
         lsr.set(Lsr::FIFO_ERROR, self.is_fifo() && self.has_fifo_error());
         self.errors = Lsr::empty();

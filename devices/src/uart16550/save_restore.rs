@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 use trivium_chipset::{SaveRestore, Section, StateError, VmTime};
 
 use super::Uart16550;
-use super::core::{Core, FIFO_SIZE, Received};
+use super::core::{Core, FIFO_SIZE, Received, Transmitter};
 use super::registers::{Fcr, Ier, Lcr, Lsr, Mcr, Msr};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -25,6 +25,12 @@ struct Saved {
     thr_empty: bool,
     timeout: bool,
     timeout_at: Option<VmTime>,
+    waiting: Vec<u8>,
+    shifting: Option<u8>,
+    pair: bool,
+    shifted_at: VmTime,
+    thr_empty_at: Option<VmTime>,
+    receives_at: VmTime,
     line: bool,
 }
 
@@ -32,7 +38,18 @@ const RESERVED: StateError = StateError::Impossible("reserved bits of a 16550A")
 
 impl SaveRestore for Uart16550 {
     fn save(&self) -> Section {
-        let Self { core, timeout_at, line, clock: _, irq: _, backend: _ } = self;
+        let Self {
+            core,
+            timeout_at,
+            paced: _,
+            shifted_at,
+            thr_empty_at,
+            receives_at,
+            line,
+            clock: _,
+            irq: _,
+            backend: _,
+        } = self;
         let Core {
             receiver,
             ier,
@@ -46,6 +63,7 @@ impl SaveRestore for Uart16550 {
             divisor,
             thr_empty,
             timeout,
+            transmitter: Transmitter { waiting, shifting, pair },
         } = core;
         let saved = Saved {
             receiver: receiver
@@ -64,6 +82,12 @@ impl SaveRestore for Uart16550 {
             thr_empty: *thr_empty,
             timeout: *timeout,
             timeout_at: *timeout_at,
+            waiting: waiting.iter().copied().collect(),
+            shifting: *shifting,
+            pair: *pair,
+            shifted_at: *shifted_at,
+            thr_empty_at: *thr_empty_at,
+            receives_at: *receives_at,
             line: *line,
         };
         Section::encode(VERSION, &saved)
@@ -84,9 +108,15 @@ impl SaveRestore for Uart16550 {
             thr_empty,
             timeout,
             timeout_at,
+            waiting,
+            shifting,
+            pair,
+            shifted_at,
+            thr_empty_at,
+            receives_at,
             line,
         } = section.decode(VERSION)?;
-        if receiver.len() > FIFO_SIZE {
+        if receiver.len() > FIFO_SIZE || waiting.len() > FIFO_SIZE {
             return Err(StateError::Impossible("too many characters in a 16550A"));
         }
         let receiver = receiver
@@ -107,8 +137,12 @@ impl SaveRestore for Uart16550 {
             divisor,
             thr_empty,
             timeout,
+            transmitter: Transmitter { waiting: waiting.into(), shifting, pair },
         };
         self.timeout_at = timeout_at;
+        self.shifted_at = shifted_at;
+        self.thr_empty_at = thr_empty_at;
+        self.receives_at = receives_at;
         self.line = line;
         Ok(())
     }

@@ -3,24 +3,25 @@
 use std::sync::{Mutex, PoisonError};
 
 use proptest::prelude::*;
+use trivium_chipset::NANOS_PER_SECOND;
 
 use super::*;
 use crate::test_support::{Fixture, check, port_steps};
 
-const RBR: u16 = 0x3f8;
-const THR: u16 = 0x3f8;
-const IER: u16 = 0x3f9;
-const IIR: u16 = 0x3fa;
-const FCR: u16 = 0x3fa;
-const LCR: u16 = 0x3fb;
-const MCR: u16 = 0x3fc;
-const LSR: u16 = 0x3fd;
+pub(super) const RBR: u16 = 0x3f8;
+pub(super) const THR: u16 = 0x3f8;
+pub(super) const IER: u16 = 0x3f9;
+pub(super) const IIR: u16 = 0x3fa;
+pub(super) const FCR: u16 = 0x3fa;
+pub(super) const LCR: u16 = 0x3fb;
+pub(super) const MCR: u16 = 0x3fc;
+pub(super) const LSR: u16 = 0x3fd;
 const MSR: u16 = 0x3fe;
 const SCR: u16 = 0x3ff;
 
 /// A far end that keeps what it gets.
 #[derive(Clone, Default)]
-struct Paper(Arc<Mutex<(Vec<u8>, Vec<bool>)>>);
+pub(super) struct Paper(pub(super) Arc<Mutex<(Vec<u8>, Vec<bool>)>>);
 
 impl SerialBackend for Paper {
     fn transmit(&mut self, byte: u8) {
@@ -35,7 +36,12 @@ fn fixture() -> Fixture<Uart16550> {
     Fixture::new(|clock, irqs| {
         Uart16550::new(clock.clone(), irqs.line(4), Box::new(Paper::default()))
     })
-    .with_poke(|uart, what| match what {
+    .with_poke(poke)
+}
+
+/// A break, other modem lines, or characters.
+fn poke(uart: &mut Uart16550, what: u8) {
+    match what {
         0xff => uart.receive_break(),
         0xf0..=0xfe => uart.set_modem_lines(ModemLines::from_bits_truncate(what << 4)),
         _ => {
@@ -43,19 +49,33 @@ fn fixture() -> Fixture<Uart16550> {
             let taken = uart.receive(&bytes);
             assert!(taken <= 16);
         }
+    }
+}
+
+/// The same as [`set_up`], and characters take their time: 86.8 µs each.
+pub(super) fn paced() -> Fixture<Uart16550> {
+    let mut uart = Fixture::new(|clock, irqs| {
+        Uart16550::new(clock.clone(), irqs.line(4), Box::new(Paper::default())).with_baud_timing()
     })
+    .with_poke(poke);
+    program(&mut uart);
+    uart
 }
 
 /// 115,200 baud, 8N1, FIFOs with a trigger level of 4, OUT2 on.
 fn set_up() -> Fixture<Uart16550> {
     let mut uart = fixture();
+    program(&mut uart);
+    uart
+}
+
+fn program(uart: &mut Fixture<Uart16550>) {
     uart.write(LCR, 0x83);
     uart.write(0x3f8, 1);
     uart.write(0x3f9, 0);
     uart.write(LCR, 0x03);
     uart.write(FCR, 0x41);
     uart.write(MCR, 0x0b);
-    uart
 }
 
 #[test]
@@ -252,11 +272,115 @@ fn changing_fcr_bit_0_empties_the_fifo() {
     assert_eq!(uart.read(LSR), 0x61, "without bit 0 the other bits do nothing");
 }
 
+#[test]
+fn characters_have_as_many_bits_as_lcr_says() {
+    for (lcr, mask) in [(0x00, 0x1f), (0x01, 0x3f), (0x02, 0x7f), (0x03, 0xff)] {
+        let (mut uart, mut loopback) = (paced(), set_up());
+        uart.write(LCR, lcr);
+        uart.device.receive(&[0xff]);
+        assert_eq!(uart.read(RBR), mask);
+        loopback.write(LCR, lcr);
+        loopback.write(MCR, 0x10);
+        loopback.write(THR, 0xff);
+        assert_eq!(loopback.read(RBR), mask);
+    }
+}
+
+#[test]
+fn break_control_has_no_effect_in_loopback() {
+    let mut uart = set_up();
+    uart.write(MCR, 0x10);
+    uart.write(LCR, 0x43);
+    assert_eq!(uart.read(LSR), 0x60);
+}
+
+#[test]
+fn all_interrupts_work_in_loopback_but_the_pc_does_not_see_them() {
+    let mut uart = set_up();
+    uart.write(FCR, 0x00);
+    uart.write(MCR, 0x18);
+    uart.read(MSR);
+    uart.write(IER, 0x0f);
+    assert_eq!(uart.read(IIR), 0x02);
+    uart.write(THR, b'a');
+    assert_eq!(uart.read(IIR), 0x04);
+    uart.write(THR, b'b');
+    assert_eq!(uart.read(IIR), 0x06, "overrun");
+    assert_eq!(uart.read(LSR) & 0x03, 0x03);
+    uart.read(RBR);
+    assert_eq!((uart.read(IIR), uart.read(IIR)), (0x02, 0x01));
+    uart.write(MCR, 0x1a);
+    assert_eq!(uart.read(IIR), 0x00, "RTS is looped back to CTS");
+    assert_eq!(uart.read(MSR), 0x91);
+    assert!(!uart.irqs.level(4), "OUT2 is forced inactive");
+}
+
+#[test]
+fn iir_says_that_fifos_are_enabled_and_the_dma_mode_changes_nothing() {
+    let mut uart = set_up();
+    for (fcr, iir) in [(0x00, 0x01), (0x01, 0xc1), (0x09, 0xc1), (0x08, 0x01)] {
+        uart.write(FCR, fcr);
+        assert_eq!(uart.read(IIR), iir, "FCR {fcr:02x}h");
+    }
+}
+
+#[test]
+fn a_fifo_reset_clears_one_fifo_and_itself() {
+    let mut uart = set_up();
+    uart.device.receive(b"abc");
+    uart.write(FCR, 0x05);
+    assert_eq!(uart.read(LSR), 0x61, "the transmitter's was reset");
+    uart.write(FCR, 0x03);
+    assert_eq!(uart.read(LSR), 0x60);
+    uart.device.receive(b"d");
+    assert_eq!(uart.read(LSR), 0x61);
+}
+
+#[test]
+fn without_fifos_there_is_no_character_timeout() {
+    let mut uart = set_up();
+    uart.write(FCR, 0x00);
+    uart.write(IER, 0x01);
+    uart.device.receive(b"a");
+    assert_eq!(uart.read(IIR), 0x04, "one character is enough");
+    uart.advance(NANOS_PER_SECOND);
+    assert_eq!(uart.read(IIR), 0x04);
+    uart.read(RBR);
+    assert_eq!(uart.read(IIR), 0x01);
+}
+
+#[test]
+fn lsr_and_msr_cannot_be_written() {
+    let mut uart = set_up();
+    uart.write(LSR, 0xff);
+    uart.write(MSR, 0xff);
+    assert_eq!((uart.read(LSR), uart.read(MSR)), (0x60, 0xb0));
+}
+
+#[test]
+fn a_modem_interrupt_is_cleared_by_reading_msr() {
+    let mut uart = set_up();
+    uart.write(IER, 0x08);
+    uart.device.set_modem_lines(ModemLines::empty());
+    assert!(uart.irqs.level(4));
+    assert_eq!(uart.read(IIR), 0xc0);
+    assert_eq!(uart.read(MSR), 0x0b, "CTS, DSR and DCD have changed");
+    assert_eq!(uart.read(IIR), 0xc1);
+    assert!(!uart.irqs.level(4));
+}
+
 proptest! {
     #[test]
     fn hostile_accesses_and_restores_do_no_harm(
         steps in port_steps(&[0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff]),
     ) {
         check(set_up, &steps);
+    }
+
+    #[test]
+    fn hostile_accesses_and_restores_do_no_harm_with_baud_timing(
+        steps in port_steps(&[0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff]),
+    ) {
+        check(paced, &steps);
     }
 }

@@ -156,7 +156,9 @@ impl LocalApic {
 
     /// Registers that read the same in both modes.
     fn read_common(&mut self, register: u8) -> Option<u32> {
-        self.settle_timer();
+        if shows_timer(register) {
+            self.settle_timer();
+        }
         Some(match register {
             index::VERSION => VERSION_VALUE,
             index::TPR => self.tpr.into(),
@@ -240,11 +242,19 @@ impl LocalApic {
 
     /// Registers that are written the same in both modes, those of [`writable_bits`].
     fn write_common(&mut self, register: u8, value: u32) -> Option<LapicAction> {
-        self.settle_timer();
-        let now = self.clock.now();
         match register {
             index::TPR => self.tpr = value as u8,
             index::EOI => return self.end_of_interrupt(),
+            _ => self.write_with_timer(register, value),
+        }
+        None
+    }
+
+    /// Registers of which a write may concern a timer that has run out.
+    fn write_with_timer(&mut self, register: u8, value: u32) {
+        self.settle_timer();
+        let now = self.clock.now();
+        match register {
             index::SVR => self.write_svr(value),
             index::ESR => {
                 self.esr = self.errors;
@@ -258,8 +268,13 @@ impl LocalApic {
                 }
             }
         }
-        None
     }
+}
+
+/// Whether a register may show that the timer has run out. The clock is not asked for the others:
+/// TPR, EOI and ICR are what an interrupt costs.
+fn shows_timer(register: u8) -> bool {
+    matches!(register, index::TMR..=index::IRR_END)
 }
 
 /// The bits of a register that software may set in either mode; none for other registers.
