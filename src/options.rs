@@ -5,6 +5,7 @@ mod firmware;
 mod isa;
 mod memory;
 mod rtc;
+mod serial;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub use firmware::FirmwareOptions;
 pub use isa::{FwCfgContent, FwCfgOption, IsaOptions};
 pub use memory::MemoryOption;
 pub use rtc::{LostTicksOption, RtcBase, RtcClock, RtcOption};
+pub use serial::SerialPortOption;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -116,8 +118,9 @@ pub struct RunOptions {
     /// (these three wait for a program to connect; with ,connect they connect to one) or fifo:PATH
     /// (PATH.in and PATH.out). The first is COM1, the next COM2, up to four. Several on the terminal
     /// take turns: Ctrl-A c, or Ctrl-A 1 to 4. Without any, COM1 is on the terminal.
+    /// With ,baud=on at the end, characters take the time of the port's baud rate.
     #[arg(long, value_name = "WHERE")]
-    pub serial: Vec<SerialOption>,
+    pub serial: Vec<SerialPortOption>,
     /// Firmware image, ending at 4 GiB and below 1 MiB; instead of --kernel.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append"])]
     pub bios: Option<PathBuf>,

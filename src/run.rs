@@ -20,7 +20,8 @@ use crate::console::{self, Consoles, RawTerminal, Wish};
 use crate::input::Input;
 use crate::options::{
     self, ClockOption, DemoOptions, FwCfgContent, FwCfgOption, IsaOptions, LostTicksOption,
-    MemoryOption, RtcBase, RtcClock, RtcOption, RunOptions, SerialOption, TraceOption,
+    MemoryOption, RtcBase, RtcClock, RtcOption, RunOptions, SerialOption, SerialPortOption,
+    TraceOption,
 };
 use crate::output::Writers;
 use crate::report;
@@ -66,7 +67,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<u8> {
         config.debug_console = Some(Box::new(writers.open("--debugcon", option)?.0));
     }
     let serial = match options.serial.is_empty() {
-        true => vec![SerialOption::Stdio],
+        true => vec![SerialOption::Stdio.into()],
         false => options.serial.clone(),
     };
     let ends = connect(&mut config, &serial, &mut writers)?;
@@ -85,7 +86,7 @@ pub fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
     set_rtc(&mut config, options.clock, RtcOption::default())?;
     config.no_reboot = true;
     config.firmware = Some(trivium_test_roms::DEMO.to_vec());
-    let ends = connect(&mut config, &[SerialOption::Stdio], &mut writers)?;
+    let ends = connect(&mut config, &[SerialOption::Stdio.into()], &mut writers)?;
     start(config, ends, writers, None)
 }
 
@@ -219,7 +220,7 @@ struct Ends {
 
 fn connect(
     config: &mut MachineConfig,
-    serial: &[SerialOption],
+    serial: &[SerialPortOption],
     writers: &mut Writers,
 ) -> anyhow::Result<Ends> {
     let mut ends = Ends::default();
@@ -228,9 +229,10 @@ fn connect(
     }
     for (port, option) in serial.iter().enumerate() {
         let name = format!("--serial (COM{})", port + 1);
-        let (output, input) = writers.open(&name, option)?;
+        let (output, input) = writers.open(&name, &option.end)?;
         config.serial[port] = Some(Box::new(output));
-        if *option == SerialOption::Stdio {
+        config.serial_baud[port] = option.baud;
+        if option.end == SerialOption::Stdio {
             ends.terminal.push(port);
         }
         ends.inputs.extend(input.map(|input| (port, input)));

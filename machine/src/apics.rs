@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use trivium_chipset::{IrqSink, MsiMessage, MsiSink, Timed, VmTime};
 use trivium_devices::apic::bus::{LapicSummary, targets};
-use trivium_devices::apic::{ApicMode, Lint, LocalApic, Message, Requests};
+use trivium_devices::apic::{ApicMode, IoApic, Lint, LocalApic, Message, Requests};
 
 use crate::config::MAX_CPUS;
 use crate::control::{Control, lock};
@@ -152,6 +152,13 @@ impl LocalApics {
         }
     }
 
+    /// Drives the LINT0 pins.
+    fn set_intr(&self, high: bool) {
+        for cpu in 0..self.cells.len() {
+            self.with(cpu, |apic| apic.set_lint(Lint::Lint0, high));
+        }
+    }
+
     /// Tells when a processor's timer next wants to be called, and keeps its APIC locked meanwhile.
     pub(crate) fn with_deadline(&self, cpu: usize, tell: impl FnOnce(Option<VmTime>)) {
         if let Some(cell) = self.cells.get(cpu) {
@@ -170,11 +177,21 @@ impl MsiSink for LocalApics {
     }
 }
 
-/// The 8259A's INTR, which goes to all LINT0 pins. Called with the 8259A locked.
-impl IrqSink for LocalApics {
+/// The 8259A's INTR, which goes to all LINT0 pins and to pin 0 of the I/O APIC (MultiProcessor
+/// Specification 1.4, 3.6.2). Called with the 8259A locked.
+pub(crate) struct IntrWires {
+    pub(crate) apics: Arc<LocalApics>,
+    pub(crate) ioapic: Option<Arc<Mutex<IoApic>>>,
+}
+
+/// The I/O APIC's pin that INTR drives.
+const INTR_PIN: u8 = 0;
+
+impl IrqSink for IntrWires {
     fn set_level(&self, _pin: u32, _source: u32, high: bool) {
-        for cpu in 0..self.cells.len() {
-            self.with(cpu, |apic| apic.set_lint(Lint::Lint0, high));
+        self.apics.set_intr(high);
+        if let Some(ioapic) = &self.ioapic {
+            lock(ioapic).set_pin(INTR_PIN, high);
         }
     }
 }
@@ -205,13 +222,29 @@ mod tests {
     #[test]
     fn intr_comes_through_lint0_in_virtual_wire_mode_only() {
         let (apics, kick) = apics();
-        apics.set_level(0, 0, true);
+        apics.set_intr(true);
         assert!(!apics.interrupt_waits(0), "LINT0 is masked after reset");
         apics.with(0, LocalApic::set_virtual_wire);
         assert!(apics.interrupt_waits(0));
         assert_eq!(kick.attends.load(Ordering::Relaxed), 1);
-        apics.set_level(0, 0, false);
+        apics.set_intr(false);
         assert!(!apics.interrupt_waits(0));
+    }
+
+    #[test]
+    fn intr_comes_through_pin_0_of_the_io_apic_as_extint() {
+        let (apics, _) = apics();
+        let apics = Arc::new(apics);
+        let ioapic = Arc::new(Mutex::new(IoApic::new(apics.clone())));
+        let wires = IntrWires { apics: apics.clone(), ioapic: Some(ioapic.clone()) };
+        for (offset, value) in [(0x00, 0x10), (0x10, 0x0000_0700u32)] {
+            let mut ioapic = lock(&ioapic);
+            trivium_chipset::Mmio::write(&mut *ioapic, offset, &value.to_le_bytes()).unwrap();
+        }
+        apics.with(0, |apic| apic.mmio_write(0xf0, &0x1ffu32.to_le_bytes())).unwrap().unwrap();
+        wires.set_level(0, 0, true);
+        assert!(apics.interrupt_waits(0), "LINT0 is masked, the redirection table is not");
+        assert_eq!(apics.with(0, |apic| apic.extint_pending()), Some(true));
     }
 
     #[test]

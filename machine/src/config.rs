@@ -156,6 +156,8 @@ pub struct MachineConfig {
     /// Items of fw_cfg besides the machine's own: names, which by custom start with `opt/`, and
     /// contents.
     pub fw_cfg: Vec<(String, Vec<u8>)>,
+    /// Which of COM1 to COM4 have lines with a baud rate: characters take their time on them.
+    pub serial_baud: [bool; SERIAL_PORTS],
     /// Where the bytes written to port E9h go; without it there is no such port.
     pub debug_console: Option<Box<dyn DebugConsoleBackend>>,
     /// The first of the four ports of `isa-debug-exit`, if it is there.
@@ -188,6 +190,7 @@ impl MachineConfig {
             serial: [const { None }; SERIAL_PORTS],
             parallel: None,
             fw_cfg: Vec::new(),
+            serial_baud: [false; SERIAL_PORTS],
             debug_console: None,
             debug_exit_port: None,
             no_reboot: false,

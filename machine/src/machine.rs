@@ -127,6 +127,7 @@ impl Machine {
             rtc,
             apics: (0..config.cpus).map(|cpu| lapic_config(cpu, &model)).collect(),
             serial: config.serial.map(|backend| backend.map(SharedBackend::new)),
+            serial_baud: config.serial_baud,
             serial_input,
             debug_console: config.debug_console.map(SharedConsole::new),
             debug_exit_port: config.debug_exit_port,

@@ -103,12 +103,16 @@ impl PortIo for SerialPort {
 }
 
 impl Timed for SerialPort {
+    /// Input that waits is taken at the line's pace: see [`Uart16550::receives_from`].
     fn deadline(&self) -> Option<VmTime> {
-        self.uart.deadline()
+        let waits = self.input.waits.load(Ordering::Acquire);
+        let input = if waits { self.uart.receives_from() } else { None };
+        self.uart.deadline().into_iter().chain(input).min()
     }
 
     fn fire(&mut self, now: VmTime) {
         self.uart.fire(now);
+        self.feed();
     }
 }
 
@@ -174,6 +178,26 @@ mod tests {
         let mut read = || PortIo::read(&mut port, 0x3f8, AccessWidth::Byte).unwrap() as u8;
         let line: Vec<u8> = (0..8).map(|_| read()).collect();
         assert_eq!(line, b"PC16550D");
+    }
+
+    #[test]
+    fn input_comes_at_the_pace_of_a_line_with_a_baud_rate() {
+        let (clock, input) = (ManualClock::new(), Arc::<SerialInput>::default());
+        let uart = Uart16550::new(clock.clone(), IrqLine::unconnected(), Box::new(Nobody));
+        let mut port = SerialPort::new(uart.with_baud_timing(), input.clone());
+        for (register, value) in [(3, 0x83), (0, 12), (1, 0), (3, 0x03), (2, 0x01)] {
+            PortIo::write(&mut port, 0x3f8 + register, AccessWidth::Byte, value).unwrap();
+        }
+        input.push(b"9600 baud");
+        port.feed();
+        let mut moments = Vec::new();
+        while let Some(at) = port.deadline().filter(|_| input.waits.load(Ordering::Relaxed)) {
+            clock.set(at);
+            port.fire(at);
+            moments.push(at.as_nanos() / 1_000);
+        }
+        // 10 bits at 9,600 baud are 1,041.67 µs.
+        assert_eq!(moments, (1..9).map(|n| n * 10_416_670 / 10_000).collect::<Vec<u64>>());
     }
 
     #[test]

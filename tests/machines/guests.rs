@@ -70,6 +70,53 @@ fn a_32_bit_kernel_boots_on_an_isa_board() {
     }
 }
 
+/// The ways in which Linux can be told to keep time and to take interrupts, each with what its log
+/// then says.
+const CLOCKS_AND_INTERRUPTS: [(&str, &str); 12] = [
+    ("noapic", "Skipping IOAPIC probe due to 'noapic' option"),
+    ("nolapic", "APIC: switched to apic NOOP"),
+    ("clocksource=hpet", "Switched to clocksource hpet"),
+    ("clocksource=acpi_pm", "Switched to clocksource acpi_pm"),
+    ("clocksource=pit", "Switched to clocksource"),
+    ("clocksource=tsc", "Switched to clocksource tsc"),
+    ("notsc", "due to boot parameter notsc"),
+    ("hpet=disable", "Switched to clocksource"),
+    ("nohpet", "Switched to clocksource"),
+    ("hpet=disable nolapic", "APIC: switched to apic NOOP"),
+    ("hpet=disable notsc noapic", "Switched to clocksource acpi_pm"),
+    ("nox2apic lapic=notscdeadline", "Switched to clocksource"),
+];
+
+#[test]
+fn linux_keeps_time_by_every_clock_and_takes_interrupts_in_every_way() {
+    for (options, text) in CLOCKS_AND_INTERRUPTS {
+        let command_line = format!("console=ttyS0 panic=-1 quickexit {options}").leak();
+        for output in linux("cloud", "initrd", command_line) {
+            assert!(output.contains(text), "{options}: {output}");
+        }
+    }
+}
+
+/// Without ACPI there is no way to switch off: the kernel halts.
+#[test]
+fn linux_runs_without_acpi() {
+    for options in ["acpi=off", "acpi=off nolapic"] {
+        let guest = Guest {
+            kernel: ("cloud", "vmlinuz"),
+            initrd: Some(("initrd", "initrd")),
+            command_line: format!("console=ttyS0 panic=-1 quickexit {options}").leak(),
+            memory_mib: 512,
+        };
+        for accel in ACCELS {
+            let Some(outcome) = guest.run(*accel, &[Step::stop("reboot: System halted")]) else {
+                return;
+            };
+            assert_eq!(outcome.end, RunEnd::Stopped, "{}", outcome.output);
+            assert!(outcome.output.contains("=== GUEST UP"), "{}", outcome.output);
+        }
+    }
+}
+
 /// Runs a guest that follows a script until that stops it.
 fn follows(guest: &Guest, script: &[Step]) {
     for accel in ACCELS {

@@ -403,6 +403,49 @@ mod tests {
         assert_eq!(bench.sent(), [(0xfeef_f00c, 0x4131)]);
     }
 
+    #[test]
+    fn every_delivery_mode_is_sent() {
+        for (mode, sent) in
+            [(0, true), (1, true), (2, true), (3, false), (4, true), (5, true), (7, true)]
+        {
+            let mut bench = bench();
+            bench.put(0x10, 0x0000_8040 | mode << 8);
+            bench.ioapic.set_pin(0, true);
+            let level = if mode < 2 { 0xc000 } else { 0x4000 };
+            let data: Vec<u32> = bench.sent().into_iter().map(|(_, data)| data).collect();
+            let expected = if sent { vec![level | mode << 8 | 0x40] } else { Vec::new() };
+            assert_eq!(data, expected, "mode {mode}");
+            assert_eq!(bench.get(0x10) & 0x4000 != 0, mode < 2, "Remote IRR, mode {mode}");
+        }
+    }
+
+    #[test]
+    fn a_level_that_is_masked_while_it_is_served_comes_again_when_unmasked() {
+        let mut bench = bench();
+        bench.put(0x10, 0x0000_8051);
+        bench.ioapic.set_pin(0, true);
+        assert_eq!(bench.sent().len(), 1);
+        bench.put(0x10, 0x0001_8051);
+        bench.ioapic.end_of_interrupt(0x51);
+        assert_eq!(bench.sent(), [], "masked");
+        assert_eq!(bench.get(0x10), 0x0001_8051, "its end was seen");
+        bench.put(0x10, 0x0000_8051);
+        assert_eq!(bench.sent().len(), 1);
+    }
+
+    #[test]
+    fn an_end_reaches_all_inputs_of_its_vector() {
+        let mut bench = bench();
+        for pin in [3, 7] {
+            bench.put(0x10 + 2 * pin, 0x0000_8051);
+            bench.ioapic.set_pin(pin, true);
+        }
+        assert_eq!(bench.sent().len(), 2);
+        bench.ioapic.set_pin(3, false);
+        bench.ioapic.end_of_interrupt(0x51);
+        assert_eq!(bench.sent().len(), 1, "pin 7 is still asserted");
+    }
+
     proptest! {
         #[test]
         fn hostile_accesses_and_restores_do_no_harm(

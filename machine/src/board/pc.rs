@@ -26,7 +26,7 @@ use super::fpu::{self, FpuErrorLatch};
 use super::isa::IsaParts;
 use super::pci::PciBus;
 use super::ports::PortMap;
-use crate::apics::LocalApics;
+use crate::apics::{IntrWires, LocalApics};
 use crate::config::{Board, ConfigError, SERIAL_PORTS};
 use crate::control::{Control, lock};
 use crate::layout::{ArenaLayout, ShadowMap};
@@ -53,6 +53,7 @@ pub(crate) struct BoardParts {
     pub(crate) rtc: RtcParts,
     pub(crate) apics: Vec<LapicConfig>,
     pub(crate) serial: [Option<SharedBackend>; SERIAL_PORTS],
+    pub(crate) serial_baud: [bool; SERIAL_PORTS],
     pub(crate) serial_input: Arc<[Arc<SerialInput>; SERIAL_PORTS]>,
     pub(crate) debug_console: Option<SharedConsole>,
     pub(crate) debug_exit_port: Option<u16>,
@@ -239,7 +240,10 @@ impl Builder<'_> {
             return Ok(None);
         };
         let line = self.line((*irq).into(), source::COM1 + number as u32);
-        let uart = Uart16550::new(self.clock.clone(), line, Box::new(backend.clone()));
+        let mut uart = Uart16550::new(self.clock.clone(), line, Box::new(backend.clone()));
+        if self.parts.serial_baud.get(number) == Some(&true) {
+            uart = uart.with_baud_timing();
+        }
         let device = share(SerialPort::new(uart, input.clone()));
         self.add_ports(name, &device, &[(*port, Uart16550::PORTS)])?;
         Ok(Some(device))
@@ -289,9 +293,10 @@ impl PcBoard {
         let dyn_clock: Arc<dyn Clock> = clock.clone();
         let apics = parts.apics.iter().map(|config| LocalApic::new(*config, dyn_clock.clone()));
         let apics = Arc::new(LocalApics::new(apics.collect(), control.clone()));
-        let pic = share(Pic::new(IrqLine::new(apics.clone(), 0, 0)));
         let is_pc = parts.board == Board::Pc;
         let ioapic = is_pc.then(|| share(IoApic::new(apics.clone())));
+        let intr = Arc::new(IntrWires { apics: apics.clone(), ioapic: ioapic.clone() });
+        let pic = share(Pic::new(IrqLine::new(intr, 0, 0)));
         let router = Arc::new(IrqRouter::new(pic.clone(), ioapic.clone(), trace.clone()));
         let a20 = Arc::new(A20Wires {
             gate: A20Gate::new(),

@@ -47,6 +47,7 @@ fn parts() -> (BoardParts, Arc<CountingKick>) {
         rtc: RtcParts::default(),
         apics: vec![apic],
         serial: [const { None }; 4],
+        serial_baud: [false; 4],
         serial_input: Arc::default(),
         debug_console: None,
         debug_exit_port: Some(0x501),

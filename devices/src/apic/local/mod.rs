@@ -6,6 +6,8 @@ mod registers;
 mod save_restore;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_rules;
 
 use std::sync::Arc;
 
@@ -420,10 +422,11 @@ impl LocalApic {
     /// only noted.
     fn error(&mut self, error: Esr) {
         self.errors.insert(error);
-        if self.lvt(Lvt::Error).vector() < 16 {
-            self.errors.insert(Esr::RECEIVE_ILLEGAL_VECTOR);
-        } else {
+        let entry = self.lvt(Lvt::Error);
+        if entry.vector() >= 16 {
             self.deliver_local(Lvt::Error);
+        } else if !entry.contains(LvtEntry::MASKED) {
+            self.errors.insert(Esr::RECEIVE_ILLEGAL_VECTOR);
         }
     }
 

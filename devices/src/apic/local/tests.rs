@@ -9,32 +9,32 @@ use crate::apic::message::BROADCAST;
 
 const GHZ: u64 = 1_000_000_000;
 
-const ID: u64 = 0x020;
+pub(super) const ID: u64 = 0x020;
 const VERSION: u64 = 0x030;
-const TPR: u64 = 0x080;
-const PPR: u64 = 0x0a0;
-const EOI: u64 = 0x0b0;
-const LDR: u64 = 0x0d0;
+pub(super) const TPR: u64 = 0x080;
+pub(super) const PPR: u64 = 0x0a0;
+pub(super) const EOI: u64 = 0x0b0;
+pub(super) const LDR: u64 = 0x0d0;
 const DFR: u64 = 0x0e0;
-const SVR: u64 = 0x0f0;
-const ISR: u64 = 0x100;
+pub(super) const SVR: u64 = 0x0f0;
+pub(super) const ISR: u64 = 0x100;
 const TMR: u64 = 0x180;
-const IRR: u64 = 0x200;
-const ESR: u64 = 0x280;
-const ICR_LOW: u64 = 0x300;
-const ICR_HIGH: u64 = 0x310;
-const LVT_TIMER: u64 = 0x320;
-const LVT_PERFORMANCE: u64 = 0x340;
+pub(super) const IRR: u64 = 0x200;
+pub(super) const ESR: u64 = 0x280;
+pub(super) const ICR_LOW: u64 = 0x300;
+pub(super) const ICR_HIGH: u64 = 0x310;
+pub(super) const LVT_TIMER: u64 = 0x320;
+pub(super) const LVT_PERFORMANCE: u64 = 0x340;
 const LVT_LINT0: u64 = 0x350;
-const LVT_LINT1: u64 = 0x360;
-const LVT_ERROR: u64 = 0x370;
-const INITIAL_COUNT: u64 = 0x380;
-const CURRENT_COUNT: u64 = 0x390;
-const DIVIDE: u64 = 0x3e0;
+pub(super) const LVT_LINT1: u64 = 0x360;
+pub(super) const LVT_ERROR: u64 = 0x370;
+pub(super) const INITIAL_COUNT: u64 = 0x380;
+pub(super) const CURRENT_COUNT: u64 = 0x390;
+pub(super) const DIVIDE: u64 = 0x3e0;
 
-const MASKED: u32 = 1 << 16;
-const APIC_BASE: u32 = 0x1b;
-const TSC_DEADLINE: u32 = 0x6e0;
+pub(super) const MASKED: u32 = 1 << 16;
+pub(super) const APIC_BASE: u32 = 0x1b;
+pub(super) const TSC_DEADLINE: u32 = 0x6e0;
 
 fn config(id: u32) -> LapicConfig {
     LapicConfig {
@@ -49,25 +49,25 @@ fn config(id: u32) -> LapicConfig {
     }
 }
 
-struct Bench {
-    apic: LocalApic,
-    clock: Arc<ManualClock>,
+pub(super) struct Bench {
+    pub(super) apic: LocalApic,
+    pub(super) clock: Arc<ManualClock>,
 }
 
 /// An APIC after reset.
-fn reset_bench(id: u32) -> Bench {
+pub(super) fn reset_bench(id: u32) -> Bench {
     let clock = ManualClock::new();
     Bench { apic: LocalApic::new(config(id), clock.clone()), clock }
 }
 
 /// An APIC that software has enabled, with spurious vector FFh.
-fn bench() -> Bench {
+pub(super) fn bench() -> Bench {
     let mut bench = reset_bench(0);
     bench.put(SVR, 0x1ff);
     bench
 }
 
-fn x2apic_bench(id: u32) -> Bench {
+pub(super) fn x2apic_bench(id: u32) -> Bench {
     let mut bench = reset_bench(id);
     bench.apic.write_msr(APIC_BASE, 0xfee0_0c00).unwrap();
     bench.apic.write_msr(0x80f, 0x1ff).unwrap();
@@ -75,22 +75,22 @@ fn x2apic_bench(id: u32) -> Bench {
 }
 
 impl Bench {
-    fn get(&mut self, offset: u64) -> u32 {
+    pub(super) fn get(&mut self, offset: u64) -> u32 {
         let mut data = [0; 4];
         self.apic.mmio_read(offset, &mut data).unwrap();
         u32::from_le_bytes(data)
     }
 
-    fn act(&mut self, offset: u64, value: u32) -> Option<LapicAction> {
+    pub(super) fn act(&mut self, offset: u64, value: u32) -> Option<LapicAction> {
         self.apic.mmio_write(offset, &value.to_le_bytes()).unwrap()
     }
 
-    fn put(&mut self, offset: u64, value: u32) {
+    pub(super) fn put(&mut self, offset: u64, value: u32) {
         assert_eq!(self.act(offset, value), None);
     }
 
     /// Moves on to the next deadline, if it comes within `nanos`, and fires.
-    fn advance(&mut self, nanos: u64) {
+    pub(super) fn advance(&mut self, nanos: u64) {
         let end = self.clock.now().saturating_add(nanos);
         if let Some(deadline) = self.apic.deadline().filter(|deadline| *deadline <= end) {
             self.clock.set(deadline);
