@@ -4,15 +4,22 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the guest found: v of `isa-debug-exit`'s (v << 1) | 1.
-const STEADY: i32 = 1;
-const JUMPED: i32 = 5;
+/// What the guest found.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// The TSC jumped.
+    Jump,
+    /// The TSC ran backwards.
+    Backwards,
+    /// The TSC was steady, and the real-time clock showed so many seconds at the end, in BCD.
+    Seconds(i32),
+}
 
 /// How long the process is stopped.
 const STOP: Duration = Duration::from_secs(2);
 
 /// A ROM that reads the TSC for 3 s by its own count, and ends with 1 if it ever ran backwards, with
-/// 2 if it jumped by more than 0.4 s, else with 0.
+/// 2 if it jumped by more than 0.4 s, else with the real-time clock's seconds (BCD) plus 10h.
 fn rom() -> Vec<u8> {
     let code = [
         0xba, 0xf8, 0x03, 0xb0, 0x2e, 0xee, // mov dx, 3F8h; mov al, '.'; out dx, al
@@ -22,13 +29,14 @@ fn rom() -> Vec<u8> {
         0x66, 0x83, 0xd7, 0x00, // adc edi, 0
         0x0f, 0x31, // again: rdtsc
         0x66, 0x29, 0xd8, 0x66, 0x19, 0xca, // sub eax, ebx; sbb edx, ecx
-        0x72, 0x23, 0x75, 0x25, // jc backwards; jnz jumped
-        0x66, 0x3d, 0x00, 0x84, 0xd7, 0x17, 0x77, 0x1d, // cmp eax, 400000000; ja jumped
+        0x72, 0x29, 0x75, 0x2b, // jc backwards; jnz jumped
+        0x66, 0x3d, 0x00, 0x84, 0xd7, 0x17, 0x77, 0x23, // cmp eax, 400000000; ja jumped
         0x66, 0x01, 0xc3, 0x66, 0x83, 0xd1, 0x00, // add ebx, eax; adc ecx, 0
         0x66, 0x89, 0xd8, 0x66, 0x89, 0xca, // mov eax, ebx; mov edx, ecx
         0x66, 0x29, 0xf0, 0x66, 0x19, 0xfa, // sub eax, esi; sbb edx, edi
         0x72, 0xd7, // jc again
-        0xb0, 0x00, 0xeb, 0x06, // mov al, 0; jmp end
+        0xb0, 0x00, 0xe6, 0x70, 0xe4, 0x71, // mov al, 0; out 70h, al; in al, 71h (seconds)
+        0x04, 0x10, 0xeb, 0x06, // add al, 10h; jmp end
         0xb0, 0x01, 0xeb, 0x02, // backwards: mov al, 1; jmp end
         0xb0, 0x02, // jumped: mov al, 2
         0xba, 0x01, 0x05, 0xee, 0xf4, // end: mov dx, 501h; out dx, al; hlt
@@ -60,7 +68,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// Stops the process for a while in the middle of the guest's run; what the guest found.
-fn stopped_on_the_way(rtc: &str) -> i32 {
+fn stopped_on_the_way(rtc: &str) -> Found {
     let (mut child, _folder) = start(rtc);
     let mut output = child.stdout.take().expect("it is a pipe");
     output.read_exact(&mut [0]).expect("the guest has begun");
@@ -69,22 +77,31 @@ fn stopped_on_the_way(rtc: &str) -> i32 {
     signal(&child, "-STOP");
     std::thread::sleep(STOP);
     signal(&child, "-CONT");
-    let status = child.wait().expect("it ends").code().expect("not by a signal");
-    if status == STEADY {
-        assert!(
-            begun.elapsed() >= STOP + Duration::from_millis(2_900),
-            "the stop was no guest time"
-        );
+    // The guest's v is in (v << 1) | 1.
+    let found = match child.wait().expect("it ends").code().expect("not by a signal") >> 1 {
+        1 => Found::Backwards,
+        2 => Found::Jump,
+        seconds => Found::Seconds(seconds - 0x10),
+    };
+    if let Found::Seconds(_) = found {
+        assert!(begun.elapsed() >= STOP + Duration::from_millis(2_900), "the stop was guest time");
     }
-    status
+    found
 }
 
 #[test]
 fn a_stop_of_the_process_is_no_time_for_the_guest() {
-    assert_eq!(stopped_on_the_way("base=2026-11-21,clock=host"), STEADY);
+    let found = stopped_on_the_way("base=2026-11-21,clock=vm");
+    assert!(matches!(found, Found::Seconds(3..=4)), "{found:?}");
+}
+
+#[test]
+fn a_real_time_clock_that_follows_the_host_goes_on_over_the_stop() {
+    let found = stopped_on_the_way("base=2026-11-21,clock=host");
+    assert!(matches!(found, Found::Seconds(5..)), "{found:?}");
 }
 
 #[test]
 fn with_lost_ticks_discarded_time_jumps_over_the_stop() {
-    assert_eq!(stopped_on_the_way("lost-ticks=discard"), JUMPED);
+    assert_eq!(stopped_on_the_way("lost-ticks=discard"), Found::Jump);
 }

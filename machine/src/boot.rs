@@ -143,7 +143,7 @@ impl BootSource {
             hpet: true,
             com_ports: self.com_ports,
             parallel: self.parallel,
-            mouse: false,
+            mouse: true,
             pm_timer_32: false,
             vga: false,
             extra: &self.acpi_tables,
