@@ -16,7 +16,7 @@ enum Found {
 }
 
 /// How long the process is stopped.
-const STOP: Duration = Duration::from_secs(2);
+const STOP: Duration = Duration::from_secs(3);
 
 /// A ROM that reads the TSC for 3 s by its own count, and ends with 1 if it ever ran backwards, with
 /// 2 if it jumped by more than 0.4 s, else with the real-time clock's seconds (BCD) plus 10h.
@@ -84,7 +84,9 @@ fn stopped_on_the_way(rtc: &str) -> Found {
         seconds => Found::Seconds(seconds - 0x10),
     };
     if let Found::Seconds(_) = found {
-        assert!(begun.elapsed() >= STOP + Duration::from_millis(2_900), "the stop was guest time");
+        // The guest took 3 s; less than half a second of the stop may go unseen.
+        let least = STOP + Duration::from_millis(2_500);
+        assert!(begun.elapsed() >= least, "the stop was guest time: {:?}", begun.elapsed());
     }
     found
 }
