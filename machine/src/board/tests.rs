@@ -388,3 +388,40 @@ fn a_timer_set_while_the_last_one_fires_is_not_lost() {
         assert!(!lost, "a timer has not fired");
     });
 }
+
+#[test]
+fn fw_cfg_and_pvpanic_answer_where_acpi_says() {
+    let bench = bench();
+    let bus = bench.bus();
+    assert_eq!(bus.pio_read(0x505, 1), 0b111);
+    bus.pio_write(0x510, 2, 0);
+    let signature: Vec<_> = (0..4).map(|_| bus.pio_read(0x511, 1) as u8).collect();
+    assert_eq!(signature, *b"QEMU");
+    // By DMA: select item 3, the size of RAM, and read it to 2000h.
+    let ram = bench.parts.memory.ram();
+    for (at, value) in [(0x1000, 0x0003_000a_u32), (0x1004, 8), (0x1008, 0), (0x100c, 0x2000)] {
+        ram.store(at, value.to_be());
+    }
+    bus.pio_write(0x518, 4, 0x1000_u32.to_be());
+    assert_eq!((ram.load::<u32>(0x1000), ram.load::<u64>(0x2000)), (0, 4 << 20));
+    assert_eq!(bus.pio_read(0x378, 1), 0xff, "no printer, no port");
+}
+
+#[test]
+fn the_dma_controllers_reach_ram_once_the_chips_are_set_up() {
+    let bench = bench();
+    let ram = bench.parts.memory.ram();
+    ram.store(0x1_2000, u32::from_le_bytes(*b"DMA!"));
+    bench.board.set_up();
+    // Memory-to-memory, from page 1 to page 1, four bytes, by a software request.
+    for (port, value) in [(0x87, 1), (0x83, 1), (0x0b, 0x88), (0x0b, 0x85)] {
+        bench.outb(port, value);
+    }
+    for (port, value) in [(0x00, 0x2000_u16), (0x01, 3), (0x02, 0x3000), (0x03, 3)] {
+        value.to_le_bytes().into_iter().for_each(|byte| bench.outb(port, byte));
+    }
+    bench.outb(0x08, 0x01);
+    bench.outb(0x09, 0x04);
+    assert_eq!(ram.load::<u32>(0x1_3000), u32::from_le_bytes(*b"DMA!"));
+    assert_eq!(bench.bus().pio_read(0x08, 1), 0x02, "channel 1's terminal count");
+}
