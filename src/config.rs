@@ -214,6 +214,7 @@ mod tests {
         ("debug-exit", "0x501"),
         ("trace", "io"),
         ("smbios", "type=1,serial=1"),
+        ("fw-cfg", "opt/x,string=y"),
     ];
 
     /// All options of `run` that a file may have.

@@ -23,6 +23,8 @@ use crate::router::{input, source};
 const E820_FILE: &str = "etc/e820";
 /// The type of an entry that is RAM (ACPI specification 6.5, 15.1).
 const E820_RAM: u32 = 1;
+/// The type of an entry that the guest must leave alone.
+const E820_RESERVED: u32 = 2;
 /// What the user's items are called.
 const USER_PREFIX: &str = "opt/";
 /// Events of a guest that are told of in the log.
@@ -140,11 +142,17 @@ fn add_board(items: &mut FwCfgItems, parts: &BoardParts) {
     items.set(key::IRQ0_OVERRIDE, io_apic.to_le_bytes().to_vec());
     let high = layout.ram_size() - layout.low_ram();
     let mut map = Vec::new();
-    for (start, size) in [(0, layout.low_ram()), (HIGH_RAM_START, high)] {
+    let usable = layout.usable_low_ram();
+    let ranges = [
+        (0, usable, E820_RAM),
+        (usable, layout.low_ram() - usable, E820_RESERVED),
+        (HIGH_RAM_START, high, E820_RAM),
+    ];
+    for (start, size, kind) in ranges {
         if size > 0 {
             map.extend(start.to_le_bytes());
             map.extend(size.to_le_bytes());
-            map.extend(E820_RAM.to_le_bytes());
+            map.extend(kind.to_le_bytes());
         }
     }
     // The name is free: users' items are refused it.
