@@ -1,7 +1,8 @@
 //! Builds the guest programs with the C compiler, used as assembler and linker; `loops/` is C.
 //!
 //! Each program becomes `OUT_DIR/<name>.bin`, a 64 KiB ROM image laid out by `boot/rom.ld`; the
-//! self-tests in `suite/` are of 128 KiB, laid out by `suite/suite.ld`.
+//! self-tests in `suite/` are of 128 KiB, laid out by `suite/suite.ld`. The kernels in `multiboot/`
+//! become ELF files.
 
 use std::env;
 use std::ffi::OsStr;
@@ -70,6 +71,9 @@ const SUITE: &[&str] = &[
 /// What every self-test needs.
 const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c"];
 
+/// Kernels that print what a Multiboot loader tells them: version, and what its code is told.
+const MULTIBOOT: &[(&str, &[&str])] = &[("multiboot1", &[]), ("multiboot2", &["-DMULTIBOOT2"])];
+
 /// The self-tests are 32-bit code that any processor from the 80486 on runs.
 const SUITE_FLAGS: &[&str] = &[
     "-m32",
@@ -109,6 +113,9 @@ const LINK_FLAGS: &[&str] = &[
     "-Wl,-z,noexecstack",
 ];
 
+const ELF_LINK_FLAGS: &[&str] =
+    &["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-n"];
+
 /// How the boot code of a ROM is made.
 #[derive(Clone, Copy, PartialEq)]
 enum Boot {
@@ -138,7 +145,7 @@ struct Builder {
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CC");
-    for folder in ["boot", "demo", "loops", "micro", "suite"] {
+    for folder in ["boot", "demo", "loops", "micro", "multiboot", "suite"] {
         println!("cargo::rerun-if-changed={folder}");
     }
     let builder = Builder::from_env();
@@ -190,6 +197,25 @@ impl Builder {
             let chapter = self.suite_object(&format!("{name}.c"));
             self.link_suite(name, &framework, &chapter);
         }
+        for &(name, defines) in MULTIBOOT {
+            self.build_multiboot(name, defines);
+        }
+    }
+
+    /// A kernel, as an ELF file.
+    fn build_multiboot(&self, name: &str, defines: &[&str]) {
+        let flags = [SUITE_FLAGS, defines].concat();
+        let part = |file: &str| {
+            let object = format!("{name}-{file}");
+            self.assemble(&format!("multiboot/{file}"), &object, &flags)
+        };
+        let objects = [part("start.S"), part("report.c"), part(&format!("{name}.c"))];
+        let mut script = std::ffi::OsString::from("-Wl,-T,");
+        script.push(self.source.join("multiboot/kernel.ld"));
+        let mut command = self.command();
+        command.arg("-m32").args(ELF_LINK_FLAGS).arg(script).args(objects);
+        command.arg("-o").arg(self.out.join(format!("{name}.elf")));
+        run(command, name);
     }
 
     fn suite_object(&self, file: &str) -> PathBuf {

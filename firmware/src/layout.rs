@@ -9,7 +9,7 @@ use crate::LoadError;
 pub const MIB: u64 = 1 << 20;
 /// End of the memory below 1 MiB that kernels may use; the extended BIOS data area follows.
 pub const CONVENTIONAL_END: u64 = 0x9_fc00;
-/// The extended BIOS data area (EBDA): the first place where kernels look for the RSDP.
+/// The extended BIOS data area (EBDA).
 pub const EBDA: Range<u64> = CONVENTIONAL_END..0xa_0000;
 /// The BIOS's segment, which kernels expect to be reserved.
 pub const BIOS_SEGMENT: Range<u64> = 0xf_0000..MIB;
@@ -23,6 +23,10 @@ pub(crate) mod bios {
     pub const SMBIOS_ENTRY: u64 = 0xf_0010;
     /// The 64-bit entry point of SMBIOS.
     pub const SMBIOS3_ENTRY: u64 = 0xf_0030;
+    /// The RSDP of ACPI, on a multiple of 16 (ACPI specification 6.5, 5.2.5.1). The extended BIOS
+    /// data area would do as well, but not for the first guest of Xen, which does not see the
+    /// BIOS data area that leads there.
+    pub const RSDP: u64 = 0xf_0050;
     /// The MP configuration table.
     pub const MP_TABLE: Range<u64> = 0xf_0100..0xf_4000;
     /// The SMBIOS structures.

@@ -1,5 +1,5 @@
 //! Guest programs of our own: ROM images built from `boot/`, `demo/`, `loops/` and `micro/`, and the
-//! self-tests in `suite/`.
+//! self-tests in `suite/`. Besides, kernels in `multiboot/` for whoever loads such.
 //!
 //! Each image is 64 KiB (a self-test's 128 KiB), belongs at the end of the first 4 GiB and must also be visible at F0000h,
 //! as a PC's BIOS is. It starts at the reset vector, prints on COM1 (115,200 baud), and switches the
@@ -99,6 +99,13 @@ pub static SUITE: &[(&str, &[u8])] = suite![
     "x87",
     "sse",
     "smm",
+];
+
+/// Kernels in ELF that print on COM1 what a Multiboot loader tells them, for Multiboot 1 and
+/// Multiboot2; then they write 0 to isa-debug-exit at port 501h.
+pub static MULTIBOOT: [&[u8]; 2] = [
+    include_bytes!(concat!(env!("OUT_DIR"), "/multiboot1.elf")),
+    include_bytes!(concat!(env!("OUT_DIR"), "/multiboot2.elf")),
 ];
 
 /// The figure that a micro-benchmark's image carries.

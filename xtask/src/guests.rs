@@ -14,6 +14,10 @@
 //! | `installer-amd64` | `linux`, `initrd.gz` | Debian's installer, text, 64-bit |
 //! | `installer-i386` | `linux`, `initrd.gz` | Debian's installer, text, 32-bit |
 //! | `memtest86+` | `memtest86+x64.bin`, `memtest86+ia32.bin` | memtest86+ as a Linux kernel |
+//! | `u-boot` | `u-boot.rom`, `u-boot64.rom` | U-Boot as firmware |
+//! | `xen` | `xen` | Xen, a Multiboot kernel |
+//! | `invaders` | `invaders.exec` | GRUB invaders, a Multiboot kernel |
+//! | `firmware-tools` | `initrd` | a user space that looks at SMBIOS and ACPI tables |
 //!
 //! Beside them `guest.json` names the packages with their versions and the sizes of the files.
 //! A guest whose `guest.json` fits its recipe and its files is complete and left alone; any other
@@ -27,7 +31,7 @@ mod cpio;
 mod initrd;
 mod unpack;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -37,7 +41,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::interrupt;
 use apt::Apt;
 use cache::Cache;
-use catalogue::{GUESTS, Guest, Recipe};
+use catalogue::{GUESTS, Guest, Recipe, Source};
 
 /// Arguments of `cargo xtask guests`.
 #[derive(clap::Args)]
@@ -120,22 +124,46 @@ fn make(
     out: &Path,
     bar: &ProgressBar,
 ) -> Result<Vec<String>> {
-    let source = guest.source();
+    let parts = guest.parts();
+    let init = match guest.recipe {
+        Recipe::Members { .. } => None,
+        Recipe::Initrd { .. } => Some(initrd::INIT),
+        Recipe::Tools { .. } => Some(initrd::TOOLS_INIT),
+    };
+    let tree = work.join("initrd");
+    let to = if init.is_some() { &tree } else { out };
+    let mut packages = Vec::new();
+    for (index, (source, members)) in parts.iter().enumerate() {
+        let folder = work.join(format!("package-{index}"));
+        std::fs::create_dir(&folder)?;
+        let (deb, package) = download(cache, source, &folder, bar)?;
+        unpack::members(&deb, members, &folder, to, &mut || bar.tick())?;
+        packages.push(package);
+    }
+    if let Some(init) = init {
+        let programs: Vec<_> = parts.iter().flat_map(|(_, members)| *members).collect();
+        initrd::build(&tree, &programs, init, out)?;
+    }
+    Ok(packages)
+}
+
+/// Fetches the package that `source` means into `folder`; gives its archive and its name with its
+/// version.
+fn download(
+    cache: &Cache,
+    source: &Source,
+    folder: &Path,
+    bar: &ProgressBar,
+) -> Result<(PathBuf, String)> {
     let apt = Apt::new(&cache.root().join(".apt"), source.arch)?;
     bar.set_message(format!("reading the {} package lists", source.arch));
     apt.update(&mut || bar.tick())?;
     let package = apt.resolve(source)?;
     bar.set_message(package.to_string());
     bar.set_length(package.size);
-    let deb = apt.download(&package, work, &mut |bytes| bar.set_position(bytes))?;
+    let deb = apt.download(&package, folder, &mut |bytes| bar.set_position(bytes))?;
     bar.set_message(format!("unpacking {}", package.name));
-    match guest.recipe {
-        Recipe::Members { members, .. } => {
-            unpack::members(&deb, members, work, out, &mut || bar.tick())?;
-        }
-        Recipe::Initrd { .. } => initrd::build(&deb, work, out, &mut || bar.tick())?,
-    }
-    Ok(vec![package.to_string()])
+    Ok((deb, package.to_string()))
 }
 
 /// A bar on standard error; hidden by indicatif when that is no terminal.

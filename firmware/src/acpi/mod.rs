@@ -13,14 +13,13 @@ use acpi_tables::Aml;
 use acpi_tables::facs::FACS;
 use trivium_memory::{GuestMemory, GuestPhysAddr};
 
-use crate::layout::{EBDA, MemoryLayout};
+use crate::layout::{EBDA, MemoryLayout, bios};
 use crate::{LoadError, place::Placer};
 
 /// Where the BIOS data area keeps the segment of the EBDA.
 const BDA_EBDA_SEGMENT: u64 = 0x40e;
-/// Where the RSDP lies, on a 16-byte boundary in the first KiB of the EBDA (ACPI specification,
-/// 5.2.5.1). The EBDA's first byte is its size in KiB.
-const RSDP_AT: GuestPhysAddr = GuestPhysAddr(EBDA.start + 0x10);
+/// Where the BIOS data area keeps the size of memory below the EBDA, in KiB.
+const BDA_MEMORY_KIB: u64 = 0x413;
 
 /// What of the board is configurable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +42,7 @@ pub struct AcpiConfig<'a> {
     pub extra: &'a [Vec<u8>],
 }
 
-/// Writes the tables into the areas that `layout` keeps for them, and the RSDP into the EBDA;
+/// Writes the tables into the areas that `layout` keeps for them, and the RSDP into the BIOS's segment;
 /// gives the RSDP's address.
 ///
 /// # Errors
@@ -76,12 +75,14 @@ pub fn build(
     let rsdt = writer.add(&bytes(&tables::rsdt(&pointers)))?;
     let xsdt = writer.add(&bytes(&tables::xsdt(&pointers)))?;
 
+    // The EBDA's first byte is its size in KiB.
     let ebda_segment = (EBDA.start >> 4) as u16;
     let ebda_kib = ((EBDA.end - EBDA.start) / 1024) as u8;
     place.write(BDA_EBDA_SEGMENT, &ebda_segment.to_le_bytes())?;
     place.write(EBDA.start, &[ebda_kib])?;
-    place.write(RSDP_AT.0, &tables::rsdp(rsdt, xsdt))?;
-    Ok(RSDP_AT)
+    place.write(BDA_MEMORY_KIB, &((EBDA.start / 1024) as u16).to_le_bytes())?;
+    place.write(bios::RSDP, &tables::rsdp(rsdt, xsdt))?;
+    Ok(GuestPhysAddr(bios::RSDP))
 }
 
 /// The bytes of a table.

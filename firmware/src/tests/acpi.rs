@@ -27,11 +27,12 @@ fn table(machine: &Machine, at: u64) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn the_rsdp_is_in_the_first_kib_of_the_ebda_and_leads_to_all_tables() {
+fn the_rsdp_is_in_the_bios_segment_and_leads_to_all_tables() {
     let machine = Machine::new(64);
     let rsdp = build(&machine.memory, &machine.layout, &CONFIG).unwrap().0;
-    let ebda = u64::from(u16::from_le_bytes(machine.read(0x40e))) << 4;
-    assert!(rsdp.is_multiple_of(16) && (ebda..ebda + 1024).contains(&rsdp));
+    assert!(rsdp.is_multiple_of(16) && (0xe_0000..0x10_0000).contains(&rsdp));
+    assert_eq!(machine.read(0x40e), 0x9fc0_u16.to_le_bytes(), "segment of the EBDA");
+    assert_eq!(machine.read(0x413), 639_u16.to_le_bytes(), "KiB of memory below it");
     assert_eq!(machine.read(rsdp), *b"RSD PTR ");
     let rsdt = u64::from(machine.u32(rsdp + 16));
     let xsdt = machine.u64(rsdp + 24);

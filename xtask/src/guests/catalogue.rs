@@ -2,7 +2,7 @@
 
 use flate2::Crc;
 
-use super::initrd::INIT;
+use super::initrd::{INIT, TOOLS_INIT};
 
 /// One guest of the cache.
 #[derive(Debug)]
@@ -50,13 +50,34 @@ pub enum Recipe {
         /// The package with a static busybox.
         source: Source,
     },
+    /// The same with other programs, and an `/init` that runs them.
+    Tools {
+        /// Packages, and the files that go into the archive under their names.
+        parts: &'static [Part],
+    },
 }
 
+/// A package and the files that are taken from it.
+#[derive(Debug)]
+pub struct Part {
+    /// The package.
+    pub source: Source,
+    /// The files.
+    pub members: &'static [Member],
+}
+
+/// The file of a package with a static busybox.
+const BUSYBOX: &[Member] = &[Member { pattern: "./bin/busybox", file: "bin/busybox" }];
+
 impl Guest {
-    /// The package that the guest is made from.
-    pub fn source(&self) -> &Source {
+    /// The packages that the guest is made from, and what is taken from each.
+    pub fn parts(&self) -> Vec<(&Source, &'static [Member])> {
         match &self.recipe {
-            Recipe::Members { source, .. } | Recipe::Initrd { source } => source,
+            Recipe::Members { source, members } => vec![(source, members)],
+            Recipe::Initrd { source } => vec![(source, BUSYBOX)],
+            Recipe::Tools { parts } => {
+                parts.iter().map(|part| (&part.source, part.members)).collect()
+            }
         }
     }
 
@@ -64,7 +85,7 @@ impl Guest {
     pub fn files(&self) -> Vec<&'static str> {
         match &self.recipe {
             Recipe::Members { members, .. } => members.iter().map(|member| member.file).collect(),
-            Recipe::Initrd { .. } => vec!["initrd"],
+            Recipe::Initrd { .. } | Recipe::Tools { .. } => vec!["initrd"],
         }
     }
 
@@ -72,10 +93,13 @@ impl Guest {
     pub fn fingerprint(&self) -> u32 {
         let mut crc = Crc::new();
         crc.update(format!("{:?}", self.recipe).as_bytes());
-        if let Recipe::Initrd { .. } = self.recipe {
-            crc.update(INIT.as_bytes());
-            crc.update(super::initrd::APPLETS.join(" ").as_bytes());
-        }
+        let init = match self.recipe {
+            Recipe::Members { .. } => return crc.sum(),
+            Recipe::Initrd { .. } => INIT,
+            Recipe::Tools { .. } => TOOLS_INIT,
+        };
+        crc.update(init.as_bytes());
+        crc.update(super::initrd::APPLETS.join(" ").as_bytes());
         crc.sum()
     }
 }
@@ -160,6 +184,63 @@ pub const GUESTS: &[Guest] = &[
             members: &[
                 Member { pattern: "./boot/memtest86+x64.bin", file: "memtest86+x64.bin" },
                 Member { pattern: "./boot/memtest86+ia32.bin", file: "memtest86+ia32.bin" },
+            ],
+        },
+    },
+    Guest {
+        name: "u-boot",
+        about: "U-Boot as firmware, 32-bit and 64-bit",
+        recipe: Recipe::Members {
+            source: plain("amd64", "u-boot-qemu"),
+            members: &[
+                Member { pattern: "./usr/lib/u-boot/qemu-x86/u-boot.rom", file: "u-boot.rom" },
+                Member { pattern: "./usr/lib/u-boot/qemu-x86_64/u-boot.rom", file: "u-boot64.rom" },
+            ],
+        },
+    },
+    Guest {
+        name: "xen",
+        about: "Xen, a Multiboot kernel",
+        recipe: Recipe::Members {
+            source: plain("amd64", "xen-hypervisor-4.17-amd64"),
+            members: &[Member { pattern: "./boot/xen-4.17-amd64.gz", file: "xen" }],
+        },
+    },
+    Guest {
+        name: "invaders",
+        about: "GRUB invaders, a Multiboot kernel",
+        recipe: Recipe::Members {
+            source: plain("amd64", "grub-invaders"),
+            members: &[Member { pattern: "./boot/invaders.exec", file: "invaders.exec" }],
+        },
+    },
+    Guest {
+        name: "firmware-tools",
+        about: "user space that looks at SMBIOS and ACPI tables, 64-bit",
+        recipe: Recipe::Tools {
+            parts: &[
+                Part { source: plain("amd64", "busybox-static"), members: BUSYBOX },
+                Part {
+                    source: plain("amd64", "dmidecode"),
+                    members: &[Member { pattern: "./usr/sbin/dmidecode", file: "bin/dmidecode" }],
+                },
+                Part {
+                    source: plain("amd64", "acpica-tools"),
+                    members: &[Member { pattern: "./usr/bin/acpidump", file: "bin/acpidump" }],
+                },
+                Part {
+                    source: plain("amd64", "libc6"),
+                    members: &[
+                        Member {
+                            pattern: "./lib/x86_64-linux-gnu/libc.so.6",
+                            file: "lib/x86_64-linux-gnu/libc.so.6",
+                        },
+                        Member {
+                            pattern: "./lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+                            file: "lib64/ld-linux-x86-64.so.2",
+                        },
+                    ],
+                },
             ],
         },
     },

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use flate2::read::GzDecoder;
+
 use super::catalogue::Member;
 use crate::process;
 
@@ -22,10 +24,25 @@ pub fn members(
     extract(deb, &tree, members.iter().map(|member| member.pattern), tick)?;
     for member in members {
         let found = find(&tree, member.pattern)?;
-        fs::rename(&found, out.join(member.file))
+        take(&found, &out.join(member.file))
             .with_context(|| format!("Cannot take {}", found.display()))?;
     }
     Ok(())
+}
+
+/// Moves a file to its place; one that is compressed is unpacked, unless its new name says that it
+/// is to stay so.
+fn take(from: &Path, to: &Path) -> std::io::Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let is_gzip = |path: &Path| path.extension().is_some_and(|extension| extension == "gz");
+    if is_gzip(from) && !is_gzip(to) {
+        let mut packed = GzDecoder::new(fs::File::open(from)?);
+        std::io::copy(&mut packed, &mut fs::File::create(to)?)?;
+        return Ok(());
+    }
+    fs::rename(from, to)
 }
 
 /// `dpkg-deb --fsys-tarfile deb | tar -x patterns`: a kernel package holds hundreds of megabytes of
