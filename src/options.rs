@@ -124,7 +124,7 @@ pub struct RunOptions {
     /// Firmware image, ending at 4 GiB and below 1 MiB; instead of --kernel.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append"])]
     pub bios: Option<PathBuf>,
-    /// Kernel to boot without firmware: Linux bzImage or vmlinux, PVH ELF, Multiboot 1.
+    /// Kernel to boot without firmware: Linux bzImage or vmlinux, PVH ELF, Multiboot 1 and 2.
     #[arg(long, value_name = "FILE", required_unless_present = "bios")]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk; for a Multiboot kernel its first module.

@@ -1,6 +1,8 @@
 //! Whole-machine tests: every guest on every kind of CPU. Here is what they share.
 
+mod firmware;
 mod guests;
+mod loaders;
 mod roms;
 mod save_restore;
 mod suite;

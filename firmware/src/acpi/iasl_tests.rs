@@ -43,6 +43,32 @@ fn check(config: &AcpiConfig<'_>) {
     }
 }
 
+/// Has ACPICA's interpreter load the DSDT and run its methods.
+fn execute(config: &AcpiConfig<'_>) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("dsdt.aml"), dsdt::dsdt(config)).unwrap();
+    for (method, gives) in [
+        ("\\_PIC 1", ""),
+        ("\\_S5", "Package"),
+        ("\\_SB.LNKA._STA", "Integer"),
+        ("\\_SB.LNKA._CRS", "Buffer"),
+        ("\\_SB.LNKA._DIS", ""),
+        ("\\_SB.LNKS._CRS", "Buffer"),
+        ("\\_SB.PCI0._CRS", "Buffer"),
+        ("\\_SB.PCI0.ISA.MBRD._CRS", "Buffer"),
+    ] {
+        let output = Command::new("acpiexec")
+            .args(["-b", &format!("execute {method}"), "dsdt.aml"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("1 ACPI AML tables successfully acquired"), "{method}: {said}");
+        assert!(!said.contains("Error") && !said.contains("Warning"), "{method}: {said}");
+        assert!(said.contains(gives), "{method}: {said}");
+    }
+}
+
 #[test]
 fn iasl_finds_nothing_wrong() {
     if Command::new("iasl").arg("-v").output().is_err() {
@@ -73,4 +99,5 @@ fn iasl_finds_nothing_wrong() {
     };
     check(&everything);
     check(&least);
+    execute(&everything);
 }
