@@ -615,6 +615,7 @@ impl Cpu {
         self.look = true;
         self.update_mode();
         self.update_paging();
+        self.view.set_smm(&self.memory, events.smm);
         self.flush_tlb(false);
         self.update_watch();
     }

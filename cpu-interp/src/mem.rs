@@ -288,8 +288,8 @@ pub enum Rights {
 pub(crate) enum Place {
     /// RAM at this arena offset.
     Ram(usize),
-    /// ROM at this arena offset.
-    Rom(usize),
+    /// ROM at this arena offset, and its guest-physical address: writes go to the bus.
+    Rom(usize, u64),
     /// A device, or nothing, at this guest-physical address.
     Device(u64),
 }
@@ -473,10 +473,10 @@ impl Cpu {
                 }
                 Ok(Place::Ram(offset))
             }
-            Backing::Rom(offset) if !may_cache => Ok(Place::Rom(offset)),
+            Backing::Rom(offset) if !may_cache => Ok(Place::Rom(offset, found.gpa)),
             Backing::Rom(offset) => {
                 self.tlb_of(space).fill(linear, offset, false, found.global);
-                Ok(Place::Rom(offset))
+                Ok(Place::Rom(offset, found.gpa))
             }
             Backing::Mmio { .. } | Backing::Nothing => Ok(Place::Device(found.gpa)),
         }
@@ -545,7 +545,7 @@ impl Cpu {
 
     fn load_place<T: Scalar>(&mut self, place: Place) -> Result<T, Stop> {
         match place {
-            Place::Ram(offset) | Place::Rom(offset) => Ok(self.ram.load(offset)),
+            Place::Ram(offset) | Place::Rom(offset, _) => Ok(self.ram.load(offset)),
             Place::Device(gpa) => {
                 let Some(bytes) = self.mmio.loaded.get(self.mmio.used) else {
                     self.mmio.wanted = DeviceAccess { gpa, size: T::BYTES as u8 };
@@ -600,8 +600,7 @@ impl Cpu {
                 self.memory.dirty().mark(offset, T::BYTES);
                 self.note_code_write(offset, T::BYTES);
             }
-            Place::Rom(_) => {}
-            Place::Device(gpa) => {
+            Place::Rom(_, gpa) | Place::Device(gpa) => {
                 let access = DeviceAccess { gpa, size: T::BYTES as u8 };
                 self.mmio.stores.push((access, value.to_bytes()));
                 self.leave = true;
@@ -730,7 +729,7 @@ impl Place {
     fn plus(self, bytes: usize) -> Self {
         match self {
             Self::Ram(offset) => Self::Ram(offset + bytes),
-            Self::Rom(offset) => Self::Rom(offset + bytes),
+            Self::Rom(offset, gpa) => Self::Rom(offset + bytes, gpa.wrapping_add(bytes as u64)),
             Self::Device(gpa) => Self::Device(gpa + bytes as u64),
         }
     }

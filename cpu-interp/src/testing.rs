@@ -178,7 +178,8 @@ pub struct TestMachine {
     pub cpu: Interpreter,
     /// Everything else.
     pub bus: TestBus,
-    memory: Arc<GuestMemory>,
+    /// Its memory.
+    pub memory: Arc<GuestMemory>,
 }
 
 impl TestMachine {

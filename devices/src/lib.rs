@@ -31,6 +31,7 @@ pub mod acpi_pm;
 pub mod apic;
 pub mod hpet;
 pub mod pci;
+pub mod smbus;
 
 // What only virtual machines have.
 pub mod fw_cfg;

@@ -18,3 +18,10 @@ pub trait PowerSink: Send + Sync {
     /// Starts the machine anew.
     fn reset(&self, kind: ResetKind);
 }
+
+/// SMI#, as chips drive it: each call is an assertion of the pin, which every processor sees. Called
+/// with the chip locked.
+pub trait SmiSink: Send + Sync {
+    /// Asserts SMI#.
+    fn assert_smi(&self);
+}

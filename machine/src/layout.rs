@@ -1,9 +1,11 @@
 //! Where RAM and ROM lie: in the arena one after the other, in the guest's address space as on a PC.
 
-use trivium_devices::pci::PamRegion;
+use std::sync::Arc;
+
+use trivium_devices::pci::{PamRegion, Smram};
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT};
 use trivium_memory::{
-    FlatMap, GuestMemory, MemoryError, MemoryOptions, PAGE_SIZE, Region, RegionKind,
+    FlatMap, GuestMemory, Maps, MemoryError, MemoryOptions, PAGE_SIZE, Region, RegionKind,
 };
 
 /// The display's memory, which is the PCI bus's.
@@ -88,9 +90,39 @@ impl ArenaLayout {
         self.ram_size as usize
     }
 
-    /// The flat map, with what the host bridge says of the regions below 1 MiB.
+    /// The flat maps, with what the host bridge says of the regions below 1 MiB.
+    #[must_use]
+    pub fn maps(&self, shadow: &ShadowMap) -> Maps {
+        let smram = shadow.smram;
+        let enabled = smram.contains(Smram::G_SMRAME);
+        let map = |visible: bool| Arc::new(self.map_with(shadow, enabled && visible));
+        Maps {
+            all: map(smram.contains(Smram::D_OPEN)),
+            smm: map(!smram.contains(Smram::D_CLS)),
+            smm_code: map(true),
+        }
+    }
+
+    /// The flat map that everybody sees.
     #[must_use]
     pub fn map(&self, shadow: &ShadowMap) -> FlatMap {
+        let open = Smram::G_SMRAME | Smram::D_OPEN;
+        self.map_with(shadow, shadow.smram.contains(open))
+    }
+
+    /// The flat map of a board without PAM registers: C0000h to FFFFFh is ROM if there is any.
+    #[must_use]
+    pub fn fixed_map(&self) -> FlatMap {
+        let mut shadow = ShadowMap::default();
+        if self.rom_size > 0 {
+            let (base, size) = (0xc_0000, 0x4_0000);
+            shadow.set(PamRegion { base, size, read_ram: false, write_ram: false });
+        }
+        self.map(&shadow)
+    }
+
+    /// A flat map with or without SMRAM.
+    fn map_with(&self, shadow: &ShadowMap, smram: bool) -> FlatMap {
         let ram = |offset: u64| RegionKind::Ram { offset: offset as usize };
         let rom = |offset: u64| RegionKind::Rom { offset: self.rom_offset() + offset as usize };
         let (low, high) = (self.low_ram(), self.ram_size - self.low_ram());
@@ -99,12 +131,11 @@ impl ArenaLayout {
             layers.push(Region::new(HIGH_RAM_START, high, ram(low)));
         }
         let open = RegionKind::Mmio { id: OPEN_BUS };
-        layers.push(Region::new(VGA_HOLE.0, VGA_HOLE.1, open));
-        if self.rom_size == 0 {
-            // Without firmware nobody sets up shadow RAM: it is there from the start.
-            return FlatMap::new(&layers);
+        let hole = if smram { ram(VGA_HOLE.0) } else { open };
+        layers.push(Region::new(VGA_HOLE.0, VGA_HOLE.1, hole));
+        if self.rom_size > 0 {
+            layers.push(Region::new(HIGH_RAM_START - self.rom_size, self.rom_size, rom(0)));
         }
-        layers.push(Region::new(HIGH_RAM_START - self.rom_size, self.rom_size, rom(0)));
         let shadowed = self.rom_size.min(SHADOW_SIZE);
         for region in shadow.regions.iter().flatten() {
             let (base, size) = (u64::from(region.base), u64::from(region.size));
@@ -128,20 +159,35 @@ impl ArenaLayout {
     }
 }
 
-/// What the host bridge's PAM registers say of the regions from C0000h to FFFFFh.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What the host bridge's PAM registers say of the regions from C0000h to FFFFFh, and SMRAMC of
+/// those from A0000h to BFFFFh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShadowMap {
     regions: [Option<PamRegion>; PAM_REGIONS],
+    smram: Smram,
+}
+
+impl Default for ShadowMap {
+    fn default() -> Self {
+        Self { regions: [None; PAM_REGIONS], smram: Smram::empty() }
+    }
 }
 
 impl ShadowMap {
-    /// All of C0000h to FFFFFh is ROM: what a board without PAM registers has.
+    /// Notes SMRAMC; says whether it is new in any way.
+    pub fn set_smram(&mut self, smram: Smram) -> bool {
+        std::mem::replace(&mut self.smram, smram) != smram
+    }
+
+    /// Whether writes at an address go to DRAM while reads do not.
     #[must_use]
-    pub fn rom() -> Self {
-        let mut shadow = Self::default();
-        let (base, size) = (0xc_0000, 0x4_0000);
-        shadow.set(PamRegion { base, size, read_ram: false, write_ram: false });
-        shadow
+    pub fn takes_writes(&self, gpa: u64) -> bool {
+        self.regions.iter().flatten().any(|region| {
+            let within = gpa.checked_sub(region.base.into());
+            within.is_some_and(|within| within < region.size.into())
+                && region.write_ram
+                && !region.read_ram
+        })
     }
 
     /// Notes a region; says whether it is new in any way.
@@ -219,6 +265,51 @@ mod tests {
         assert_eq!(lookup(&layout.map(&shadow), 0xe_c000), Backing::Rom(rom + 0xc000));
         shadow.set(PamRegion { write_ram: false, ..bios });
         assert_eq!(lookup(&layout.map(&shadow), 0xf_0000), Backing::Rom(0xf_0000));
+    }
+
+    #[test]
+    fn a_board_without_pam_registers_has_rom_below_1_mib_if_there_is_any() {
+        let with = ArenaLayout::new(GIB, 64 << 10).fixed_map();
+        assert_eq!(lookup(&with, 0xf_0000), Backing::Rom(GIB as usize));
+        assert_eq!(lookup(&with, 0xc_0000), Backing::Mmio { id: OPEN_BUS });
+        let without = ArenaLayout::new(GIB, 0).fixed_map();
+        assert_eq!(lookup(&without, 0xf_0000), Backing::Ram(0xf_0000));
+    }
+
+    #[test]
+    fn smram_is_seen_in_smm_only_unless_it_is_open_or_closed() {
+        const HIDDEN: Backing = Backing::Mmio { id: OPEN_BUS };
+        const SHOWN: Backing = Backing::Ram(0xa_8000);
+        let layout = ArenaLayout::new(GIB, 0);
+        let cases = [
+            (Smram::empty(), [HIDDEN, HIDDEN, HIDDEN]),
+            (Smram::D_OPEN, [HIDDEN, HIDDEN, HIDDEN]),
+            (Smram::G_SMRAME, [HIDDEN, SHOWN, SHOWN]),
+            (Smram::G_SMRAME | Smram::D_OPEN, [SHOWN, SHOWN, SHOWN]),
+            (Smram::G_SMRAME | Smram::D_CLS, [HIDDEN, HIDDEN, SHOWN]),
+            (Smram::G_SMRAME | Smram::D_LCK, [HIDDEN, SHOWN, SHOWN]),
+        ];
+        for (smram, expected) in cases {
+            let mut shadow = after_reset();
+            shadow.set_smram(smram);
+            let maps = layout.maps(&shadow);
+            let seen = [&maps.all, &maps.smm, &maps.smm_code].map(|map| lookup(map, 0xa_8000));
+            assert_eq!(seen, expected, "{smram:?}");
+            assert_eq!(lookup(&layout.map(&shadow), 0xa_8000), expected[0]);
+        }
+    }
+
+    #[test]
+    fn a_write_only_region_is_read_from_rom() {
+        let mut shadow = after_reset();
+        let bios = PamRegion { base: 0xf_0000, size: 0x1_0000, read_ram: false, write_ram: true };
+        shadow.set(bios);
+        let map = ArenaLayout::new(GIB, 64 << 10).map(&shadow);
+        assert_eq!(lookup(&map, 0xf_0000), Backing::Rom(GIB as usize));
+        assert!(shadow.takes_writes(0xf_0000) && shadow.takes_writes(0xf_ffff));
+        assert!(!shadow.takes_writes(0xe_ffff) && !shadow.takes_writes(0x10_0000));
+        shadow.set(PamRegion { read_ram: true, ..bios });
+        assert!(!shadow.takes_writes(0xf_0000));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) mod source {
     pub const ACPI: u32 = 5;
     /// HPET.
     pub const HPET: u32 = 6;
+    /// The SMBus host controller.
+    pub const SMBUS: u32 = 7;
 }
 
 const ISA_IRQS: u32 = 16;

@@ -65,11 +65,22 @@ pub enum MemoryError {
     },
 }
 
+/// The flat maps: where SMRAM is hidden, processors in system-management mode have their own.
+#[derive(Debug, Clone, Default)]
+pub struct Maps {
+    /// What everybody sees.
+    pub all: Arc<FlatMap>,
+    /// What a processor in system-management mode sees by its data accesses.
+    pub smm: Arc<FlatMap>,
+    /// What it sees by its instruction fetches.
+    pub smm_code: Arc<FlatMap>,
+}
+
 /// All memory of one machine.
 pub struct GuestMemory {
     ram: RamView,
-    map: RwLock<Arc<FlatMap>>,
-    /// Grows whenever `map` or `a20_mask` changes: CPUs then drop their translations.
+    maps: RwLock<Maps>,
+    /// Grows whenever `maps` or `a20_mask` changes: CPUs then drop their translations.
     generation: AtomicU64,
     a20_mask: AtomicU64,
     dirty: DirtyPages,
@@ -104,7 +115,7 @@ impl GuestMemory {
         let arena = Arena::new(size, options).map_err(refused)?;
         Ok(Self {
             ram: RamView::new(Arc::new(arena)),
-            map: RwLock::default(),
+            maps: RwLock::default(),
             generation: AtomicU64::new(0),
             a20_mask: AtomicU64::new(!0),
             dirty: DirtyPages::new(size),
@@ -170,16 +181,28 @@ impl GuestMemory {
         self.ram.len().checked_sub(pages_from_end as usize * PAGE_SIZE as usize)
     }
 
-    /// Replaces the flat map.
+    /// Replaces the flat map: everybody sees the same.
     pub fn set_map(&self, map: FlatMap) {
-        *self.map.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(map);
+        let all = Arc::new(map);
+        self.set_maps(Maps { smm: all.clone(), smm_code: all.clone(), all });
+    }
+
+    /// Replaces the flat maps.
+    pub fn set_maps(&self, maps: Maps) {
+        *self.maps.write().unwrap_or_else(std::sync::PoisonError::into_inner) = maps;
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The present flat map.
+    /// The present flat maps.
+    #[must_use]
+    pub fn maps(&self) -> Maps {
+        self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// The present flat map, as everybody sees it outside of system-management mode.
     #[must_use]
     pub fn map(&self) -> Arc<FlatMap> {
-        self.map.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner).all.clone()
     }
 
     /// Opens or closes the A20 gate: while closed, address line 20 is zero.
@@ -206,7 +229,7 @@ impl GuestMemory {
     #[must_use]
     pub fn lookup(&self, gpa: GuestPhysAddr) -> Backing {
         let gpa = GuestPhysAddr(gpa.0 & self.a20_mask.load(Ordering::Relaxed));
-        self.map.read().unwrap_or_else(std::sync::PoisonError::into_inner).lookup(gpa)
+        self.maps.read().unwrap_or_else(std::sync::PoisonError::into_inner).all.lookup(gpa)
     }
 
     /// Reads RAM or ROM, as a device or a loader does.

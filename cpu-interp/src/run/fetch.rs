@@ -78,7 +78,7 @@ impl Interpreter {
             Ok(found) => found,
             Err(exception) => return Err(cpu.raise(exception)),
         };
-        match cpu.view.lookup(found.gpa) {
+        match cpu.view.lookup_code(found.gpa) {
             Backing::Ram(offset) | Backing::Rom(offset) => {
                 let reach = crate::cpu::Cpu::reach(linear, found.global);
                 cpu.fetch.put(linear, user, offset, reach, &cpu.generations);

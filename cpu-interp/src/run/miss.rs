@@ -130,7 +130,7 @@ impl Interpreter {
         for (place, bytes) in [(parts.places[0], first), (parts.places[1], second)] {
             match place {
                 _ if bytes.is_empty() => {}
-                Place::Ram(offset) | Place::Rom(offset) => {
+                Place::Ram(offset) | Place::Rom(offset, _) => {
                     self.cpu.ram.read_slice(offset, bytes);
                 }
                 Place::Device(gpa) => session.bus().mmio_read(gpa, bytes),
@@ -144,8 +144,7 @@ impl Interpreter {
             match place {
                 _ if bytes.is_empty() => {}
                 Place::Ram(offset) => self.store_bytes(offset, bytes),
-                Place::Rom(_) => {}
-                Place::Device(gpa) => session.bus().mmio_write(gpa, bytes),
+                Place::Rom(_, gpa) | Place::Device(gpa) => session.bus().mmio_write(gpa, bytes),
             }
         }
     }

@@ -1,8 +1,8 @@
 //! System-management mode: entry by SMI, and RSM.
 //!
 //! The state goes to the save area at the end of SMRAM and comes back from there, by one of the
-//! layouts of `smm_layout`. SMRAM is ordinary memory here: whoever wants it hidden outside
-//! of SMM changes the memory map when [`CpuBus::set_smm`] is called.
+//! layouts of `smm_layout`. In SMM the processor sees the memory map that
+//! [`trivium_memory::Maps`] has for it: SMRAM may be hidden from all others.
 //!
 //! Intel SDM vol. 3C, chapter 32; vol. 2, RSM. AMD APM vol. 2, chapter 10.
 
@@ -47,7 +47,6 @@ impl Cpu {
     fn put_physical_byte(&mut self, gpa: u64, value: u8, bus: &dyn CpuBus) {
         match self.view.lookup(gpa) {
             Backing::Ram(offset) => self.store_place(crate::mem::Place::Ram(offset), value),
-            Backing::Rom(_) => {}
             _ => bus.mmio_write(gpa, &[value]),
         }
     }
@@ -78,6 +77,7 @@ pub(crate) fn enter(cpu: &mut Cpu, bus: &dyn CpuBus) {
     cpu.smi_pending = false;
     bus.set_smm(true);
     cpu.view.refresh(&cpu.memory);
+    cpu.view.set_smm(&cpu.memory, true);
     let layout = smm_layout::of(&cpu.model);
     for entry in layout.entries() {
         cpu.save(entry, value(&state, layout, entry.field), bus);
@@ -210,6 +210,8 @@ fn rsm(cpu: &mut Cpu, _: &Op, bus: &dyn CpuBus) -> Result<(), Stop> {
     cpu.smm = false;
     cpu.look = true;
     bus.set_smm(false);
+    cpu.view.set_smm(&cpu.memory, false);
+    cpu.flush_tlb(false);
     Ok(())
 }
 

@@ -241,3 +241,33 @@ fn pae_paging_has_its_pointers_read_anew() {
     assert_eq!(m.state().control.pdptr[1], (TABLES + 0x1000) | 1);
     assert_eq!(m.get_u32(DATA), 0);
 }
+
+/// SMRAM at A0000h, which only a processor in system-management mode sees, is backed by RAM at
+/// 50000h here.
+#[test]
+fn smram_is_hidden_outside_of_smm() {
+    use std::sync::Arc;
+    use trivium_memory::{FlatMap, GuestPhysAddr, Maps, Region, RegionKind};
+
+    // MOV EAX,[A0000h]; HLT.
+    let mut m = TestMachine::protected(&[0xa1, 0x00, 0x00, 0x0a, 0x00, 0xf4]);
+    let ram = RegionKind::Ram { offset: 0 };
+    let hole = |kind| [Region::new(0, 0x10_0000, ram), Region::new(0xa_0000, 0x1_0000, kind)];
+    let map = |kind| Arc::new(FlatMap::new(&hole(kind)));
+    let shown = map(RegionKind::Ram { offset: 0x5_0000 });
+    let all = map(RegionKind::Mmio { id: 0 });
+    m.memory.set_maps(Maps { all, smm: shown.clone(), smm_code: shown });
+    // MOV EAX,[CS:0]; RSM - from a segment with base A0000h.
+    m.put(0x5_8000, &[0x66, 0x2e, 0xa1, 0x00, 0x00, 0x0f, 0xaa]);
+    m.put(0x5_0000, &[0x78, 0x56, 0x34, 0x12]);
+    m.set(|s| s.msrs.smbase = 0xa_0000);
+    *m.bus.smi.lock().unwrap() = true;
+    m.run(1);
+    assert_eq!((m.state().general.rip, m.state().general.regs[0]), (HANDLER + 5, 0x1234_5678));
+    m.run(1);
+    assert!(!m.state().events.smm);
+    assert_eq!(m.run(2), Exit::Halted);
+    assert_ne!(m.state().general.regs[0], 0x1234_5678, "the device's, not SMRAM's");
+    let mut hidden = [0; 4];
+    assert!(m.memory.read(GuestPhysAddr(0xa_0000), &mut hidden).is_err());
+}

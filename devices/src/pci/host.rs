@@ -1,5 +1,6 @@
-//! Configuration mechanism #1 (ports CF8h and CFCh to CFFh) and the functions of bus 0.
-//! PCI Local Bus Specification 2.1, section 3.7.4.1; 82441FX data sheet, section 3.1.
+//! Configuration mechanisms #1 (ports CF8h and CFCh to CFFh) and #2 (CF8h, CFAh and C000h to
+//! CFFFh), and the functions of bus 0.
+//! PCI Local Bus Specification 2.1, sections 3.7.4.1 and 3.7.4.2; 82441FX data sheet, section 3.1.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,10 +10,33 @@ use trivium_chipset::{
     AccessWidth, BusError, BusResult, Device, PortIo, SaveRestore, Section, StateError,
 };
 
+use super::bar::{AddressSpace, Window, WindowSink};
+use crate::access::low_byte;
+
 /// CONFADD, the configuration address register; only 32-bit accesses reach it.
 const CONFADD: u16 = 0xcf8;
 /// CONFDATA, the window to the double word that CONFADD names.
 const CONFDATA: u16 = 0xcfc;
+
+/// CSE, the configuration space enable register of mechanism #2; only 8-bit accesses reach it.
+const CSE: u16 = 0xcf8;
+/// The forward register of mechanism #2: the bus.
+const FORWARD: u16 = 0xcfa;
+/// The ports of mechanism #2: 256 for each of 16 devices.
+const WINDOW: u16 = 0xc000;
+const WINDOW_SIZE: u16 = 0x1000;
+
+bitflags! {
+    /// CSE. Special cycles reach nobody here.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Cse: u8 {
+        /// Not zero: the ports of mechanism #2 are decoded.
+        const KEY = 0xf << 4;
+        const FUNCTION = 7 << 1;
+        /// Writes make special cycles.
+        const SCE = 1 << 0;
+    }
+}
 
 bitflags! {
     /// The configuration address register.
@@ -94,14 +118,58 @@ pub type SharedFunction = Arc<Mutex<dyn Device>>;
 /// register; the functions are devices of their own.
 pub struct PciHost {
     address: ConfAdd,
+    cse: Cse,
+    forward: u8,
     functions: [Option<SharedFunction>; 256],
+    windows: Option<Arc<dyn WindowSink>>,
+    on_master_abort: Option<Box<dyn Fn() + Send>>,
 }
 
 impl PciHost {
     /// An empty bus.
     #[must_use]
     pub fn new() -> Self {
-        Self { address: ConfAdd::empty(), functions: [const { None }; 256] }
+        Self {
+            address: ConfAdd::empty(),
+            cse: Cse::empty(),
+            forward: 0,
+            functions: [const { None }; 256],
+            windows: None,
+            on_master_abort: None,
+        }
+    }
+
+    /// `sink` hears, as of window 0, whether the ports of mechanism #2 are decoded.
+    pub fn set_window_sink(&mut self, sink: Arc<dyn WindowSink>) {
+        self.windows = Some(sink);
+    }
+
+    /// `note` is called when nobody answers a configuration cycle, with no function locked.
+    pub fn set_master_abort_sink(&mut self, note: impl Fn() + Send + 'static) {
+        self.on_master_abort = Some(Box::new(note));
+    }
+
+    fn report_window(&self) {
+        let window = Window {
+            space: AddressSpace::Io,
+            base: WINDOW.into(),
+            size: WINDOW_SIZE.into(),
+            offset: 0,
+        };
+        if let Some(sink) = &self.windows {
+            sink.window_moved(0, self.cse.intersects(Cse::KEY).then_some(window));
+        }
+    }
+
+    fn set_cse(&mut self, cse: Cse) {
+        self.cse = cse;
+        self.report_window();
+    }
+
+    fn master_abort(&self) {
+        if let Some(note) = &self.on_master_abort {
+            note();
+        }
     }
 
     /// Puts a function on the bus.
@@ -122,14 +190,17 @@ impl PciHost {
     /// where there is no function.
     #[must_use]
     pub fn config_read(&self, place: Bdf, offset: u8) -> u32 {
-        let Some(mut device) = self.function(place) else { return u32::MAX };
+        let Some(mut device) = self.function(place) else {
+            self.master_abort();
+            return u32::MAX;
+        };
         device.pci().map_or(u32::MAX, |config| config.read(offset & !3))
     }
 
     /// Writes the bytes that `mask` selects of the double word at `offset` of a function; lost
     /// where there is none.
     pub fn config_write(&self, place: Bdf, offset: u8, value: u32, mask: u32) {
-        let Some(mut device) = self.function(place) else { return };
+        let Some(mut device) = self.function(place) else { return self.master_abort() };
         if let Some(config) = device.pci() {
             config.write(offset & !3, value & mask, mask);
         }
@@ -143,6 +214,9 @@ impl PciHost {
 
     /// What a CONFDATA access reaches: the function, the double word, and the bit within it.
     fn data_target(&self, port: u16, width: AccessWidth) -> BusResult<(Bdf, u8, u32)> {
+        if port & !(WINDOW_SIZE - 1) == WINDOW {
+            return self.window_target(port, width);
+        }
         let byte = port.checked_sub(CONFDATA).filter(|byte| *byte < 4);
         let byte = byte.ok_or(BusError::NoRegister)?;
         if byte + width.bytes() > 4 {
@@ -152,6 +226,24 @@ impl PciHost {
             return Err(BusError::NoRegister);
         }
         Ok((self.address.function(), self.address.offset(), u32::from(byte) * 8))
+    }
+}
+
+/// Configuration mechanism #2.
+impl PciHost {
+    /// What an access to the ports C000h to CFFFh reaches.
+    fn window_target(&self, port: u16, width: AccessWidth) -> BusResult<(Bdf, u8, u32)> {
+        let byte = port & 3;
+        if byte + width.bytes() > 4 {
+            return Err(BusError::Width);
+        }
+        if !self.cse.intersects(Cse::KEY) || self.cse.contains(Cse::SCE) {
+            return Err(BusError::NoRegister);
+        }
+        let function = (self.cse & Cse::FUNCTION).bits() >> 1;
+        let device = (port >> 8 & 0xf) as u8;
+        let place = Bdf { bus: self.forward, device, function };
+        Ok((place, (port & 0xfc) as u8, u32::from(byte) * 8))
     }
 }
 
@@ -166,6 +258,11 @@ impl PortIo for PciHost {
         if port == CONFADD && width == AccessWidth::Dword {
             return Ok(self.address.bits());
         }
+        match (port, width) {
+            (CSE, AccessWidth::Byte) => return Ok(self.cse.bits().into()),
+            (FORWARD, AccessWidth::Byte) => return Ok(self.forward.into()),
+            _ => {}
+        }
         let (place, offset, shift) = self.data_target(port, width)?;
         Ok(self.config_read(place, offset) >> shift & width.mask())
     }
@@ -174,6 +271,17 @@ impl PortIo for PciHost {
         if port == CONFADD && width == AccessWidth::Dword {
             self.address = ConfAdd::from_bits_truncate(value);
             return Ok(());
+        }
+        match (port, width) {
+            (CSE, AccessWidth::Byte) => {
+                self.set_cse(Cse::from_bits_truncate(low_byte(value)));
+                return Ok(());
+            }
+            (FORWARD, AccessWidth::Byte) => {
+                self.forward = low_byte(value);
+                return Ok(());
+            }
+            _ => {}
         }
         let (place, offset, shift) = self.data_target(port, width)?;
         let mask = width.mask() << shift;
@@ -189,6 +297,8 @@ impl Device for PciHost {
 
     fn reset(&mut self) {
         self.address = ConfAdd::empty();
+        self.forward = 0;
+        self.set_cse(Cse::empty());
     }
 }
 
@@ -203,24 +313,29 @@ impl SaveRestore for PciHost {
 }
 
 mod save_restore {
-    use super::{ConfAdd, PciHost, Section, StateError};
+    use super::{ConfAdd, Cse, PciHost, Section, StateError};
 
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Saved {
         address: u32,
+        cse: u8,
+        forward: u8,
     }
 
     pub fn save(host: &PciHost) -> Section {
-        let PciHost { address, functions: _ } = host;
-        Section::encode(VERSION, &Saved { address: address.bits() })
+        let PciHost { address, cse, forward, functions: _, windows: _, on_master_abort: _ } = host;
+        let saved = Saved { address: address.bits(), cse: cse.bits(), forward: *forward };
+        Section::encode(VERSION, &saved)
     }
 
     pub fn restore(host: &mut PciHost, section: &Section) -> Result<(), StateError> {
-        let Saved { address } = section.decode(VERSION)?;
+        let Saved { address, cse, forward } = section.decode(VERSION)?;
         host.address =
             ConfAdd::from_bits(address).ok_or(StateError::Impossible("Reserved CONFADD bits"))?;
+        host.forward = forward;
+        host.set_cse(Cse::from_bits_retain(cse));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use trivium_chipset::{Device, PciConfig, SaveRestore, Section, StateError};
 
-use super::config_space::{ConfigSpace, Identity, Register, reg};
+use super::config_space::{ConfigSpace, Identity, Register, reg, status};
 
 /// PAM0 to PAM6, programmable attribute maps: shadow RAM by regions.
 const PAM: u8 = 0x59;
@@ -60,7 +60,7 @@ bitflags! {
         const D_OPEN = 1 << 6;
         /// SMRAM is closed to data accesses, also in SMM.
         const D_CLS = 1 << 5;
-        /// SMRAMC is read-only, and `D_OPEN` zero, until the next reset.
+        /// All but `D_CLS` is read-only, and `D_OPEN` zero, until the next reset.
         const D_LCK = 1 << 4;
         /// SMRAM is enabled: 128 KiB at A0000h.
         const G_SMRAME = 1 << 3;
@@ -132,12 +132,18 @@ impl I440fx {
         PamRegion { base, size, read_ram: attributes & 1 != 0, write_ram: attributes & 2 != 0 }
     }
 
-    /// D_LCK has been set: D_OPEN falls, and the register is locked.
+    /// Nobody has answered the bridge on the PCI bus: it notes a received master abort.
+    pub fn note_master_abort(&mut self) {
+        let status = self.config.dword(reg::COMMAND) | u32::from(status::MASTER_ABORT) << 16;
+        self.config.set_dword(reg::COMMAND, status);
+    }
+
+    /// SMRAMC is written. Once D_LCK is set, D_OPEN is zero, and all but D_CLS cannot be written.
     fn write_smramc(&mut self, value: u8) {
-        if self.smram().contains(Smram::D_LCK) {
-            return;
-        }
-        let mut smram = (Smram::from_bits_truncate(value) & Smram::WRITABLE) | Smram::C_BASE_SEG;
+        let before = self.smram();
+        let written = Smram::from_bits_truncate(value);
+        let free = if before.contains(Smram::D_LCK) { Smram::D_CLS } else { Smram::WRITABLE };
+        let mut smram = (before - free) | (written & free) | Smram::C_BASE_SEG;
         if smram.contains(Smram::D_LCK) {
             smram.remove(Smram::D_OPEN);
         }

@@ -39,21 +39,21 @@ const REGISTERS: &[Register] = &[
     Register::byte(PIRQRC + 1, 0x80, 0x8f),
     Register::byte(PIRQRC + 2, 0x80, 0x8f),
     Register::byte(PIRQRC + 3, 0x80, 0x8f),
-    Register::byte(0x69, 0x02, 0xfe),                // TOM
-    Register::word(0x6a, 0x0000, 0x8080),            // MSTAT
-    Register::byte(0x70, 0x80, 0xef),                // MBIRQ0
-    Register::byte(0x76, 0x0c, 0x8f),                // MBDMA0
-    Register::byte(0x77, 0x0c, 0x8f),                // MBDMA1
-    Register::word(0x78, 0x0002, 0xffff),            // PCSC
-    Register::byte(0x80, 0x00, 0x7f),                // APICBASE
-    Register::byte(0x82, 0x00, 0x0f),                // DLC
-    Register::byte(0xa0, 0x08, 0x1f),                // SMICNTL
-    Register::word(0xa2, 0x0000, 0x01ff),            // SMIEN
-    Register::dword(0xa4, 0x0000_0000, 0xe000_fffb), // SEE
-    Register::byte(0xa8, 0x0f, 0xff),                // FTMR
-    Register { offset: 0xaa, bytes: 2, reset: 0, writable: 0, clear: 0x01ff }, // SMIREQ
-    Register::byte(0xac, 0x00, 0xff),                // CTLTMR
-    Register::byte(0xae, 0x00, 0xff),                // CTHTMR
+    Register::byte(0x69, 0x02, 0xfe),                        // TOM
+    Register::word(0x6a, 0x0000, 0x8080),                    // MSTAT
+    Register::byte(0x70, 0x80, 0xef),                        // MBIRQ0
+    Register::byte(0x76, 0x0c, 0x8f),                        // MBDMA0
+    Register::byte(0x77, 0x0c, 0x8f),                        // MBDMA1
+    Register::word(0x78, 0x0002, 0xffff),                    // PCSC
+    Register::byte(0x80, 0x00, 0x7f),                        // APICBASE
+    Register::byte(0x82, 0x00, 0x0f),                        // DLC
+    Register::byte(0xa0, 0x08, 0x1f),                        // SMICNTL
+    Register::word(0xa2, 0x0000, 0x01ff),                    // SMIEN
+    Register::dword(0xa4, 0x0000_0000, 0xe000_fffb),         // SEE
+    Register::byte(0xa8, 0x0f, 0xff),                        // FTMR
+    Register::word(0xaa, 0x0000, 0).cleared_by_ones(0x01ff), // SMIREQ
+    Register::byte(0xac, 0x00, 0xff),                        // CTLTMR
+    Register::byte(0xae, 0x00, 0xff),                        // CTHTMR
 ];
 
 bitflags! {

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use proptest::prelude::*;
 use trivium_chipset::{
-    AccessWidth, BusError, Device, IrqLine, ManualClock, PciConfig, PortIo, SaveRestore, Section,
-    StateError,
+    AccessWidth, BusError, Device, ManualClock, PciConfig, PortIo, SaveRestore, Section, StateError,
 };
 
 use super::*;
 use crate::acpi_pm::{ACPI_DISABLE, ACPI_ENABLE, PmTimerWidth, PmWiring};
-use crate::power::{PowerSink, ResetKind};
+use crate::power::{PowerSink, ResetKind, SmiSink};
+use crate::smbus::{SmbusBus, SmbusHost, spd_eeproms};
 use crate::test_support::{Fixture, IrqLog, check, pci_steps};
 
 /// Writes down what it is told, whoever tells it.
@@ -60,31 +60,53 @@ impl HostBridgeObserver for Log {
     }
 }
 
-impl PmWindowObserver for Log {
-    fn pm_window_changed(&self, base: Option<u16>) {
-        self.add(format!("PM at {base:x?}"));
+impl WindowSink for Log {
+    fn window_moved(&self, number: usize, window: Option<Window>) {
+        self.add(format!("window {number} at {:x?}", window.map(|window| window.base)));
     }
 }
 
+impl SmiSink for Log {
+    fn assert_smi(&self) {
+        self.add("SMI".into());
+    }
+}
+
+/// The power management function, with a module of 128 MiB on its SMBus.
+fn new_piix4(clock: &Arc<ManualClock>, irqs: &Arc<IrqLog>, log: Arc<Log>) -> Piix4Pm {
+    let (power, smi) = (log.clone(), log.clone());
+    let wiring = PmWiring { clock: clock.clone(), sci: irqs.line(9), power, smi };
+    let mut bus = SmbusBus::default();
+    for (address, eeprom) in spd_eeproms(128) {
+        bus.attach(address, eeprom);
+    }
+    let smbus = SmbusHost::new(clock.clone(), irqs.line(10), log.clone(), bus);
+    Piix4Pm::new(PmTimerWidth::Bits24, wiring, smbus, Some(log))
+}
+
 fn piix4(clock: &Arc<ManualClock>, irqs: &Arc<IrqLog>) -> Piix4Pm {
-    let power = Arc::<Log>::default();
-    let wiring = PmWiring { clock: clock.clone(), sci: irqs.line(9), power };
-    Piix4Pm::new(PmTimerWidth::Bits24, wiring, None)
+    new_piix4(clock, irqs, Arc::default())
 }
 
 /// Bus 0 of the board `pc`.
 fn board() -> (PciHost, Arc<Log>) {
     let log = Arc::<Log>::default();
-    let wiring =
-        PmWiring { clock: ManualClock::new(), sci: IrqLine::unconnected(), power: log.clone() };
-    let pm = Piix4Pm::new(PmTimerWidth::Bits24, wiring, Some(log.clone()));
-    let mut host = PciHost::new();
-    let bridge = I440fx::new(Some(log.clone()));
-    host.attach(Bdf::new(0, 0), Arc::new(Mutex::new(bridge))).unwrap();
-    let isa = Piix3::new(log.clone(), Some(log.clone()));
-    host.attach(Bdf::new(1, 0), Arc::new(Mutex::new(isa))).unwrap();
-    host.attach(Bdf::new(1, 3), Arc::new(Mutex::new(pm))).unwrap();
-    (host, log)
+    (functions(&log)(), log)
+}
+
+/// Makes bus 0 of the board `pc`, each time with the same functions.
+fn functions(log: &Arc<Log>) -> impl Fn() -> PciHost + use<> {
+    let pm = new_piix4(&ManualClock::new(), &IrqLog::new(), log.clone());
+    let pm = Arc::new(Mutex::new(pm));
+    let bridge = Arc::new(Mutex::new(I440fx::new(Some(log.clone()))));
+    let isa = Arc::new(Mutex::new(Piix3::new(log.clone(), Some(log.clone()))));
+    move || {
+        let mut host = PciHost::new();
+        host.attach(Bdf::new(0, 0), bridge.clone()).unwrap();
+        host.attach(Bdf::new(1, 0), isa.clone()).unwrap();
+        host.attach(Bdf::new(1, 3), pm.clone()).unwrap();
+        host
+    }
 }
 
 fn select(host: &mut PciHost, place: Bdf, offset: u8) {
@@ -128,7 +150,7 @@ fn only_dword_accesses_reach_confadd_and_confdata_needs_its_enable_bit() {
     host.write(0xcf8, AccessWidth::Dword, 0x8000_0003).unwrap();
     assert_eq!(host.read(0xcf8, AccessWidth::Dword), Ok(0x8000_0000));
     assert_eq!(host.write(0xcf9, AccessWidth::Byte, 6), Err(BusError::NoRegister));
-    assert_eq!(host.read(0xcf8, AccessWidth::Byte), Err(BusError::NoRegister));
+    assert_eq!(host.read(0xcf8, AccessWidth::Word), Err(BusError::NoRegister));
     assert_eq!(host.read(0xcfd, AccessWidth::Dword), Err(BusError::Width));
     host.write(0xcf8, AccessWidth::Dword, 0).unwrap();
     assert_eq!(host.read(0xcfc, AccessWidth::Dword), Err(BusError::NoRegister));
@@ -171,8 +193,144 @@ fn smram_locks_until_reset() {
     assert_eq!(bridge.smram().bits(), 0x1a, "D_LCK clears D_OPEN");
     PciConfig::write(&mut bridge, 0x70, 0x48 << 16, 0xff << 16);
     assert_eq!(bridge.smram().bits(), 0x1a);
+    PciConfig::write(&mut bridge, 0x70, 0x68 << 16, 0xff << 16);
+    assert_eq!(bridge.smram().bits(), 0x3a, "D_CLS can still be written");
     bridge.reset();
     assert_eq!(bridge.smram().bits(), 0x02);
+}
+
+/// The double words of configuration space that are not zero.
+fn not_zero(function: &mut dyn PciConfig) -> Vec<(u8, u32)> {
+    let all = (0..=252u8).step_by(4).map(|offset| (offset, function.read(offset)));
+    all.filter(|(_, value)| *value != 0).collect()
+}
+
+#[test]
+fn the_host_bridges_registers_have_their_reset_values() {
+    let mut bridge = I440fx::new(None);
+    let reset = vec![
+        (0x00, 0x1237_8086),
+        (0x04, 0x0280_0006),
+        (0x08, 0x0600_0002),
+        (0x50, 0x8000_0000), // DBC
+        (0x54, 0x0100_0000), // DRAMC
+        (0x58, 0x0000_0010), // DRAMT
+        (0x60, 0x0101_0101), // DRB
+        (0x64, 0x0101_0101),
+        (0x70, 0x0002_1000), // CLT, SMRAMC
+    ];
+    assert_eq!(not_zero(&mut bridge), reset);
+    for offset in (0..=252).step_by(4) {
+        PciConfig::write(&mut bridge, offset, u32::MAX, u32::MAX);
+    }
+    assert_eq!(PciConfig::read(&mut bridge, 0x00), 0x1237_8086, "read-only");
+    assert_eq!(PciConfig::read(&mut bridge, 0x5c), 0x3333_3333, "PAM3 to PAM6");
+    bridge.reset();
+    assert_eq!(not_zero(&mut bridge), reset);
+}
+
+#[test]
+fn the_isa_bridges_registers_have_their_reset_values() {
+    let mut bridge = Piix3::new(Arc::<Log>::default(), None);
+    let reset = vec![
+        (0x00, 0x7000_8086),
+        (0x04, 0x0200_0007),
+        (0x08, 0x0601_0000),
+        (0x0c, 0x0080_0000), // several functions
+        (0x4c, 0x0003_004d), // IORT, XBCS
+        (0x60, 0x8080_8080), // PIRQRC
+        (0x68, 0x0000_0200), // TOM
+        (0x70, 0x0000_0080), // MBIRQ0
+        (0x74, 0x0c0c_0000), // MBDMA
+        (0x78, 0x0000_0002), // PCSC
+        (0xa0, 0x0000_0008), // SMICNTL
+        (0xa8, 0x0000_000f), // FTMR
+    ];
+    assert_eq!(not_zero(&mut bridge), reset);
+    PciConfig::write(&mut bridge, 0x60, u32::MAX, u32::MAX);
+    assert_eq!(PciConfig::read(&mut bridge, 0x60), 0x8f8f_8f8f);
+    bridge.reset();
+    assert_eq!(not_zero(&mut bridge), reset);
+}
+
+#[test]
+fn interrupt_line_is_for_notes_and_interrupt_pin_is_fixed() {
+    let mut pm = piix4(&ManualClock::new(), &IrqLog::new());
+    assert_eq!(PciConfig::read(&mut pm, 0x3c), 0x0100, "INTA#");
+    PciConfig::write(&mut pm, 0x3c, 0xffff_ff09, u32::MAX);
+    assert_eq!(PciConfig::read(&mut pm, 0x3c), 0x0109);
+}
+
+#[test]
+fn mechanism_2_has_256_ports_for_each_device_while_its_key_is_not_zero() {
+    let (mut host, log) = board();
+    host.set_window_sink(log.clone());
+    assert_eq!(host.read(0xc000, AccessWidth::Dword), Err(BusError::NoRegister));
+    host.write(0xcf8, AccessWidth::Byte, 0xf0).unwrap();
+    assert_eq!(log.take(), ["window 0 at Some(c000)"]);
+    assert_eq!(host.read(0xcf8, AccessWidth::Byte), Ok(0xf0));
+    assert_eq!(host.read(0xc000, AccessWidth::Dword), Ok(0x1237_8086));
+    assert_eq!(host.read(0xc102, AccessWidth::Word), Ok(0x7000));
+    assert_eq!(host.read(0xc200, AccessWidth::Dword), Ok(u32::MAX), "no such device");
+    assert_eq!(host.read(0xc101, AccessWidth::Dword), Err(BusError::Width));
+    host.write(0xcf8, AccessWidth::Byte, 0xf0 | 3 << 1).unwrap();
+    assert_eq!(host.read(0xc100, AccessWidth::Dword), Ok(0x7113_8086), "function 3");
+    host.write(0xcfa, AccessWidth::Byte, 1).unwrap();
+    assert_eq!(host.read(0xcfa, AccessWidth::Byte), Ok(1));
+    assert_eq!(host.read(0xc100, AccessWidth::Dword), Ok(u32::MAX), "bus 1");
+    assert_eq!(host.read(0xcf8, AccessWidth::Dword), Ok(0), "CONFADD is another register");
+    host.reset();
+    assert_eq!(log.take().last().unwrap(), "window 0 at None");
+}
+
+#[test]
+fn a_cycle_that_nobody_answers_is_a_master_abort() {
+    let (mut host, log) = board();
+    let heard = log.clone();
+    host.set_master_abort_sink(move || heard.add("abort".into()));
+    let _ = host.config_read(Bdf::new(0, 0), 0);
+    assert_eq!(log.take(), [""; 0]);
+    let _ = host.config_read(Bdf::new(5, 0), 0);
+    host.config_write(Bdf::new(5, 0), 4, 7, 0xffff);
+    assert_eq!(log.take(), ["abort", "abort"]);
+    let mut bridge = I440fx::new(None);
+    bridge.note_master_abort();
+    assert_eq!(PciConfig::read(&mut bridge, 4) >> 16, 0x2280);
+    PciConfig::write(&mut bridge, 4, 0x2000_0000, 0xffff_0000);
+    assert_eq!(PciConfig::read(&mut bridge, 4) >> 16, 0x0280, "cleared by a one");
+}
+
+#[test]
+fn the_smbus_appears_at_smbba_when_ports_are_enabled() {
+    let mut fixture = Fixture::new(piix4);
+    let pm = &mut fixture.device;
+    PciConfig::write(pm, 0x90, 0x700, 0xffff);
+    assert_eq!(PciConfig::read(pm, 0x90), 0x701);
+    assert_eq!(PortIo::read(pm, 0x702, AccessWidth::Byte), Err(BusError::NoRegister));
+    PciConfig::write(pm, 4, 1, 0xffff);
+    PciConfig::write(pm, 0xd0, 0x09 << 16, 0xff << 16);
+    // Byte 2 of the first module: synchronous DRAM.
+    for (port, value) in [(0x704, 0xa1), (0x703, 2), (0x702, 0x48)] {
+        pm.write_byte(port, value);
+    }
+    assert_eq!(PortIo::read(pm, 0x700, AccessWidth::Byte), Ok(1));
+    fixture.advance(1_000_000);
+    assert_eq!((fixture.read(0x700), fixture.read(0x705)), (2, 4));
+}
+
+#[test]
+fn apmc_en_of_devactb_makes_apmc_assert_smi() {
+    let log = Arc::<Log>::default();
+    let mut pm = new_piix4(&ManualClock::new(), &IrqLog::new(), log.clone());
+    PciConfig::write(&mut pm, 0x40, 0x600, 0xffff);
+    PciConfig::write(&mut pm, 0x80, 1, 0xff);
+    PortIo::write(&mut pm, 0x628, AccessWidth::Dword, 1).unwrap();
+    log.take();
+    pm.write_byte(0xb2, 0);
+    assert_eq!(log.take(), [""; 0]);
+    PciConfig::write(&mut pm, 0x58, 1 << 25, u32::MAX);
+    pm.write_byte(0xb2, 0);
+    assert_eq!(log.take(), ["SMI"]);
 }
 
 #[test]
@@ -222,9 +380,9 @@ fn acpi_registers_appear_at_pmbase_when_pmiose_is_set() {
     assert_eq!(host.config_read(pm, 0x40), 0xb001);
     assert_eq!(log.take(), [""; 0]);
     host.config_write(pm, 0x80, 1, 0xff);
-    assert_eq!(log.take(), ["PM at Some(b000)"]);
+    assert_eq!(log.take(), ["window 0 at Some(b000)"]);
     host.config_write(pm, 0x40, 0x600, 0xffff);
-    assert_eq!(log.take(), ["PM at Some(600)"]);
+    assert_eq!(log.take(), ["window 0 at Some(600)"]);
 }
 
 #[test]
@@ -255,6 +413,12 @@ fn a_section_of_another_function_is_refused_and_changes_nothing() {
     assert_eq!(isa.save(), before);
 }
 
+/// Ports of the ACPI registers at 600h, of the SMBus at 700h, and of APM.
+const PM_PORTS: [u16; 23] = [
+    0x600, 0x602, 0x603, 0x604, 0x605, 0x608, 0x60c, 0x60e, 0x618, 0x620, 0x628, 0x62a, 0xb2, 0xb3,
+    0x700, 0x702, 0x703, 0x704, 0x705, 0x706, 0x707, 0x708, 0x70a,
+];
+
 proptest! {
     #[test]
     fn the_host_bridge_survives_anything(steps in pci_steps(&[])) {
@@ -268,15 +432,19 @@ proptest! {
 
     #[test]
     fn the_pm_function_survives_anything(
-        steps in pci_steps(&[0x600, 0x602, 0x603, 0x604, 0x605, 0x608, 0x60c, 0x60e, 0xb2, 0xb3]),
+        steps in pci_steps(&PM_PORTS),
     ) {
         let enabled = || {
             let mut fixture = Fixture::new(piix4).with_poke(|pm, event| match event {
                 0..16 => pm.pm().raise_gpe(event),
+                16..32 => pm.pm().set_rtc_interrupt(event & 1 != 0),
                 _ => pm.pm().press_power_button(),
             });
             PciConfig::write(&mut fixture.device, 0x40, 0x600, 0xffff);
             PciConfig::write(&mut fixture.device, 0x80, 1, 0xff);
+            PciConfig::write(&mut fixture.device, 0x90, 0x700, 0xffff);
+            PciConfig::write(&mut fixture.device, 0x04, 1, 0xff);
+            PciConfig::write(&mut fixture.device, 0xd0, 0x09 << 16, 0xff << 16);
             fixture
         };
         check(enabled, &steps);
@@ -284,8 +452,14 @@ proptest! {
 
     #[test]
     fn the_configuration_ports_survive_anything(
-        steps in crate::test_support::port_steps(&[0xcf8, 0xcf9, 0xcfa, 0xcfc, 0xcfd, 0xcfe, 0xcff]),
+        steps in crate::test_support::port_steps(&[
+            0xcf8, 0xcf9, 0xcfa, 0xcfc, 0xcfd, 0xcfe, 0xcff, 0xc000, 0xc104, 0xc1ff,
+        ]),
     ) {
-        check(|| Fixture::new(|_, _| board().0), &steps);
+        let fixture = || {
+            let make = functions(&Arc::default());
+            Fixture::new(move |_, _| make())
+        };
+        check(fixture, &steps);
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use trivium_chipset::{DmaError, DmaMemory, MsiMessage, MsiSink};
 
 use crate::parallel::ParallelBackend;
-use crate::pci::{HostBridgeObserver, PamRegion, PirqObserver, PmWindowObserver, Smram};
+use crate::pci::{HostBridgeObserver, PamRegion, PirqObserver, Smram, Window, WindowSink};
 use crate::ports::DebugConsoleBackend;
-use crate::power::{PowerSink, ResetKind};
+use crate::power::{PowerSink, ResetKind, SmiSink};
 use crate::pvpanic::{GuestEventSink, GuestEvents};
 use crate::sys::{A20Sink, A20Source, ExitSink};
 use crate::uart16550::SerialBackend;
@@ -55,8 +55,12 @@ impl PirqObserver for Outside {
     fn pirq_routed(&self, _: u8, _: Option<u8>) {}
 }
 
-impl PmWindowObserver for Outside {
-    fn pm_window_changed(&self, _: Option<u16>) {}
+impl WindowSink for Outside {
+    fn window_moved(&self, _: usize, _: Option<Window>) {}
+}
+
+impl SmiSink for Outside {
+    fn assert_smi(&self) {}
 }
 
 impl ParallelBackend for Outside {

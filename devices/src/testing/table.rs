@@ -21,6 +21,7 @@ use crate::pit::Pit;
 use crate::ports::{DebugConsole, DebugExit, Port92, PostPort};
 use crate::pvpanic::PvPanic;
 use crate::rtc::{CmosMemory, Rtc, UnixSeconds};
+use crate::smbus::{SmbusBus, SmbusHost, spd_eeproms};
 use crate::uart16550::{ModemLines, Uart16550};
 use crate::vmcoreinfo::{self, VmCoreInfo};
 use trivium_chipset::{ManualClock, PciConfig};
@@ -65,9 +66,11 @@ const HPET: [u64; 15] = [
     0x000, 0x004, 0x010, 0x010, 0x020, 0x0f0, 0x0f4, 0x100, 0x104, 0x108, 0x10c, 0x120, 0x128,
     0x140, 0x148,
 ];
-const PCI_PORTS: [u16; 7] = [0xcf8, 0xcfa, 0xcfb, 0xcfc, 0xcfd, 0xcfe, 0xcff];
-const PM_PORTS: [u16; 12] =
-    [0x600, 0x602, 0x603, 0x604, 0x605, 0x608, 0x60c, 0x60e, 0x620, 0x63f, 0xb2, 0xb3];
+const PCI_PORTS: [u16; 9] = [0xcf8, 0xcfa, 0xcfb, 0xcfc, 0xcfd, 0xcfe, 0xcff, 0xc000, 0xc104];
+const PM_PORTS: [u16; 23] = [
+    0x600, 0x602, 0x603, 0x604, 0x605, 0x608, 0x60c, 0x60e, 0x618, 0x620, 0x628, 0x63f, 0xb2, 0xb3,
+    0x700, 0x702, 0x703, 0x704, 0x705, 0x706, 0x707, 0x708, 0x70a,
+];
 const EXIT_PORTS: [u16; 4] = [0x501, 0x502, 0x503, 0x504];
 /// All of the first chip, what is different on the second, and page registers.
 const DMA_PORTS: [u16; 27] = [
@@ -167,11 +170,21 @@ fn piix3() -> Fixture<Piix3> {
 }
 
 fn new_piix4_pm(clock: &Arc<ManualClock>, irqs: &Arc<IrqLog>) -> Piix4Pm {
-    let wiring = PmWiring { clock: clock.clone(), sci: irqs.line(9), power: Outside::new() };
-    Piix4Pm::new(PmTimerWidth::Bits24, wiring, Some(Outside::new()))
+    let wiring = PmWiring {
+        clock: clock.clone(),
+        sci: irqs.line(9),
+        power: Outside::new(),
+        smi: Outside::new(),
+    };
+    let mut bus = SmbusBus::default();
+    for (address, eeprom) in spd_eeproms(128) {
+        bus.attach(address, eeprom);
+    }
+    let smbus = SmbusHost::new(clock.clone(), irqs.line(10), Outside::new(), bus);
+    Piix4Pm::new(PmTimerWidth::Bits24, wiring, smbus, Some(Outside::new()))
 }
 
-/// With its ports from 600h on.
+/// With its ports from 600h on, and the SMBus's from 700h on.
 fn piix4_pm() -> Fixture<Piix4Pm> {
     let mut fixture = Fixture::new(new_piix4_pm).with_poke(|pm, event| match event {
         0..16 => pm.pm().raise_gpe(event),
@@ -179,6 +192,9 @@ fn piix4_pm() -> Fixture<Piix4Pm> {
     });
     fixture.device.write(0x40, 0x600, 0xffff);
     fixture.device.write(0x80, 1, 0xff);
+    fixture.device.write(0x90, 0x700, 0xffff);
+    fixture.device.write(0x04, 1, 0xff);
+    fixture.device.write(0xd0, 0x09 << 16, 0xff_0000);
     fixture
 }
 

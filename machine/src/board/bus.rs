@@ -68,7 +68,7 @@ impl PcBoard {
     }
 
     fn port_slot(&self, port: u16) -> Option<usize> {
-        self.ports.device(port).or_else(|| self.pci.as_ref()?.pm_window.slot_of(port))
+        self.ports.device(port).or_else(|| self.moving.port(port))
     }
 
     /// The device that answers an access. None but one of the later ports' may: the access is then
@@ -177,8 +177,13 @@ impl PcBoard {
                     self.mmio_write(at, part);
                 }
             }),
+            Err(_) if self.write_behind_rom(gpa, data) => {}
             Err(_) => self.unclaimed.memory(gpa, "write"),
         }
+    }
+
+    fn write_behind_rom(&self, gpa: u64, data: &[u8]) -> bool {
+        self.pci.as_ref().is_some_and(|pci| pci.mapper.write_behind_rom(gpa, data))
     }
 
     fn try_mmio_write(&self, gpa: u64, data: &[u8]) -> BusResult<()> {
@@ -192,9 +197,10 @@ impl PcBoard {
 
     /// The device whose registers are at an address, and the offset there.
     fn mmio_slot(&self, gpa: u64) -> Option<(usize, u64)> {
-        self.windows.iter().find_map(|window| {
+        let fixed = self.windows.iter().find_map(|window| {
             let offset = gpa.checked_sub(window.base)?;
             (offset < window.size).then_some((window.slot, offset))
-        })
+        });
+        fixed.or_else(|| self.moving.memory(gpa))
     }
 }

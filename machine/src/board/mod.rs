@@ -10,6 +10,7 @@ mod ports;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 pub(crate) use cpu_bus::VcpuBus;
 pub(crate) use isa::IsaParts;

@@ -2,9 +2,10 @@
 //! has the chips of an AT alone.
 //!
 //! Locks are taken in this order, and so cannot block one another: the PCI bus, its functions and
-//! all other devices (never two, but for the PCI bus and one of its functions); the DMA controllers;
-//! the interrupt router; the 8259As; the I/O APIC; a local APIC (never two). What a local APIC asks
-//! of others is done once it is unlocked. Locks not named here are held for no call to anything else.
+//! all other devices (never two, but for the PCI bus and two of its functions, and the real-time
+//! clock and the power management function); the DMA controllers; the interrupt router; the 8259As;
+//! the I/O APIC; a local APIC (never two). What a local APIC asks of others is done once it is
+//! unlocked. Locks not named here are held for no call to anything else.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,12 +25,13 @@ use trivium_memory::GuestMemory;
 use super::bus::Unclaimed;
 use super::fpu::{self, FpuErrorLatch};
 use super::isa::IsaParts;
-use super::pci::PciBus;
+use super::pci::{PciBus, RtcWake};
 use super::ports::PortMap;
+use super::windows::{SlotWindows, Windows};
 use crate::apics::{IntrWires, LocalApics};
 use crate::config::{Board, ConfigError, SERIAL_PORTS};
 use crate::control::{Control, lock};
-use crate::layout::{ArenaLayout, ShadowMap};
+use crate::layout::ArenaLayout;
 use crate::router::{IrqRouter, input, source};
 use crate::rtc::RtcParts;
 use crate::serial::{SerialInput, SerialPort, SharedBackend};
@@ -116,6 +118,8 @@ pub(crate) struct PcBoard {
     pub(crate) slots: Vec<Slot>,
     pub(crate) ports: PortMap,
     pub(crate) windows: Vec<Window>,
+    /// Those of PCI functions.
+    pub(crate) moving: Arc<Windows>,
     pub(crate) unclaimed: Unclaimed,
     /// By slot; the local APICs' come after the slots'.
     pub(crate) timers: Timers,
@@ -142,6 +146,10 @@ pub(super) struct Builder<'a> {
     slots: Vec<Slot>,
     ports: PortMap,
     windows: Vec<Window>,
+    moving: Arc<Windows>,
+    /// The real-time clock's interrupt, on its way through the power management function.
+    pub(super) rtc_wake: Arc<RtcWake>,
+    pub(super) apics: Arc<LocalApics>,
     pub(super) router: Arc<IrqRouter>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -185,6 +193,11 @@ impl Builder<'_> {
         self.add_ports(name, device, &ports)
     }
 
+    /// The far end of the windows of the device that is added next.
+    pub(super) fn next_windows(&self) -> Arc<SlotWindows> {
+        self.moving.of_slot(self.slots.len())
+    }
+
     fn add_window(&mut self, base: u32, size: u64, slot: usize) {
         self.windows.push(Window { base: base.into(), size, slot });
     }
@@ -219,7 +232,7 @@ impl Builder<'_> {
             below_4g: self.parts.layout.usable_low_ram(),
             above_4g: self.parts.layout.ram_size() - low,
         };
-        let irq = self.line(input::RTC, source::ONLY);
+        let irq = IrqLine::new(self.rtc_wake.clone(), 0, 0);
         let rtc = Rtc::new(self.clock.clone(), irq, times.base, sizes);
         self.add_at("rtc", &share(times.finish(rtc)), &Rtc::PORTS)?;
         Ok(())
@@ -308,6 +321,9 @@ impl PcBoard {
             slots: Vec::new(),
             ports: PortMap::new(),
             windows: Vec::new(),
+            moving: Windows::new(),
+            rtc_wake: RtcWake::new(router.line(input::RTC, source::ONLY)),
+            apics: apics.clone(),
             router: router.clone(),
             clock: dyn_clock,
         };
@@ -337,14 +353,14 @@ impl PcBoard {
         let pci = match parts.board {
             Board::Pc => Some(builder.pci()?),
             Board::IsaPc => {
-                memory.set_map(parts.layout.map(&ShadowMap::rom()));
+                memory.set_map(parts.layout.fixed_map());
                 None
             }
         };
         builder.isa_devices()?;
         builder.debug_ports()?;
 
-        let Builder { slots, ports, windows, .. } = builder;
+        let Builder { slots, ports, windows, moving, .. } = builder;
         let timers = Timers::new(slots.len() + apics.len(), control.clone());
         Ok(Self {
             clock: clock.clone(),
@@ -353,6 +369,7 @@ impl PcBoard {
             slots,
             ports,
             windows,
+            moving,
             unclaimed: Unclaimed::new(),
             timers,
             apics,

@@ -18,6 +18,10 @@ const CONFIGURATION: &[(trivium_devices::pci::Bdf, u8, u32, u32)] = &[
     // PMBASE, then PMIOSE; the interrupt line register says IRQ 9.
     (POWER_MANAGEMENT, 0x40, addresses::PM_BASE as u32 | 1, 0xffff_ffff),
     (POWER_MANAGEMENT, 0x80, 1, 0xff),
+    // SMBBA and ports enabled; SMBHSTCFG: the host controller with IRQ 9.
+    (POWER_MANAGEMENT, 0x90, addresses::SMBUS_BASE as u32, 0xffff),
+    (POWER_MANAGEMENT, 0x04, 1, 0xff),
+    (POWER_MANAGEMENT, 0xd0, 0x09 << 16, 0xff_0000),
     (POWER_MANAGEMENT, 0x3c, addresses::SCI_IRQ as u32, 0xff),
 ];
 

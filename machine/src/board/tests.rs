@@ -1,5 +1,7 @@
 //! The board without a processor: what answers where, and how interrupts travel.
 
+mod pci_bus;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -253,6 +253,11 @@ impl LocalApic {
         self.take_request(Requests::NMI)
     }
 
+    /// SMI# of the processor is asserted.
+    pub fn assert_smi(&mut self) {
+        self.requests.insert(Requests::SMI);
+    }
+
     /// The processor takes an SMI, if there is one.
     pub fn take_smi(&mut self) -> bool {
         self.take_request(Requests::SMI)
