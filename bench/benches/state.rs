@@ -39,14 +39,14 @@ fn main() -> Result<(), Error> {
         }),
     ];
     for (name, measure) in rows {
-        print!("{name:<28}");
+        let mut row = format!("{name:<28}");
         for machine in &mut machines {
             match machine {
-                Some(machine) => print!(" {:>15}", several(|| measure(machine))?),
-                None => print!(" {:>15}", "no guest"),
+                Some(machine) => row += &format!(" {:>15}", several(|| measure(machine))?),
+                None => row += &format!(" {:>15}", "no guest"),
             }
         }
-        println!();
+        println!("{row}");
     }
     Ok(())
 }
