@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use trivium_chipset::{AccessWidth, Clock, VmTime};
 use trivium_cpu::{CpuBus, MsrFault, ResetKind};
 use trivium_devices::apic::LapicConfig;
+use trivium_devices::i8042::{Key, MouseButtons};
 use trivium_memory::{Backing, GuestPhysAddr};
 
 use super::pc::{BoardParts, PcBoard};
@@ -16,6 +17,7 @@ use super::{IsaParts, VcpuBus};
 use crate::config::{Board, ClockMode, ConfigError};
 use crate::control::Request;
 use crate::control::tests::{CountingKick, control};
+use crate::handle::Message;
 use crate::layout::ArenaLayout;
 use crate::rtc::RtcParts;
 use crate::time::{APIC_HZ, MachineClock, TSC_HZ};
@@ -312,6 +314,33 @@ fn ferr_is_irq_13() {
     bus.set_ferr(true);
     assert_eq!(bus.acknowledge_interrupt(), Some(0x2d));
     bench.outb(0xf0, 0);
+}
+
+#[test]
+fn keys_and_the_mouse_reach_the_guest_and_a_held_key_repeats() {
+    let bench = bench();
+    bench.set_up_pic();
+    let bus = bench.bus();
+    bus.mmio_write(0xfee0_00f0, &0x1ff_u32.to_le_bytes());
+    bus.mmio_write(0xfee0_0350, &0x700_u32.to_le_bytes());
+    for (port, value) in [(0x64, 0x60), (0x60, 0x43), (0x64, 0xd4), (0x60, 0xf4)] {
+        bench.outb(port, value);
+    }
+    let acknowledge = || (bus.acknowledge_interrupt(), bus.pio_read(0x60, 1));
+    assert_eq!(acknowledge(), (Some(0x2c), 0xfa), "IRQ 12: the mouse is enabled");
+    bench.outb(0xa0, 0x20);
+    bench.outb(0x20, 0x20);
+    bench.board.handle(Message::Key(Key::A, true));
+    assert_eq!(acknowledge(), (Some(0x21), 0x1e), "IRQ 1");
+    bench.outb(0x20, 0x20);
+    let later = VmTime::from_nanos(501_000_000);
+    assert!(bench.board.timers.earliest().is_some_and(|deadline| deadline <= later));
+    bench.parts.clock.set(later);
+    bench.board.fire_due(later);
+    assert_eq!(acknowledge(), (Some(0x21), 0x1e), "typematic");
+    bench.outb(0x20, 0x20);
+    bench.board.handle(Message::Mouse(3, 0, 0, MouseButtons::LEFT));
+    assert_eq!(acknowledge(), (Some(0x2c), 0x09), "IRQ 12");
 }
 
 #[test]
