@@ -53,7 +53,7 @@ const MICRO: &[&str] = &[
     "port",
 ];
 
-/// The self-tests: a ROM for each chapter of the manual.
+/// The self-tests: a ROM for each chapter of the processor's manual, and for each chip.
 const SUITE: &[&str] = &[
     "segmentation",
     "protection",
@@ -67,9 +67,11 @@ const SUITE: &[&str] = &[
     "x87",
     "sse",
     "smm",
+    "pic",
+    "pit",
 ];
 /// What every self-test needs.
-const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c"];
+const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c", "chip.c"];
 
 /// Kernels that print what a Multiboot loader tells them: version, and what its code is told.
 const MULTIBOOT: &[(&str, &[&str])] = &[("multiboot1", &[]), ("multiboot2", &["-DMULTIBOOT2"])];

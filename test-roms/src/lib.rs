@@ -81,7 +81,8 @@ macro_rules! suite {
     ($($name:literal),* $(,)?) => { &[$(($name, image!("suite", $name))),*] };
 }
 
-/// Self-tests of a processor, one for each chapter of the manual: name and image, of 128 KiB.
+/// Self-tests of a PC, one for each chapter of the processor's manual and one for each chip: name and
+/// image, of 128 KiB.
 ///
 /// Each runs on any processor from the 80486 on and needs 16 MiB of RAM. It reports on COM1 in TAP
 /// version 13, a line for each check with its citation, and ends by writing 0 to isa-debug-exit at
@@ -99,6 +100,8 @@ pub static SUITE: &[(&str, &[u8])] = suite![
     "x87",
     "sse",
     "smm",
+    "pic",
+    "pit",
 ];
 
 /// Kernels in ELF that print on COM1 what a Multiboot loader tells them, for Multiboot 1 and
