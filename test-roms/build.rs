@@ -53,6 +53,21 @@ const MICRO: &[&str] = &[
     "port",
 ];
 
+/// Accesses to devices, and interrupts from them.
+const ACCESSES: &[&str] = &[
+    "port-read",
+    "port-write",
+    "pic-read",
+    "pic-write",
+    "ioapic-read",
+    "ioapic-write",
+    "hpet-read",
+    "apic-read",
+    "apic-write",
+    "apic-interrupt",
+    "pic-interrupt",
+];
+
 /// The self-tests: a ROM for each chapter of the processor's manual, and for each chip.
 const SUITE: &[&str] = &[
     "segmentation",
@@ -69,6 +84,9 @@ const SUITE: &[&str] = &[
     "smm",
     "pic",
     "pit",
+    "lapic",
+    "ioapic",
+    "hpet",
 ];
 /// What every self-test needs.
 const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c", "chip.c"];
@@ -188,10 +206,12 @@ impl Builder {
             let body = self.compile(&format!("loops/{name}.c"), &rom);
             self.link(&rom, boot, vec![self.frame(&title), self.memory_functions(), body]);
         }
-        for name in MICRO {
-            let rom = format!("micro-{name}");
-            let body = self.assemble(&format!("micro/{name}.S"), &rom, &[]);
-            self.link(&rom, &quiet, vec![self.frame(name), body]);
+        for (folder, names) in [("micro", MICRO), ("accesses", ACCESSES)] {
+            for name in names {
+                let rom = format!("{folder}-{name}");
+                let body = self.assemble(&format!("{folder}/{name}.S"), &rom, &[]);
+                self.link(&rom, &quiet, vec![self.frame(name), body]);
+            }
         }
         let framework: Vec<PathBuf> =
             SUITE_FRAMEWORK.iter().map(|f| self.suite_object(f)).collect();

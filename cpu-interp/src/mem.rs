@@ -451,8 +451,11 @@ impl Cpu {
         write: bool,
         rights: Rights,
     ) -> Result<Place, Stop> {
-        let found = self.walk(linear, write, rights)?;
         let space = if rights == Rights::Processor { Space::Supervisor } else { self.space };
+        if let Some(gpa) = self.tlb_of(space).device(linear, write) {
+            return Ok(Place::Device(gpa));
+        }
+        let found = self.walk(linear, write, rights)?;
         let may_cache = self.may_cache(linear);
         match self.view.lookup(found.gpa) {
             Backing::Ram(offset) => {
@@ -478,7 +481,14 @@ impl Cpu {
                 self.tlb_of(space).fill(linear, offset, false, found.global);
                 Ok(Place::Rom(offset, found.gpa))
             }
-            Backing::Mmio { .. } | Backing::Nothing => Ok(Place::Device(found.gpa)),
+            Backing::Mmio { .. } | Backing::Nothing => {
+                let tlb = self.tlb_of(space);
+                tlb.fill_device(linear, found.gpa, write, found.global);
+                if found.page_size > 4096 {
+                    tlb.note_large(linear, found.page_size);
+                }
+                Ok(Place::Device(found.gpa))
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! An entry says that a page may be accessed at the present privilege and where in the arena it
 //! lies. A write entry exists only for a page that is RAM, marked dirty both in the page table and
 //! in the machine's dirty map, and holds no decoded code; so whoever finds one may just store.
+//!
+//! Pages of device registers have entries of their own, which only save the walk.
 
 /// Entries for reads, and as many for writes.
 pub const TLB_SIZE: usize = 4096;
@@ -28,6 +30,21 @@ struct Range {
     end: u64,
 }
 
+/// Entries for pages of device registers, of each kind.
+const DEVICE_PAGES: usize = 16;
+
+/// A page of device registers that may be accessed at the present privilege.
+#[derive(Debug, Clone, Copy)]
+struct DevicePage {
+    /// The page's linear address, or `INVALID`.
+    tag: u64,
+    /// Its guest-physical address.
+    gpa: u64,
+    global: bool,
+}
+
+const NO_DEVICE: DevicePage = DevicePage { tag: INVALID, gpa: 0, global: false };
+
 const EMPTY: Entry = Entry { tag: INVALID, addend: 0 };
 
 /// The translations of one privilege. In this order, so that handlers find `read` at the start.
@@ -41,6 +58,8 @@ pub struct Tlb {
     filled: Vec<Filled>,
     /// The addresses between which pages larger than 4 KiB were entered.
     large: Range,
+    /// For loads and for stores.
+    devices: [[DevicePage; DEVICE_PAGES]; 2],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +81,7 @@ impl Tlb {
             write: [EMPTY; TLB_SIZE],
             filled: Vec::with_capacity(MAX_FILLED),
             large: NO_ADDRESSES,
+            devices: [[NO_DEVICE; DEVICE_PAGES]; 2],
         })
     }
 
@@ -94,6 +114,19 @@ impl Tlb {
         self.filled.push(Filled { index: index as u16, write, global });
     }
 
+    /// Enters a page of device registers; `gpa` is the guest-physical address of `linear`.
+    pub fn fill_device(&mut self, linear: u64, gpa: u64, write: bool, global: bool) {
+        let entry = DevicePage { tag: linear & !0xfff, gpa: gpa & !0xfff, global };
+        self.devices[usize::from(write)][Self::index(linear) % DEVICE_PAGES] = entry;
+    }
+
+    /// The guest-physical address of a device register, if its page is here.
+    #[must_use]
+    pub fn device(&self, linear: u64, write: bool) -> Option<u64> {
+        let entry = &self.devices[usize::from(write)][Self::index(linear) % DEVICE_PAGES];
+        (entry.tag == linear & !0xfff).then_some(entry.gpa | linear & 0xfff)
+    }
+
     /// Says that the page around `linear` is part of a larger one.
     pub fn note_large(&mut self, linear: u64, size: u64) {
         let start = linear & !(size - 1);
@@ -103,7 +136,12 @@ impl Tlb {
 
     /// Drops all translations, or all that are not global.
     pub fn flush(&mut self, keep_global: bool) {
-        let Self { read, write, filled, large } = self;
+        let Self { read, write, filled, large, devices } = self;
+        for entry in devices.iter_mut().flatten() {
+            if !(keep_global && entry.global) {
+                *entry = NO_DEVICE;
+            }
+        }
         if !keep_global {
             *large = NO_ADDRESSES;
         }
@@ -128,6 +166,9 @@ impl Tlb {
         let index = Self::index(linear);
         self.read[index] = EMPTY;
         self.write[index] = EMPTY;
+        for entries in &mut self.devices {
+            entries[index % DEVICE_PAGES] = NO_DEVICE;
+        }
     }
 
     /// Drops write translations into the arena page at `offset`.
@@ -153,5 +194,44 @@ impl Tlb {
     pub fn give_back(&mut self, linear: u64, write: bool, entry: Entry) {
         let entries = if write { &mut self.write } else { &mut self.read };
         entries[Self::index(linear)] = entry;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 0xfee0_0000;
+
+    #[test]
+    fn device_pages_are_found_by_kind_of_access_until_they_are_flushed() {
+        let mut tlb = Tlb::new();
+        tlb.fill_device(PAGE | 0xb0, 0xfec0_00b0, false, false);
+        assert_eq!(tlb.device(PAGE | 0x30, false), Some(0xfec0_0030));
+        assert_eq!(tlb.device(PAGE, true), None, "a store must set the dirty flag first");
+        assert_eq!(tlb.device(PAGE + 0x1000 * DEVICE_PAGES as u64, false), None);
+        tlb.flush_page(PAGE | 0xfff);
+        assert_eq!(tlb.device(PAGE, false), None);
+    }
+
+    #[test]
+    fn a_flush_leaves_global_device_pages_if_told_to() {
+        let mut tlb = Tlb::new();
+        tlb.fill_device(PAGE, 0xfee0_0000, false, true);
+        tlb.fill_device(PAGE + 0x1000, 0xfec0_0000, true, false);
+        tlb.flush(true);
+        assert_eq!(tlb.device(PAGE, false), Some(0xfee0_0000));
+        assert_eq!(tlb.device(PAGE + 0x1000, true), None);
+        tlb.flush(false);
+        assert_eq!(tlb.device(PAGE, false), None);
+    }
+
+    #[test]
+    fn a_large_device_page_is_flushed_whole() {
+        let mut tlb = Tlb::new();
+        tlb.fill_device(0xfee0_0000, 0xfee0_0000, false, false);
+        tlb.note_large(0xfee0_0000, 2 << 20);
+        tlb.flush_page(0xfeef_f000);
+        assert_eq!(tlb.device(0xfee0_0000, false), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Guest programs of our own: ROM images built from `boot/`, `demo/`, `loops/` and `micro/`, and the
-//! self-tests in `suite/`. Besides, kernels in `multiboot/` for whoever loads such.
+//! Guest programs of our own: ROM images built from `boot/`, `demo/`, `loops/`, `micro/` and
+//! `accesses/`, and the self-tests in `suite/`. Besides, kernels in `multiboot/` for whoever loads such.
 //!
 //! Each image is 64 KiB (a self-test's 128 KiB), belongs at the end of the first 4 GiB and must also be visible at F0000h,
 //! as a PC's BIOS is. It starts at the reset vector, prints on COM1 (115,200 baud), and switches the
@@ -77,6 +77,28 @@ pub static MICRO: &[(&str, &[u8], u64)] = micro![
     "port",
 ];
 
+macro_rules! accesses {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, image!("accesses", $name), instructions(image!("accesses", $name)))),*]
+    };
+}
+
+/// Benchmarks of accesses to devices, and of interrupts: name, image, and how many there are of
+/// them between the markers.
+pub static ACCESSES: &[(&str, &[u8], u64)] = accesses![
+    "port-read",
+    "port-write",
+    "pic-read",
+    "pic-write",
+    "ioapic-read",
+    "ioapic-write",
+    "hpet-read",
+    "apic-read",
+    "apic-write",
+    "apic-interrupt",
+    "pic-interrupt",
+];
+
 macro_rules! suite {
     ($($name:literal),* $(,)?) => { &[$(($name, image!("suite", $name))),*] };
 }
@@ -102,6 +124,9 @@ pub static SUITE: &[(&str, &[u8])] = suite![
     "smm",
     "pic",
     "pit",
+    "lapic",
+    "ioapic",
+    "hpet",
 ];
 
 /// Kernels in ELF that print on COM1 what a Multiboot loader tells them, for Multiboot 1 and
@@ -132,7 +157,7 @@ mod tests {
     fn images() -> Vec<(&'static str, &'static [u8])> {
         let mut images = vec![("demo", DEMO)];
         images.extend_from_slice(LOOPS);
-        images.extend(MICRO.iter().map(|&(name, image, _)| (name, image)));
+        images.extend(MICRO.iter().chain(ACCESSES).map(|&(name, image, _)| (name, image)));
         images
     }
 
@@ -205,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_micro_benchmark_says_how_much_it_does() {
-        for &(name, _, instructions) in MICRO {
+        for &(name, _, instructions) in MICRO.iter().chain(ACCESSES) {
             assert!((1_000_000..100_000_000).contains(&instructions), "{name}: {instructions}");
         }
     }
@@ -213,7 +238,7 @@ mod tests {
     #[test]
     fn every_source_is_used() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        for (folder, extension) in [("loops", "c"), ("micro", "S")] {
+        for (folder, extension) in [("loops", "c"), ("micro", "S"), ("accesses", "S")] {
             for entry in std::fs::read_dir(root.join(folder)).unwrap() {
                 let path = entry.unwrap().path();
                 if path.extension().is_some_and(|found| found == extension) {

@@ -161,3 +161,16 @@ static bool tried(bool (*test)(u32), u32 argument) {
 
 void check_timed(bool (*test)(u32), u32 argument, const char *text) { check(tried(test, argument), text); }
 bool expect_timed(bool (*test)(u32), u32 argument) { return expect(tried(test, argument)); }
+
+void apics_init(void) {
+    *dwords(0xFEE000F0) = 0x1FF;
+    *dwords(0xFEE00080) = 0;
+    *dwords(0xFEE00350) = 0x10700;
+    for (u32 pin = 0; pin <= (ioapic(1) >> 16 & 0xFF); pin++)
+        redirect(pin, REDIRECT_MASKED, 0);
+    // End what is in service, then take what waits.
+    for (u32 i = 0; i < 256; i++)
+        apic_eoi();
+    while (take() != NOTHING)
+        apic_eoi();
+}

@@ -88,3 +88,27 @@ void wait_ticks(u16 count);
 void check_timed(bool (*test)(u32), u32 argument, const char *text);
 /// The same as one of many cases.
 bool expect_timed(bool (*test)(u32), u32 argument);
+
+//
+// The I/O APIC and the local APIC in xAPIC mode
+//
+
+static inline u32 ioapic(u8 index) {
+    *dwords(0xFEC00000) = index;
+    return *dwords(0xFEC00010);
+}
+static inline void ioapic_set(u8 index, u32 value) {
+    *dwords(0xFEC00000) = index;
+    *dwords(0xFEC00010) = value;
+}
+/// An entry of the redirection table.
+static inline void redirect(u8 pin, u32 low, u32 high) {
+    ioapic_set(0x11 + 2 * pin, high);
+    ioapic_set(0x10 + 2 * pin, low);
+}
+enum { REDIRECT_MASKED = 1 << 16 };
+/// Switches the local APIC on, with the 8259A on LINT0 masked, and masks all of the I/O APIC.
+void apics_init(void);
+static inline void apic_eoi(void) { *dwords(0xFEE000B0) = 0; }
+/// Whether there is an I/O APIC.
+static inline bool has_ioapic(void) { return HAS_APIC && (ioapic(1) & 0xFF) >= 0x11 && (ioapic(1) & 0xFF) < 0x30; }

@@ -31,6 +31,13 @@ fn each_class_of_instructions_gives_the_right_checksum() {
     }
 }
 
+#[test]
+fn a_million_accesses_and_interrupts_come_to_their_end() {
+    for (name, image, _) in trivium_test_roms::ACCESSES {
+        run(name, image);
+    }
+}
+
 /// Random bytes as code, from the reset vector on: whatever becomes of the guest, the machine ends
 /// in good order when it is told to.
 #[test]

@@ -108,5 +108,5 @@ chapters![
         sse,
         smm,
     ],
-    chip: [pic, pit]
+    chip: [pic, pit, lapic, ioapic, hpet]
 ];

@@ -192,6 +192,20 @@ impl Hpet {
         }
     }
 
+    /// Takes back the lines that edges have left high where levels are to be shown from now on.
+    fn release(&self) {
+        let levels = self.levels();
+        for (n, timer) in self.timers.iter().enumerate() {
+            let output = self.output(n);
+            if timer.config.contains(TimerConfig::INT_TYPE)
+                && levels >> output & 1 == 0
+                && let Some(line) = self.line(output)
+            {
+                line.set(false);
+            }
+        }
+    }
+
     /// Brings the comparators up to the present and raises the interrupts of those that matched.
     fn settle(&mut self) {
         let tick = self.tick();
@@ -337,6 +351,7 @@ impl Mmio for Hpet {
         let result = self.write_register(register, u64::from_le_bytes(bytes) << shift, mask);
         self.foresee();
         self.drive(before, 0);
+        self.release();
         // A comparator that was set to the present count matches at once.
         self.settle();
         result

@@ -121,6 +121,18 @@ fn a_level_triggered_timer_holds_its_line_until_its_status_is_cleared() {
 }
 
 #[test]
+fn a_level_is_low_until_its_status_is_set_even_if_an_edge_came_before() {
+    let mut hpet = fixture();
+    hpet.put(0x100, INT_ENB | route(21));
+    hpet.put(0x108, 10);
+    hpet.put(0x010, ENABLE);
+    hpet.advance(10 * TICK);
+    assert!(hpet.irqs.level(21));
+    hpet.put(0x100, LEVEL | INT_ENB | route(21));
+    assert!(!hpet.irqs.level(21));
+}
+
+#[test]
 fn a_periodic_timer_adds_the_last_value_written_to_its_comparator() {
     let mut hpet = fixture();
     hpet.put(0x100, INT_ENB | PERIODIC | VAL_SET | route(20));

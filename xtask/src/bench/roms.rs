@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use trivium_test_roms::{LOOPS, MICRO};
+use trivium_test_roms::{ACCESSES, LOOPS, MICRO};
 
 use super::Context;
 use super::child::{self, Finished, Until};
@@ -38,8 +38,18 @@ pub fn loops(context: &Context) -> Result<Vec<Row>> {
 
 /// One ROM for each class of instructions.
 pub fn micro(context: &Context) -> Result<Vec<Row>> {
+    counted(context, MICRO)
+}
+
+/// One ROM for each kind of access to a device, and of interrupt.
+pub fn accesses(context: &Context) -> Result<Vec<Row>> {
+    counted(context, ACCESSES)
+}
+
+/// ROMs that say how much they do.
+fn counted(context: &Context, roms: &[(&str, &[u8], u64)]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (name, image, instructions) in MICRO {
+    for (name, image, instructions) in roms {
         let rom = context.dir.join("micro.rom");
         contender::write(&rom, image)?;
         rows.extend(measure(context, name, &rom, *instructions)?);

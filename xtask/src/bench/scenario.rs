@@ -34,6 +34,11 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "loops", about: "compiled loops in a ROM", run: roms::loops },
     Scenario { name: "micro", about: "classes of instructions in a ROM", run: roms::micro },
+    Scenario {
+        name: "accesses",
+        about: "accesses to devices, and interrupts, in a ROM",
+        run: roms::accesses,
+    },
     Scenario { name: "start", about: "from exec to the first guest instruction", run: start },
     Scenario {
         name: "memory",
