@@ -1,11 +1,10 @@
 //! The self-tests of `test-roms/suite` on every kind of CPU and every model.
 
-use trivium_cpu::CpuModel;
 use trivium_cpu::model::MODELS;
 use trivium_machine::testing;
-use trivium_machine::{Accel, ClockMode, RunEnd};
+use trivium_machine::{Accel, Board, ClockMode, RunEnd};
 
-use crate::{ACCELS, LIMIT, machine};
+use crate::{ACCELS, Hardware, LIMIT, PC, machine};
 
 /// What `isa-debug-exit` ends the run with after the guest has written 0.
 const PASSED: u32 = 1;
@@ -32,10 +31,10 @@ fn complaints(report: &str) -> Vec<String> {
     complaints
 }
 
-fn passes(accel: Accel, clock: ClockMode, model: &CpuModel, name: &str) {
+fn passes(accel: Accel, clock: ClockMode, hardware: Hardware, name: &str) {
     let (_, image) = trivium_test_roms::SUITE.iter().find(|(n, _)| *n == name).expect("a ROM");
-    let mut config = machine(accel, 16, crate::PC);
-    config.model = *model;
+    let Hardware { board, model } = hardware;
+    let mut config = machine(accel, 16, hardware);
     config.clock = clock;
     config.firmware = Some(image.to_vec());
     config.debug_exit_port = Some(0x501);
@@ -43,8 +42,7 @@ fn passes(accel: Accel, clock: ClockMode, model: &CpuModel, name: &str) {
     let failed = complaints(&outcome.output);
     assert!(
         failed.is_empty() && outcome.end == RunEnd::DebugExit(PASSED),
-        "{name} on {}, {clock:?}: {:?}\n{}\n{}",
-        model.name,
+        "{name} on {model}, {board:?}, {clock:?}: {:?}\n{}\n{}",
         outcome.end,
         failed.join("\n"),
         outcome.output
@@ -55,21 +53,27 @@ fn passes(accel: Accel, clock: ClockMode, model: &CpuModel, name: &str) {
 fn cpu(name: &str) {
     for accel in ACCELS {
         for model in MODELS {
-            passes(*accel, ClockMode::Real, model, name);
+            passes(*accel, ClockMode::Real, Hardware { model: model.name, ..PC }, name);
         }
     }
 }
 
-/// A chapter about a chip, which does not depend on the processor but for the local APIC. Time
-/// matters, so it comes from the instructions, and in one run from the host.
+/// The boards and processors for chips, which depend on the processor only by its local APIC: there
+/// is none, an old one, and one with all modes.
+const CHIPS_ON: [Hardware; 4] = [
+    Hardware { board: Board::Pc, model: "486" },
+    Hardware { board: Board::Pc, model: "pentium3" },
+    PC,
+    Hardware { board: Board::IsaPc, model: "486" },
+];
+
+/// A chapter about a chip. Time matters: it comes from the instructions, and in one run from the host.
 fn chip(name: &str) {
-    let model = |name| CpuModel::by_name(name).expect("the model is there");
     for accel in ACCELS {
-        for without_apic_old_and_new in ["486", "pentium3", "max"] {
-            let clock = ClockMode::Icount { sleep: false };
-            passes(*accel, clock, &model(without_apic_old_and_new), name);
+        for hardware in CHIPS_ON {
+            passes(*accel, ClockMode::Icount { sleep: false }, hardware, name);
         }
-        passes(*accel, ClockMode::Real, &model("max"), name);
+        passes(*accel, ClockMode::Real, PC, name);
     }
 }
 
