@@ -87,6 +87,9 @@ const SUITE: &[&str] = &[
     "lapic",
     "ioapic",
     "hpet",
+    "rtc",
+    "uart",
+    "ports",
 ];
 /// What every self-test needs.
 const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c", "chip.c"];

@@ -127,6 +127,9 @@ pub static SUITE: &[(&str, &[u8])] = suite![
     "lapic",
     "ioapic",
     "hpet",
+    "rtc",
+    "uart",
+    "ports",
 ];
 
 /// Kernels in ELF that print on COM1 what a Multiboot loader tells them, for Multiboot 1 and

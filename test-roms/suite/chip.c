@@ -49,11 +49,12 @@ static void keyboard_empty(void) {
         in8(KEYBOARD_DATA);
 }
 
-static u8 cmos(u8 index) {
+u8 cmos(u8 index) {
     out8(0x70, index);
     return in8(0x71);
 }
-static void cmos_set(u8 index, u8 value) {
+
+void cmos_set(u8 index, u8 value) {
     out8(0x70, index);
     out8(0x71, value);
 }

@@ -61,6 +61,9 @@ void pics_quiet(void);
 /// COM1's transmitter, 8 by the MC146818's periodic interrupt.
 void raise_line(u8 irq);
 void lower_line(u8 irq);
+/// The MC146818's registers and memory.
+u8 cmos(u8 index);
+void cmos_set(u8 index, u8 value);
 /// Lets the processor take interrupts for a few instructions: the vector of the first that comes,
 /// or NOTHING.
 u32 take(void);

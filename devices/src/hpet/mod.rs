@@ -192,12 +192,13 @@ impl Hpet {
         }
     }
 
-    /// Takes back the lines that edges have left high where levels are to be shown from now on.
+    /// Takes back the lines that edges have left high, of timers that make no edges from now on.
     fn release(&self) {
         let levels = self.levels();
         for (n, timer) in self.timers.iter().enumerate() {
             let output = self.output(n);
-            if timer.config.contains(TimerConfig::INT_TYPE)
+            let edges = timer.config & (TimerConfig::INT_TYPE | TimerConfig::INT_ENB);
+            if edges != TimerConfig::INT_ENB
                 && levels >> output & 1 == 0
                 && let Some(line) = self.line(output)
             {

@@ -133,6 +133,18 @@ fn a_level_is_low_until_its_status_is_set_even_if_an_edge_came_before() {
 }
 
 #[test]
+fn a_timer_whose_interrupts_are_disabled_leaves_its_line() {
+    let mut hpet = fixture();
+    hpet.put(0x100, INT_ENB | route(21));
+    hpet.put(0x108, 10);
+    hpet.put(0x010, ENABLE);
+    hpet.advance(10 * TICK);
+    assert!(hpet.irqs.level(21));
+    hpet.put(0x100, route(21));
+    assert!(!hpet.irqs.level(21));
+}
+
+#[test]
 fn a_periodic_timer_adds_the_last_value_written_to_its_comparator() {
     let mut hpet = fixture();
     hpet.put(0x100, INT_ENB | PERIODIC | VAL_SET | route(20));
