@@ -90,6 +90,9 @@ const SUITE: &[&str] = &[
     "rtc",
     "uart",
     "ports",
+    "ps2",
+    "dma",
+    "fwcfg",
 ];
 /// What every self-test needs.
 const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c", "chip.c"];

@@ -58,7 +58,6 @@ pub(crate) mod source {
     pub const SMBUS: u32 = 7;
 }
 
-const ISA_IRQS: u32 = 16;
 /// IRQ 2 is the slave's and no input.
 const CASCADE: u32 = 2;
 
@@ -77,42 +76,51 @@ struct State {
 impl State {
     const RESET: Self = Self { driven: [0; input::COUNT], pirq: [None; 4], pic: 0, ioapic: 0 };
 
-    fn is_high(&self, input: u32) -> bool {
-        self.driven.get(input as usize).is_some_and(|sources| *sources != 0)
+    /// The inputs that are high, one bit each.
+    fn high(&self) -> u32 {
+        let bits = self.driven.iter().zip(0..);
+        bits.fold(0, |high, (sources, input)| high | u32::from(*sources != 0) << input)
     }
 
-    /// An ISA interrupt as the wires of its name and the HPET make it, without PIRQs.
-    fn isa(&self, irq: u32) -> bool {
-        match irq {
-            CASCADE => false,
-            input::PIT | input::RTC if self.is_high(input::HPET_LEGACY_SELECT) => {
-                self.is_high(input::HPET_LEGACY[usize::from(irq == input::RTC)])
-            }
-            _ => self.is_high(irq),
+    /// The ISA interrupts as the wires of their names and the HPET make them, without PIRQs.
+    fn isa_levels(high: u32) -> u16 {
+        let own = high as u16 & !(1 << CASCADE);
+        if high >> input::HPET_LEGACY_SELECT & 1 == 0 {
+            return own;
         }
+        let [pit, rtc] = input::HPET_LEGACY.map(|input| (high >> input & 1) as u16);
+        own & !(1 << input::PIT | 1 << input::RTC) | pit << input::PIT | rtc << input::RTC
     }
 
     /// What the 8259As' inputs must be.
-    fn pic_levels(&self) -> u16 {
-        let isa = (0..ISA_IRQS).fold(0, |levels, irq| levels | u16::from(self.isa(irq)) << irq);
+    fn pic_levels(&self, high: u32) -> u16 {
+        let isa = Self::isa_levels(high);
         (input::PIRQA..).zip(self.pirq).fold(isa, |levels, (pirq, irq)| match irq {
-            Some(irq) if self.is_high(pirq) => levels | 1u16.checked_shl(irq.into()).unwrap_or(0),
+            Some(irq) if high >> pirq & 1 != 0 => {
+                levels | 1u16.checked_shl(irq.into()).unwrap_or(0)
+            }
             _ => levels,
         })
     }
 
     /// What the I/O APIC's inputs must be.
-    fn ioapic_levels(&self) -> u32 {
-        let isa = (0..ISA_IRQS).fold(0, |levels, irq| {
-            let gsi = if irq == input::PIT { PIT_GSI } else { irq };
-            levels | u32::from(self.isa(irq)) << gsi
-        });
+    fn ioapic_levels(high: u32) -> u32 {
+        let isa = u32::from(Self::isa_levels(high));
+        let timer = isa & 1 << input::PIT;
+        let isa = isa & !timer | timer << (PIT_GSI - input::PIT);
         let pirqs = (input::PIRQA..).zip(PIRQ_GSI);
         let direct = (input::GSI20..).zip(20..24);
-        pirqs
-            .chain(direct)
-            .fold(isa, |levels, (input, gsi)| levels | u32::from(self.is_high(input)) << gsi)
+        pirqs.chain(direct).fold(isa, |levels, (input, gsi)| levels | (high >> input & 1) << gsi)
     }
+}
+
+/// The bits that are set, from the lowest on.
+fn bits(mut set: u32) -> impl Iterator<Item = u8> {
+    std::iter::from_fn(move || {
+        let bit = (set != 0).then(|| set.trailing_zeros() as u8)?;
+        set &= set - 1;
+        Some(bit)
+    })
 }
 
 /// The router. Locked after the device that drives a wire and before the interrupt controllers.
@@ -141,12 +149,13 @@ impl IrqRouter {
     /// Makes the controllers' inputs follow. The state stays locked, so that two threads cannot
     /// overtake one another.
     fn drive(&self, state: &mut State) {
-        let (pic, ioapic) = (state.pic_levels(), state.ioapic_levels());
+        let high = state.high();
+        let (pic, ioapic) = (state.pic_levels(high), State::ioapic_levels(high));
         let pic_changes = std::mem::replace(&mut state.pic, pic) ^ pic;
         let ioapic_changes = std::mem::replace(&mut state.ioapic, ioapic) ^ ioapic;
         if pic_changes != 0 {
             let mut chip = lock(&self.pic);
-            for irq in (0..16u8).filter(|irq| pic_changes >> irq & 1 != 0) {
+            for irq in bits(pic_changes.into()) {
                 chip.set_irq(irq, pic >> irq & 1 != 0);
             }
         }
@@ -154,7 +163,7 @@ impl IrqRouter {
             && ioapic_changes != 0
         {
             let mut chip = lock(chip);
-            for pin in (0..24u8).filter(|pin| ioapic_changes >> pin & 1 != 0) {
+            for pin in bits(ioapic_changes) {
                 chip.set_pin(pin, ioapic >> pin & 1 != 0);
             }
         }

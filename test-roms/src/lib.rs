@@ -130,6 +130,9 @@ pub static SUITE: &[(&str, &[u8])] = suite![
     "rtc",
     "uart",
     "ports",
+    "ps2",
+    "dma",
+    "fwcfg",
 ];
 
 /// Kernels in ELF that print on COM1 what a Multiboot loader tells them, for Multiboot 1 and

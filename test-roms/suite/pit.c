@@ -107,14 +107,17 @@ static u16 begin_counting(u8 mode, u32 n, bool bcd, u16 *before) {
     return ticks() - *before;
 }
 
-/// The time at which the count was loaded, one of `span` pulses after `before`, by what is seen.
-static bool find_load(struct moment m, u8 mode, u32 n, u32 modulus, u32 count, u16 before, u16 span, u16 *loaded) {
-    for (u16 i = 0; i < span + 3; i++) {
-        *loaded = before + i;
-        struct view view = predicted(mode, n, modulus, (u16)(m.time - *loaded));
-        if (view.count == count && view.out == m.out)
-            return true;
-    }
+/// The time at which the count was loaded, one of `span` pulses after `before`, by what is seen; and how
+/// often counter 0 has gone round since, as it may if an emulator's host was elsewhere.
+static bool find_load(struct moment m, u8 mode, u32 n, u32 modulus, u32 count, u16 before, u16 span, u16 *loaded,
+                      u32 *rounds) {
+    for (*rounds = 0; *rounds < 4; ++*rounds)
+        for (u16 i = 0; i < span + 3; i++) {
+            *loaded = before + i;
+            struct view view = predicted(mode, n, modulus, (u16)(m.time - *loaded) + (*rounds << 16));
+            if (view.count == count && view.out == m.out)
+                return true;
+        }
     return false;
 }
 
@@ -131,18 +134,27 @@ static bool follows(u32 unused) {
     struct following *f = &following;
     u32 modulus = f->bcd ? 10000 : 65536, step = f->n < 30000 ? f->n / 7 + 3 : 1000;
     u16 before, loaded = 0, span = begin_counting(f->mode, f->n, f->bcd, &before);
+    u32 rounds = 0;
     (void)unused;
     wait_ticks(3);
     for (u32 i = 0; i < 10; i++) {
         struct moment m = now();
         f->seen = (struct view){f->bcd ? from_bcd(m.raw) : m.raw, m.out};
-        f->pulses = 0;
-        if (!i && !find_load(m, f->mode, f->n, modulus, f->seen.count, before, span, &loaded))
+        u32 last = f->pulses;
+        if (!i && !find_load(m, f->mode, f->n, modulus, f->seen.count, before, span, &loaded, &rounds))
             return false;
-        f->pulses = (u16)(m.time - loaded);
-        f->rule = predicted(f->mode, f->n, modulus, f->pulses);
-        if (f->seen.count != f->rule.count || f->seen.out != f->rule.out)
-            return false;
+        if (i && (u16)(m.time - loaded) < (u16)last)
+            rounds++;
+        for (u32 more = 0;; more++) {
+            f->pulses = (u16)(m.time - loaded) + ((rounds + more) << 16);
+            f->rule = predicted(f->mode, f->n, modulus, f->pulses);
+            if (f->seen.count == f->rule.count && f->seen.out == f->rule.out) {
+                rounds += more;
+                break;
+            }
+            if (more == 3)
+                return false;
+        }
         wait_ticks(step);
     }
     return true;
