@@ -422,7 +422,7 @@ static bool deadline(u32 unused) {
     put(EOI_REGISTER, 0);
     bool in_time = then >= now + 3000000 && read_msr(DEADLINE_MSR) == 0;
     write_msr(DEADLINE_MSR, now);
-    bool past = take() == 0x64;
+    bool past = take_waiting() == 0x64;
     put(EOI_REGISTER, 0);
     write_msr(DEADLINE_MSR, then + (1ull << 40));
     write_msr(DEADLINE_MSR, 0);
