@@ -93,6 +93,8 @@ const SUITE: &[&str] = &[
     "ps2",
     "dma",
     "fwcfg",
+    "pci",
+    "acpi",
 ];
 /// What every self-test needs.
 const SUITE_FRAMEWORK: &[&str] = &["boot.S", "enter.S", "tap.c", "world.c", "space.c", "chip.c"];

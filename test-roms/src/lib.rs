@@ -133,6 +133,8 @@ pub static SUITE: &[(&str, &[u8])] = suite![
     "ps2",
     "dma",
     "fwcfg",
+    "pci",
+    "acpi",
 ];
 
 /// Kernels in ELF that print on COM1 what a Multiboot loader tells them, for Multiboot 1 and

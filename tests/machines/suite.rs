@@ -112,5 +112,5 @@ chapters![
         sse,
         smm,
     ],
-    chip: [pic, pit, lapic, ioapic, hpet, rtc, uart, ports, ps2, dma, fwcfg]
+    chip: [pic, pit, lapic, ioapic, hpet, rtc, uart, ports, ps2, dma, fwcfg, pci, acpi]
 ];
