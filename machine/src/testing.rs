@@ -2,6 +2,7 @@
 //! sees what it waits for, and a time limit.
 
 mod pieces;
+pub mod hostile;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

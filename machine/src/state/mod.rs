@@ -51,7 +51,7 @@ fn apic_name(cpu: usize) -> String {
 
 impl PcBoard {
     /// All devices' states by name, the interrupt router's last.
-    fn save_devices(&self) -> Vec<(String, Section)> {
+    pub(crate) fn save_devices(&self) -> Vec<(String, Section)> {
         let slots = self.slots.iter();
         let mut sections: Vec<_> =
             slots.map(|slot| (slot.name.to_owned(), lock(&slot.device).save())).collect();
