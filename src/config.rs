@@ -24,18 +24,32 @@ const EITHER: [&[&str]; 2] =
 /// # Errors
 /// The file cannot be read, or is none of ours.
 pub fn arguments(given: Vec<OsString>) -> Result<Vec<OsString>> {
-    let words: Vec<String> = given.iter().map(|a| a.to_string_lossy().into_owned()).collect();
-    let run = words.iter().position(|word| word == "run");
-    let (Some(run), Some(path)) = (run, config_path(&words)) else { return Ok(given) };
-    let name = || format!("--{CONFIG} {}", path.display());
-    let text = fs::read_to_string(&path).with_context(name)?;
-    let table: Table = text.parse().map_err(|e| anyhow!("{}: {}", name(), one_line(&e)))?;
+    let words = words(&given);
+    let path = words.iter().any(|word| word == "run").then(|| config_path(&words)).flatten();
+    let Some(path) = path else { return Ok(given) };
+    let name = format!("--{CONFIG} {}", path.display());
+    let text = fs::read_to_string(&path).with_context(|| name.clone())?;
+    merge(given, &name, &text)
+}
+
+fn words(arguments: &[OsString]) -> Vec<String> {
+    arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
+/// The arguments with those of a file with this text. The file is called `name`.
+///
+/// # Errors
+/// It is none of ours.
+pub fn merge(given: Vec<OsString>, name: &str, text: &str) -> Result<Vec<OsString>> {
+    let words = words(&given);
+    let Some(run) = words.iter().position(|word| word == "run") else { return Ok(given) };
+    let table: Table = text.parse().map_err(|e| anyhow!("{name}: {}", one_line(&e)))?;
     let command = Options::command();
     let command = command.find_subcommand("run").context("there is a command 'run'")?;
     let mut all = given;
     let mut place = run + 1;
     for (key, value) in &table {
-        let options = option(command, key, value).map_err(|e| anyhow!("{}: {e}", name()))?;
+        let options = option(command, key, value).map_err(|e| anyhow!("{name}: {e}"))?;
         if is_said(command, key, &words) || is_put_aside(command, key, &words) {
             continue;
         }

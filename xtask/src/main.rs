@@ -3,6 +3,7 @@
 
 mod bench;
 mod ci;
+mod fuzz;
 mod guests;
 mod interrupt;
 mod process;
@@ -27,6 +28,8 @@ enum Command {
     Ci(ci::Args),
     /// Measure side by side with QEMU and Bochs
     Bench(bench::Args),
+    /// Run the fuzz targets, each for some minutes
+    Fuzz(fuzz::Args),
     /// Fetch and build the real guests that tests and benchmarks boot
     Guests(guests::Args),
     /// Save, drop, rebuild and restore machines in mid-run
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let result = interrupt::install().and_then(|()| match cli.command {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Guests(args) => guests::run(&args),
         Command::SaveRestore(args) => save_restore::run(&args),
         Command::Suite(args) => suite::run(&args),

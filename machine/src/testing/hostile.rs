@@ -11,12 +11,13 @@ use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 
 use crate::board::{PcBoard, VcpuBus};
-use crate::config::{ClockMode, MachineConfig};
+use crate::config::{ClockMode, KernelConfig, MachineConfig};
 use crate::control::Request;
 use crate::machine::Machine;
 use crate::state::MachineState;
 
 const RAM: u64 = 2 << 20;
+const BOOT_RAM: u64 = 8 << 20;
 /// The most steps of a program; what follows is not looked at.
 const MAX_STEPS: usize = 200;
 /// Deadlines that are kept within one step; the last one is then late.
@@ -374,6 +375,44 @@ pub fn state(bytes: &[u8]) {
     machine.run_until(end).expect("a processor goes on");
     let state = machine.save().expect("it can be saved");
     machine.restore(&state).expect("a machine takes its own state");
+}
+
+/// Boots a byte string: as a kernel, or another file that is read with one.
+///
+/// Four lengths of two bytes each, and their parts: initial RAM disk, command line, ACPI table and
+/// SMBIOS settings. Then the kernel.
+///
+/// # Panics
+/// It is neither booted nor refused with a line.
+pub fn boot(bytes: &[u8]) {
+    let mut rest = bytes;
+    let mut parts: [&[u8]; 4] = [&[]; 4];
+    for part in &mut parts {
+        let Some((length, tail)) = rest.split_first_chunk() else { return };
+        let length = usize::from(u16::from_le_bytes(*length)).min(tail.len());
+        (*part, rest) = tail.split_at(length);
+    }
+    let [initrd, command_line, table, settings] = parts;
+    let mut config = config(&[]);
+    config.firmware = None;
+    config.memory_size = BOOT_RAM;
+    config.kernel = Some(KernelConfig {
+        image: rest.to_vec(),
+        name: "kernel".into(),
+        initrd: (!initrd.is_empty()).then(|| initrd.to_vec()),
+        command_line: String::from_utf8_lossy(command_line).into_owned(),
+        modules: Vec::new(),
+    });
+    config.acpi_tables = if table.is_empty() { Vec::new() } else { vec![table.to_vec()] };
+    if let Ok(settings) = String::from_utf8_lossy(settings).parse() {
+        config.smbios = settings;
+    }
+    match Machine::new(config) {
+        Ok(mut machine) => {
+            machine.run_until(VmTime::from_nanos(RUN)).expect("a processor goes on");
+        }
+        Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
+    }
 }
 
 #[cfg(test)]
