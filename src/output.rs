@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use trivium_devices::parallel::ParallelBackend;
 use trivium_devices::ports::DebugConsoleBackend;
@@ -17,15 +20,52 @@ use crate::options::SerialOption;
 /// Characters that may wait for a slow reader before the guest has to.
 const WAITING: usize = 1 << 16;
 
+/// How often a guest that waits for a slow reader looks whether the run is to end.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often the end looks whether all is written.
+const POLL: Duration = Duration::from_millis(2);
+/// How long readers may take for the rest when the user has ended the run.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The writing end that a device holds.
-pub struct Output(Option<Sender<u8>>);
+pub struct Output {
+    sender: Option<Sender<u8>>,
+    ending: Ending,
+}
 
 impl Output {
     fn send(&mut self, byte: u8) {
         // Once nobody reads any more, characters are lost, as on a real line.
-        if self.0.as_ref().is_some_and(|sender| sender.send(byte).is_err()) {
-            self.0 = None;
+        if self.sender.as_ref().is_some_and(|sender| !self.ending.send(sender, byte)) {
+            self.sender = None;
         }
+    }
+}
+
+/// Told when the user ends the run: then nobody waits any more for readers that are stuck.
+#[derive(Debug, Clone, Default)]
+pub struct Ending(Arc<AtomicBool>);
+
+impl Ending {
+    /// The user ends the run.
+    pub fn tell(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sends a character, and waits for room as long as the run goes on; says whether it was sent.
+    fn send(&self, to: &Sender<u8>, byte: u8) -> bool {
+        let mut result = to.try_send(byte);
+        while matches!(result, Err(TrySendError::Full(_))) && !self.is_told() {
+            result = to.send_timeout(byte, LOOK).map_err(|error| match error {
+                SendTimeoutError::Timeout(byte) => TrySendError::Full(byte),
+                SendTimeoutError::Disconnected(byte) => TrySendError::Disconnected(byte),
+            });
+        }
+        result.is_ok()
     }
 }
 
@@ -49,7 +89,10 @@ impl DebugConsoleBackend for Output {
 
 /// The writers of a run: they end when the devices that write to them are gone.
 #[derive(Default)]
-pub struct Writers(Vec<JoinHandle<()>>);
+pub struct Writers {
+    threads: Vec<JoinHandle<()>>,
+    ending: Ending,
+}
 
 impl Writers {
     /// Opens what an option names; `name` is the option with what it is for. What can be read from
@@ -63,7 +106,7 @@ impl Writers {
         option: &SerialOption,
     ) -> anyhow::Result<(Output, Option<Input>)> {
         Ok(match option {
-            SerialOption::Null => (Output(None), None),
+            SerialOption::Null => (self.output(None), None),
             SerialOption::Stdio => (self.start(std::io::stdout()), None),
             SerialOption::File(path) => {
                 let file = File::create(path)
@@ -88,14 +131,30 @@ impl Writers {
 
     fn start(&mut self, to: impl Write + Send + 'static) -> Output {
         let (sender, receiver) = bounded(WAITING);
-        self.0.push(std::thread::spawn(move || copy(&receiver, to)));
-        Output(Some(sender))
+        self.threads.push(std::thread::spawn(move || copy(&receiver, to)));
+        self.output(Some(sender))
     }
 
-    /// Waits until all is written.
+    fn output(&self, sender: Option<Sender<u8>>) -> Output {
+        Output { sender, ending: self.ending.clone() }
+    }
+
+    /// Who is to be told when the user ends the run.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
+    }
+
+    /// Waits until all is written; a little only, once the user has ended the run.
     pub fn finish(self) {
-        for thread in self.0 {
-            let _ = thread.join();
+        let mut patience = LAST_WORDS;
+        for thread in self.threads {
+            while !thread.is_finished() && !patience.is_zero() {
+                std::thread::park_timeout(POLL);
+                if self.ending.is_told() {
+                    patience = patience.saturating_sub(POLL);
+                }
+            }
         }
     }
 }
@@ -122,4 +181,53 @@ fn open_pty(name: &str) -> anyhow::Result<File> {
     let path = ptsname(&master, Vec::new()).with_context(failed)?;
     eprintln!("trivium: {name} is {}", path.to_string_lossy());
     Ok(File::from(master))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    /// A reader that takes nothing until its channel is closed.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flood_to_a_stuck_reader_ends_when_the_user_ends_the_run() {
+        let (_open, stuck) = mpsc::channel();
+        let mut writers = Writers::default();
+        let mut output = writers.start(Stuck(stuck));
+        let ending = writers.ending();
+        let guest = std::thread::spawn(move || (0..4 * WAITING).for_each(|_| output.send(b'x')));
+        std::thread::sleep(2 * LOOK);
+        assert!(!guest.is_finished(), "the guest waits for the reader");
+        let begun = Instant::now();
+        ending.tell();
+        guest.join().expect("it ends");
+        writers.finish();
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn all_is_written_before_the_end() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("out");
+        let mut writers = Writers::default();
+        let mut output = writers.start(File::create(&path).expect("it can be made"));
+        (0..3 * WAITING).for_each(|_| output.send(b'x'));
+        drop(output);
+        writers.finish();
+        assert_eq!(std::fs::read(path).expect("it is there").len(), 3 * WAITING);
+    }
 }

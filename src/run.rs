@@ -23,7 +23,7 @@ use crate::options::{
     MemoryOption, RtcBase, RtcClock, RtcOption, RunOptions, SerialOption, SerialPortOption,
     TraceOption,
 };
-use crate::output::Writers;
+use crate::output::{Ending, Writers};
 use crate::report;
 
 /// Exit status after a triple fault.
@@ -249,12 +249,20 @@ fn start(
     let mut machine = Machine::new(config).map_err(|error| report::refusal(&error, options))?;
     let handle = machine.handle();
     let signalled = Arc::new(AtomicU8::new(0));
-    watch_signals(handle.clone(), signalled.clone())?;
+    let ending = writers.ending();
+    watch_signals(handle.clone(), ending.clone(), signalled.clone())?;
     let terminal = (!ends.terminal.is_empty()).then(|| {
         let handle = handle.clone();
         let raw = RawTerminal::enter();
         let mut consoles = Consoles::new(ends.terminal);
-        std::thread::spawn(move || console::read_keys(|wish| grant(&handle, &mut consoles, wish)));
+        std::thread::spawn(move || {
+            console::read_keys(|wish| {
+                if wish == Wish::Quit {
+                    ending.tell();
+                }
+                grant(&handle, &mut consoles, wish);
+            })
+        });
         raw
     });
     for (port, input) in ends.inputs {
@@ -292,12 +300,17 @@ fn grant(handle: &MachineHandle, consoles: &mut Consoles, wish: Wish) {
 }
 
 /// The machine ends in good order when the process is asked to.
-fn watch_signals(handle: MachineHandle, signalled: Arc<AtomicU8>) -> anyhow::Result<()> {
+fn watch_signals(
+    handle: MachineHandle,
+    ending: Ending,
+    signalled: Arc<AtomicU8>,
+) -> anyhow::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
         .context("Cannot watch for signals")?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             signalled.store(signal as u8, Ordering::Release);
+            ending.tell();
             handle.stop();
         }
     });

@@ -9,12 +9,14 @@
 pub mod bus;
 pub mod dma;
 pub mod irq;
+pub mod rate_limit;
 pub mod state;
 pub mod time;
 
 pub use bus::{AccessWidth, BusError, BusResult, Mmio, PciConfig, PortIo};
 pub use dma::{DmaError, DmaMemory};
 pub use irq::{IrqLine, IrqSink, MsiMessage, MsiSink};
+pub use rate_limit::RateLimit;
 pub use state::{SaveRestore, Section, StateError};
 pub use time::{Clock, ManualClock, NANOS_PER_SECOND, VmTime};
 

@@ -1,4 +1,4 @@
-//! What the devices share: the rule for 8-bit registers, and a warning that is given once.
+//! What the devices share: the rule for 8-bit registers.
 
 use trivium_chipset::{AccessWidth, BusError, BusResult};
 
@@ -14,14 +14,3 @@ pub(crate) fn byte_only(width: AccessWidth) -> BusResult<()> {
 pub(crate) fn low_byte(value: u32) -> u8 {
     value.to_le_bytes()[0]
 }
-
-/// Logs a warning the first time this line is reached: what a guest can provoke must not fill logs.
-macro_rules! warn_once {
-    ($($message:tt)+) => {{
-        static DONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-        if !DONE.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            log::warn!($($message)+);
-        }
-    }};
-}
-pub(crate) use warn_once;

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use trivium_chipset::{Clock, VmTime};
+use trivium_chipset::{Clock, VmTime, guest_log};
 use trivium_cpu::{Budget, CpuState, Exit, Vcpu, walk};
 use trivium_memory::GuestPhysAddr;
 
@@ -19,6 +19,9 @@ use crate::time::MachineClock;
 
 /// Stack of a processor's thread, in bytes: handlers that are not tail-called take it.
 const STACK_SIZE: usize = 16 << 20;
+/// How long the thread that serves timers rests at least between two rounds of them. It is less
+/// than a host's timers are late by.
+const LEAST_REST: Duration = Duration::from_micros(20);
 /// The most bytes of code that are shown of a processor that has shut down.
 const CODE_BYTES: usize = 16;
 
@@ -93,9 +96,10 @@ impl Machine {
                 Some(Request::Shutdown(cpu)) if self.no_reboot => {
                     return self.shutdown(cpu).map(Some);
                 }
-                Some(Request::Reset) => log::info!("The guest resets the machine"),
+                Some(Request::Reset) => guest_log!(Info, "The guest resets the machine"),
                 Some(Request::Shutdown(cpu)) => {
-                    log::warn!(
+                    guest_log!(
+                        Warn,
                         "Processor {cpu} has shut down (triple fault): the machine is reset"
                     );
                 }
@@ -219,12 +223,23 @@ impl Session<'_> {
             if self.reached_limit(now) {
                 return;
             }
-            self.board.fire_due(now);
+            self.fire_due_and_rest(now);
             let next = earlier(self.board.timers.refresh(), self.limit);
             match self.clock.sleep_until(next) {
                 Some(0) => {}
                 span => control.events.sleep(span.map(Duration::from_nanos)),
             }
+        }
+    }
+
+    /// Calls devices at their deadlines, and rests before the next ones: a guest may set timers to
+    /// fire every few nanoseconds, and the host is not to spend a processor on that. What is due
+    /// meanwhile comes late, as if the host were slow.
+    fn fire_due_and_rest(&self, now: VmTime) {
+        let fired = self.board.fire_due(now);
+        let soon = now.saturating_add(LEAST_REST.as_nanos() as u64);
+        if fired && self.board.timers.refresh().is_some_and(|next| next < soon) {
+            self.board.control.events.sleep(Some(LEAST_REST));
         }
     }
 

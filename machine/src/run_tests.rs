@@ -334,3 +334,46 @@ fn what_the_host_types_wakes_the_guest_and_reaches_it_in_order() {
         assert_eq!(console.text(), "login: root of all\r");
     }
 }
+
+/// The time that this thread has had a processor of the host.
+fn busy() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+fn timers_that_fire_every_nanosecond_do_not_keep_the_host_busy() {
+    let mut started = false;
+    let (mut machine, _) = machine(ClockMode::Real, false, move |bus, _| {
+        if !std::mem::replace(&mut started, true) {
+            start_timer(bus, 1);
+        }
+        Exit::Halted
+    });
+    // The thread that runs a machine serves its timers.
+    let (limit, before) = (Duration::from_millis(400), busy());
+    let (end, _) = testing::run_limited(&mut machine, limit).unwrap();
+    assert_eq!(end, RunEnd::Stopped);
+    let spent = busy() - before;
+    assert!(spent < limit * 2 / 5, "{spent:?} of {limit:?}");
+}
+
+#[test]
+fn a_guest_that_does_nothing_but_take_interrupts_can_be_stopped() {
+    for clock in [ICOUNT, ClockMode::Icount { sleep: true }, ClockMode::Real] {
+        let mut started = false;
+        let (mut machine, _) = machine(clock, false, move |bus, budget| {
+            if !std::mem::replace(&mut started, true) {
+                start_timer(bus, 1);
+            }
+            bus.retire(budget.instructions.min(10));
+            take_interrupt(bus);
+            Exit::Budget
+        });
+        let limit = Duration::from_millis(100);
+        let begun = Instant::now();
+        let (end, late) = testing::run_limited(&mut machine, limit).unwrap();
+        assert_eq!((end, late), (RunEnd::Stopped, true), "{clock:?}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{clock:?}");
+    }
+}

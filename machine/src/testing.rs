@@ -1,8 +1,8 @@
 //! Aids for tests of whole machines: a serial line whose output is kept and which types when it
 //! sees what it waits for, and a time limit.
 
-mod pieces;
 pub mod hostile;
+mod pieces;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -90,11 +90,11 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Builds all targets, with checks of arithmetic, and says where they are.
 fn build() -> Result<PathBuf> {
-    let mut command = Command::new("cargo");
+    let mut command = Command::new("rustup");
     // The code under test has no unsafe code but for guest memory, which no sanitizer knows.
-    command.args(["+nightly", "fuzz", "build", "--sanitizer", "none"]).current_dir(root());
-    // Ours are those of the stable compiler that runs us.
-    command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
+    command.args(["run", "nightly", "cargo", "fuzz", "build", "--sanitizer", "none"]);
+    // Else it would be the stable compiler that runs us.
+    command.current_dir(root()).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
     let status = process::status(&mut command)?;
     ensure!(status.success(), "Cannot build the fuzz targets; cargo-fuzz and nightly are needed");
     let target = std::env::var_os("CARGO_TARGET_DIR");
@@ -183,7 +183,8 @@ impl Report {
         };
         let last = |before: &str| log.lines().rev().find_map(|line| number(line, before));
         // "#1234 DONE cov: 384 ft: ..." of one process, "#1234: cov: 384 ..." of several.
-        let executions = last("#").unwrap_or(0);
+        let counts = log.lines().filter_map(|line| number(line.strip_prefix('#')?, ""));
+        let executions = counts.max().unwrap_or(0);
         let said = ["panicked at", "ERROR: libFuzzer", "ALARM"];
         let finding = log.lines().find(|line| said.iter().any(|what| line.contains(what)));
         let finding = finding.map(str::trim).or((!success).then_some("it ended with an error"));

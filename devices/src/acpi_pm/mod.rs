@@ -9,9 +9,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use trivium_chipset::{AccessWidth, BusError, BusResult, Clock, IrqLine, VmTime};
+use trivium_chipset::{AccessWidth, BusError, BusResult, Clock, IrqLine, VmTime, guest_log};
 
-use crate::access::warn_once;
 use crate::power::{PowerSink, SmiSink};
 
 use registers::{
@@ -216,7 +215,7 @@ impl AcpiPm {
             match value {
                 ACPI_ENABLE => self.control.insert(PmCntrl::SCI_EN),
                 ACPI_DISABLE => self.control.remove(PmCntrl::SCI_EN),
-                _ if !self.apm_smi => log::debug!("APM command {value:02x}h has no handler"),
+                _ if !self.apm_smi => guest_log!(Debug, "APM command {value:02x}h has no handler"),
                 _ => {}
             }
             if self.apm_smi {
@@ -307,7 +306,7 @@ impl AcpiPm {
             suspend::POS => self.suspended = true,
             // The tables offer none of these.
             other @ (suspend::TO_RAM | suspend::POSCL | suspend::POSCCL) => {
-                warn_once!("Sleep state with SUS_TYP {other} is not there");
+                guest_log!(Warn, "Sleep state with SUS_TYP {other} is not there");
             }
             _ => {}
         }

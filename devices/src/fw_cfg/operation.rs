@@ -37,7 +37,10 @@ impl FwCfg {
         let mut descriptor = [0; DESCRIPTOR];
         if self.memory.read(at, &mut descriptor).is_err() {
             // There is no place to say so.
-            log::debug!("fw_cfg: no RAM at {at:#x}, where the guest says that it describes DMA");
+            trivium_chipset::guest_log!(
+                Debug,
+                "fw_cfg: no RAM at {at:#x}, where the guest says that it describes DMA"
+            );
             return;
         }
         let control = u32::from_be_bytes(field(&descriptor, 0));
@@ -95,7 +98,12 @@ impl FwCfg {
         if self.items.key_of(vmcoreinfo::FILE) == Some(selector)
             && let Some(info) = self.vmcoreinfo()
         {
-            log::debug!("The guest's vmcoreinfo: {} bytes at {:#x}", info.size, info.address);
+            trivium_chipset::guest_log!(
+                Debug,
+                "The guest's vmcoreinfo: {} bytes at {:#x}",
+                info.size,
+                info.address
+            );
         }
         Ok(())
     }

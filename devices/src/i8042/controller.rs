@@ -2,6 +2,7 @@
 //! Reference, "Keyboard and auxiliary device controller").
 
 use std::collections::VecDeque;
+use trivium_chipset::guest_log;
 
 use bitflags::bitflags;
 
@@ -11,7 +12,6 @@ use super::keyboard::Keyboard;
 use super::mouse::Mouse;
 use super::password::Password;
 use super::translate::Translator;
-use crate::access::warn_once;
 
 bitflags! {
     /// The status register.
@@ -402,7 +402,7 @@ impl Controller {
             0xe0 => self.answer(self.test_inputs(), Source::Keyboard),
             // "Pulse output port": bits 3 to 0 that are 0 pulse low. Only RC# is worth a pulse.
             0xf0..=0xff => return Wish { reset: command & 1 == 0, ..Wish::default() },
-            _ => warn_once!("8042: command {command:02x}h is unknown"),
+            _ => guest_log!(Warn, "8042: command {command:02x}h is unknown"),
         }
         Wish::default()
     }

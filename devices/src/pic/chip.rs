@@ -2,8 +2,7 @@
 //! register (ELCR) that the 82371SB puts in the place of ICW1's LTIM bit.
 
 use bitflags::bitflags;
-
-use crate::access::warn_once;
+use trivium_chipset::guest_log;
 
 bitflags! {
     /// ICW1, written to A0 = 0 with bit 4 set.
@@ -265,7 +264,8 @@ impl Chip {
             Expect::Icw4 => {
                 self.icw4 = Icw4::from_bits_truncate(value);
                 if !self.icw4.contains(Icw4::UPM) {
-                    warn_once!(
+                    guest_log!(
+                        Warn,
                         "8259A: MCS-80 mode is not implemented, vectors are as in 8086 mode"
                     );
                 }

@@ -6,10 +6,10 @@ mod save_restore;
 #[cfg(test)]
 mod tests;
 
-use trivium_chipset::{AccessWidth, BusError, BusResult, Device, IrqLine, PortIo};
+use trivium_chipset::{AccessWidth, BusError, BusResult, Device, IrqLine, PortIo, guest_log};
 
 use self::chip::Chip;
-use crate::access::{byte_only, low_byte, warn_once};
+use crate::access::{byte_only, low_byte};
 
 /// Master, A0 = 0 (and 21h with A0 = 1).
 const MASTER: u16 = 0x20;
@@ -83,7 +83,7 @@ impl Pic {
     /// there is none, nobody drives the data bus.
     fn acknowledge_slave(&mut self, number: u8) -> u8 {
         if !self.slave.is_addressed(number) {
-            warn_once!("8259A: ICW3 names a slave that is not there");
+            guest_log!(Warn, "8259A: ICW3 names a slave that is not there");
             return NOBODY;
         }
         let ir = self.slave.acknowledge();

@@ -1,7 +1,7 @@
 //! Port 80h, where firmware leaves its power-on self-test codes. It is a plain register: the page
 //! register of no DMA channel (82371SB data sheet, 2.5.1).
 
-use trivium_chipset::{AccessWidth, BusError, BusResult, Device, PortIo};
+use trivium_chipset::{AccessWidth, BusError, BusResult, Device, PortIo, guest_log};
 
 use crate::access::{byte_only, low_byte};
 
@@ -30,7 +30,7 @@ impl PostPort {
     /// Notes a code. Linux writes here for a delay of about a microsecond: only changes are logged.
     fn set(&mut self, code: u8) {
         if code != self.code {
-            log::debug!("POST code {code:02x}h");
+            guest_log!(Debug, "POST code {code:02x}h");
         }
         self.code = code;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use trivium_chipset::{AccessWidth, BusError, BusResult, Clock, Device};
+use trivium_chipset::{AccessWidth, BusError, BusResult, Clock, Device, guest_log};
 
 use super::pc::PcBoard;
 use crate::config::TraceCategories;
@@ -30,7 +30,7 @@ impl Unclaimed {
         let bit = 1 << (port % 64);
         let Some(word) = self.ports.get(usize::from(port / 64)) else { return };
         if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-            log::debug!("Nobody answers a {what} of port {port:#x}");
+            guest_log!(Debug, "Nobody answers a {what} of port {port:#x}");
         }
     }
 
@@ -39,7 +39,7 @@ impl Unclaimed {
     fn memory(&self, gpa: u64, what: &str) {
         if self.memory.load(Ordering::Relaxed) < MOST_LOGGED {
             self.memory.fetch_add(1, Ordering::Relaxed);
-            log::debug!("Nobody answers a {what} of address {gpa:#x}");
+            guest_log!(Debug, "Nobody answers a {what} of address {gpa:#x}");
         }
     }
 }

@@ -175,7 +175,7 @@ impl GuestEventSink for EventLog {
             (GuestEvents::SHUTDOWN, "The guest shuts down"),
         ] {
             if events.contains(event) {
-                log::warn!("{what}");
+                trivium_chipset::guest_log!(Warn, "{what}");
             }
         }
     }

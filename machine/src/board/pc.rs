@@ -424,8 +424,9 @@ impl PcBoard {
         self.apics.with_deadline(cpu, |deadline| self.timers.set(timer, deadline));
     }
 
-    /// Calls the devices whose deadlines have come, the earliest first.
-    pub(crate) fn fire_due(&self, now: VmTime) {
+    /// Calls the devices whose deadlines have come, the earliest first; says whether there were any.
+    pub(crate) fn fire_due(&self, now: VmTime) -> bool {
+        let mut any = false;
         while let Some(timer) = self.timers.next_due(now) {
             match self.slots.get(timer) {
                 Some(slot) => {
@@ -448,6 +449,8 @@ impl PcBoard {
                     self.refresh_apic_timer(cpu);
                 }
             }
+            any = true;
         }
+        any
     }
 }

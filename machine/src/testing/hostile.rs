@@ -7,11 +7,12 @@ use trivium_chipset::{Clock, Section, VmTime};
 use trivium_cpu::{
     Budget, Capabilities, CpuBus, CpuError, CpuModel, CpuState, Exit, Kick, MsrFault, Vcpu,
 };
+use trivium_devices::i8042::{Key, MouseButtons};
 use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 
 use crate::board::{PcBoard, VcpuBus};
-use crate::config::{ClockMode, KernelConfig, MachineConfig};
+use crate::config::{Board, ClockMode, KernelConfig, MachineConfig};
 use crate::control::Request;
 use crate::machine::Machine;
 use crate::state::MachineState;
@@ -105,6 +106,7 @@ enum Step {
     Serial(usize, u8),
     Break(usize),
     Key(u8),
+    Mouse(u8),
     PowerButton,
     Rebuild,
     Reset,
@@ -193,7 +195,8 @@ impl Reader<'_> {
             0xe0..0xe8 => Step::Deadline,
             0xe8..0xec => Step::Serial(usize::from(self.byte()? & 7), self.byte()?),
             0xec => Step::Break(usize::from(self.byte()? & 7)),
-            0xed..0xf2 => Step::Key(self.byte()?),
+            0xed..0xf1 => Step::Key(self.byte()?),
+            0xf1 => Step::Mouse(self.byte()?),
             0xf2 => Step::PowerButton,
             0xf3..0xfc => Step::Rebuild,
             0xfc.. => Step::Reset,
@@ -202,26 +205,41 @@ impl Reader<'_> {
 }
 
 /// Ports at which a device answers, and addresses where registers are.
-fn places() -> &'static (Vec<u16>, Vec<u64>) {
-    static PLACES: OnceLock<(Vec<u16>, Vec<u64>)> = OnceLock::new();
-    PLACES.get_or_init(|| {
-        let board = &world().board;
+struct Places {
+    ports: Vec<u16>,
+    windows: Vec<u64>,
+}
+
+impl Places {
+    fn of(board: &PcBoard) -> Self {
         let ports = (0..=u16::MAX).filter(|port| board.ports.device(*port).is_some()).collect();
         let windows = board.windows.iter().map(|window| window.base);
-        (ports, windows.chain([APIC_PAGE, 0xa_0000, 0xc_0000, 0xfff8_0000]).collect())
-    })
+        Self {
+            ports,
+            windows: windows.chain([APIC_PAGE, 0xa_0000, 0xc_0000, 0xfff8_0000]).collect(),
+        }
+    }
 }
 
-fn world() -> Machine {
+fn world(kind: Board) -> Machine {
+    let config = MachineConfig { board: kind, ..config(&[]) };
     let new =
         |_: &crate::machine::VcpuParts<'_>| Box::new(Idle(CpuState::default())) as Box<dyn Vcpu>;
-    Machine::with_vcpus(config(&[]), new).expect("it can be made")
+    Machine::with_vcpus(config, new).expect("it can be made")
 }
 
-fn steps(bytes: &[u8]) -> Vec<Step> {
-    let (ports, windows) = places();
+/// The board that a program is for, by its first byte, and the program's steps.
+fn program(bytes: &[u8]) -> (Board, Vec<Step>) {
+    static PLACES: [OnceLock<Places>; 2] = [const { OnceLock::new() }; 2];
+    let (kind, bytes) = match bytes.split_first() {
+        Some((0xff, rest)) => (Board::IsaPc, rest),
+        Some((_, rest)) => (Board::Pc, rest),
+        None => (Board::Pc, bytes),
+    };
+    let places = &PLACES[usize::from(kind == Board::IsaPc)];
+    let Places { ports, windows } = places.get_or_init(|| Places::of(&world(kind).board));
     let mut reader = Reader { bytes: bytes.iter(), ports, windows };
-    std::iter::from_fn(|| reader.step()).take(MAX_STEPS).collect()
+    (kind, std::iter::from_fn(|| reader.step()).take(MAX_STEPS).collect())
 }
 
 /// Goes to `end`, and calls devices at their deadlines.
@@ -281,7 +299,15 @@ fn take(machine: &mut Machine, step: &Step, honest: bool) -> u64 {
         }
         Step::Serial(port, count) => _ = handle.serial_input(*port, &vec![0x55; (*count).into()]),
         Step::Break(port) => handle.send_break(*port),
-        Step::Key(code) => handle.key(&[*code]),
+        Step::Key(code) => {
+            if let Some(key) = Key::ALL.get(usize::from(code & 0x7f)) {
+                handle.key_event(*key, *code < 0x80);
+            }
+        }
+        Step::Mouse(way) => {
+            let (way, buttons) = (i32::from(*way) - 0x80, MouseButtons::from_bits_truncate(*way));
+            handle.mouse_event(way * 40, -way, way, buttons);
+        }
         Step::PowerButton => handle.press_power_button(),
         Step::Rebuild if honest => {}
         Step::Rebuild => machine.rebuild_devices().expect("devices take their own state"),
@@ -305,8 +331,9 @@ fn take(machine: &mut Machine, step: &Step, honest: bool) -> u64 {
 /// # Panics
 /// The machines differ, states grow without bound, or deadlines do not end.
 pub fn board(bytes: &[u8]) {
-    let (mut honest, mut rebuilt) = (world(), world());
-    for step in steps(bytes) {
+    let (kind, steps) = program(bytes);
+    let (mut honest, mut rebuilt) = (world(kind), world(kind));
+    for step in steps {
         let (seen, other) = (take(&mut honest, &step, true), take(&mut rebuilt, &step, false));
         assert_eq!(seen, other, "{step:?}");
     }
@@ -435,7 +462,11 @@ mod tests {
     fn random_guests_do_no_harm_to_the_board() {
         for seed in 0..1000 {
             println!("seed {seed}");
-            board(&random(600, seed));
+            let mut program = random(600, seed);
+            if seed % 4 == 0 {
+                program[0] = 0xff;
+            }
+            board(&program);
         }
     }
 
@@ -449,10 +480,10 @@ mod tests {
 
     #[test]
     fn a_program_reads_as_its_bytes_say() {
-        let (ports, _) = places();
-        let bytes = [0x30, 0, 0, 0xff, 1, 2, 3, 4, 0xd0, 4, 3, 0xf3];
+        let first = Places::of(&world(Board::IsaPc).board).ports[0];
+        let bytes = [0xff, 0x30, 0, 0, 0xff, 1, 2, 3, 4, 0xd0, 4, 3, 0xf3];
         let expected =
-            [Step::PortWrite(ports[0], 4, 0x0403_0201), Step::Advance(48), Step::Rebuild];
-        assert_eq!(steps(&bytes), expected);
+            vec![Step::PortWrite(first, 4, 0x0403_0201), Step::Advance(48), Step::Rebuild];
+        assert_eq!(program(&bytes), (Board::IsaPc, expected));
     }
 }

@@ -6,12 +6,11 @@ mod keys;
 
 use std::collections::VecDeque;
 
-use trivium_chipset::VmTime;
+use trivium_chipset::{VmTime, guest_log};
 
 use self::codes::{Modifiers, Stroke};
 pub use self::keys::Key;
 pub(super) use self::keys::KeyMode;
-use crate::access::warn_once;
 
 /// Scan codes that the keyboard holds while it may not send.
 pub(super) const BUFFER_SIZE: usize = 16;
@@ -296,7 +295,7 @@ impl Keyboard {
                 self.answer(BAT_OK);
             }
             _ => {
-                warn_once!("Keyboard: command {byte:02x}h is unknown");
+                guest_log!(Warn, "Keyboard: command {byte:02x}h is unknown");
                 self.answer(RESEND);
             }
         }

@@ -5,11 +5,10 @@ mod packet;
 
 use std::collections::VecDeque;
 
-use trivium_chipset::{NANOS_PER_SECOND, VmTime};
+use trivium_chipset::{NANOS_PER_SECOND, VmTime, guest_log};
 
 pub use self::packet::MouseButtons;
 pub(super) use self::packet::{COUNTS, Counter, Kind, Movement, WHEEL_STEPS};
-use crate::access::warn_once;
 
 /// The most bytes that wait to be sent: those of one answer with a packet.
 pub(super) const QUEUE: usize = 8;
@@ -237,7 +236,7 @@ impl Mouse {
                 return self.answer(&[BAT_OK, self.kind as u8]);
             }
             _ => {
-                warn_once!("Mouse: command {byte:02x}h is unknown");
+                guest_log!(Warn, "Mouse: command {byte:02x}h is unknown");
                 return self.refuse();
             }
         }
