@@ -129,7 +129,7 @@ fn without_acpi_linux_takes_its_interrupts_from_the_mp_table() {
     let guest = Guest {
         kernel: ("linux686pae", "vmlinuz"),
         initrd: Some(("initrd386", "initrd")),
-        command_line: "console=ttyS0 panic=-1 quickexit acpi=off",
+        command_line: "console=ttyS0 panic=-1 quickexit acpi=off lapic=notscdeadline",
         memory_mib: 512,
     };
     for accel in ACCELS {
