@@ -186,6 +186,8 @@ pub struct RunOptions {
 pub enum Accel {
     /// The interpreter.
     Interp,
+    /// The JIT
+    Jit,
 }
 
 /// Boards.

@@ -114,6 +114,7 @@ fn memory(option: MemoryOption) -> MemoryConfig {
 fn accel(option: options::Accel) -> Accel {
     match option {
         options::Accel::Interp => Accel::Interp,
+        options::Accel::Jit => Accel::Jit,
     }
 }
 

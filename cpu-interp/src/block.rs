@@ -30,6 +30,11 @@ pub struct Block {
     pub system: Option<SystemFn>,
     /// Where it came from.
     pub key: Key,
+    /// Whether its first operation stands for all of it: [`crate::op::count`], or what a translator
+    /// has made.
+    pub has_entry: bool,
+    /// How many times it is still to be entered before it is worth translating.
+    pub cold: Cell<u32>,
     /// Arena page of its last byte if that is not the first byte's, and its linear address.
     pub second_page: Option<(usize, u64)>,
 }
@@ -189,6 +194,19 @@ pub struct BlockCache {
     free: Vec<u32>,
     /// How many times blocks were dropped.
     drops: u64,
+    dropped: Dropped,
+}
+
+/// Blocks that are no more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Dropped {
+    /// None.
+    #[default]
+    None,
+    /// Those of these numbers.
+    Some(Vec<u32>),
+    /// All that there were.
+    All,
 }
 
 /// More operations than this and the cache begins anew: 48 bytes each, 24 MiB.
@@ -207,6 +225,7 @@ impl BlockCache {
             pages: Map::default(),
             free: Vec::new(),
             drops: 0,
+            dropped: Dropped::None,
         }
     }
 
@@ -254,9 +273,9 @@ impl BlockCache {
         }
     }
 
-    /// Links a block to the one that follows it.
-    pub fn link(&self, cpu: &Cpu, from: u32, slot: u8, to: u32, reach: Reach) {
-        let (Some(block), Some(next)) = (self.block(from), self.block(to)) else { return };
+    /// Links a block to the one that follows it. Gives what the link depends on.
+    pub fn link(&self, cpu: &Cpu, from: u32, slot: u8, to: u32, reach: Reach) -> Option<Reach> {
+        let (block, next) = (self.block(from)?, self.block(to)?);
         let whole = block.second_page.is_none() && next.second_page.is_none();
         let same_page = block.key.offset >> 12 == next.key.offset >> 12
             && block.rip >> 12 == next.rip >> 12
@@ -266,6 +285,14 @@ impl BlockCache {
             let generation = cpu.generations.of(reach);
             link.set(Link { generation, target: next.target, reach });
         }
+        Some(reach)
+    }
+
+    /// The block that follows another by a link, if the link holds, and what it depends on.
+    #[must_use]
+    pub fn following(&self, cpu: &Cpu, block: &Block, slot: u8) -> Option<(Target, Reach)> {
+        let link = block.links[usize::from(slot & 1)].get();
+        (link.generation == cpu.generations.of(link.reach)).then_some((link.target, link.reach))
     }
 
     /// Whether another block of `ops` operations fits; if not, [`Self::clear`] is due.
@@ -293,6 +320,20 @@ impl BlockCache {
         index
     }
 
+    /// Makes another operation of a block's first.
+    pub fn set_entry(&mut self, index: u32, entry: Op) {
+        let target = self.block(index).map(|block| block.target);
+        let first = target.and_then(|target| self.ops.get_mut(target.start as usize));
+        if let Some(first) = first {
+            *first = entry;
+        }
+    }
+
+    /// Takes the numbers of the blocks that were dropped since the last call.
+    pub fn take_dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// Drops the blocks that have bytes in an arena page. The CPU's ways of every reach must be made void.
     pub fn drop_page(&mut self, page: usize) {
         for index in self.pages.remove(&page).unwrap_or_default() {
@@ -309,6 +350,11 @@ impl BlockCache {
         }
         self.map.remove(&block.key);
         self.drops += 1;
+        match &mut self.dropped {
+            Dropped::None => self.dropped = Dropped::Some(vec![index]),
+            Dropped::Some(list) => list.push(index),
+            Dropped::All => {}
+        }
         for page in [Some(block.key.offset >> 12), block.second_page.map(|(page, _)| page)] {
             if let Some(list) = page.and_then(|p| self.pages.get_mut(&p)) {
                 list.retain(|&i| i != index);
@@ -322,7 +368,8 @@ impl BlockCache {
         let pages = self.pages.keys().copied().collect();
         let mut ops = std::mem::take(&mut self.ops);
         ops.clear();
-        *self = Self { drops: self.drops + 1, ops, ..Self::new() };
+        let dropped = Dropped::All;
+        *self = Self { drops: self.drops + 1, ops, dropped, ..Self::new() };
         pages
     }
 }

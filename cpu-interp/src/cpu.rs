@@ -162,7 +162,19 @@ impl Kick for Attention {
     }
 }
 
-/// The working state of one virtual CPU.
+/// What only translated code uses.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Native {
+    /// The arithmetic flags on the way in and out, as LAHF and SETO give them: AH above AL.
+    pub flags: u64,
+    /// The bits of an address that choose its place in the TLB.
+    pub index_mask: u64,
+}
+
+/// The working state of one virtual CPU. Aligned, as translated code takes a shift count from its
+/// address.
+#[repr(align(64))]
 pub struct Cpu {
     /// General registers; [`ZERO`]; segment bases from [`SEG_BASE`]. As long as an index has, so
     /// that none needs a check.
@@ -218,6 +230,8 @@ pub struct Cpu {
     pub leave: bool,
     /// Why the last run of operations came back; [`StopReason::Cut`] while one is going on.
     pub stop: StopReason,
+    /// For translated code.
+    pub native: Native,
     /// Index of the block it came back from.
     pub stop_block: u32,
     /// How many operations were still to come.
@@ -331,6 +345,7 @@ impl Cpu {
             ferr_changed: false,
             leave: false,
             stop: StopReason::Cut,
+            native: Native { flags: 0, index_mask: crate::tlb::INDEX_MASK },
             stop_block: 0,
             stop_rest: 0,
             stop_link: 0,

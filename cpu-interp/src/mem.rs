@@ -321,8 +321,8 @@ impl Cpu {
     #[must_use]
     pub fn tlb_read<T: Word>(&self, linear: u64) -> Option<T> {
         let entry = &self.tlb.read[Tlb::index(linear)];
-        if entry.tag == linear.wrapping_add(T::BYTES as u64 - 1) & !0xfff {
-            Some(self.ram.load(linear.wrapping_add(entry.addend) as usize))
+        if entry.has(linear.wrapping_add(T::BYTES as u64 - 1)) {
+            Some(self.ram.load_at(linear.wrapping_add(entry.addend)))
         } else {
             None
         }
@@ -333,8 +333,8 @@ impl Cpu {
     #[must_use]
     pub fn tlb_write<T: Word>(&self, linear: u64) -> Option<usize> {
         let entry = &self.tlb.write[Tlb::index(linear)];
-        if entry.tag == linear.wrapping_add(T::BYTES as u64 - 1) & !0xfff {
-            Some(linear.wrapping_add(entry.addend) as usize)
+        if entry.has(linear.wrapping_add(T::BYTES as u64 - 1)) {
+            Some(self.ram.offset_of(linear.wrapping_add(entry.addend)))
         } else {
             None
         }
@@ -456,6 +456,7 @@ impl Cpu {
             return Ok(Place::Device(gpa));
         }
         let found = self.walk(linear, write, rights)?;
+        let ram = self.ram.base_address();
         let may_cache = self.may_cache(linear);
         match self.view.lookup(found.gpa) {
             Backing::Ram(offset) => {
@@ -467,9 +468,10 @@ impl Cpu {
                     return Ok(Place::Ram(offset));
                 }
                 let tlb = self.tlb_of(space);
-                tlb.fill(linear, offset, false, found.global);
+                let host = ram.wrapping_add(offset as u64);
+                tlb.fill(linear, host, false, found.global);
                 if may_write {
-                    tlb.fill(linear, offset, true, found.global);
+                    tlb.fill(linear, host, true, found.global);
                 }
                 if found.page_size > 4096 {
                     tlb.note_large(linear, found.page_size);
@@ -478,7 +480,8 @@ impl Cpu {
             }
             Backing::Rom(offset) if !may_cache => Ok(Place::Rom(offset, found.gpa)),
             Backing::Rom(offset) => {
-                self.tlb_of(space).fill(linear, offset, false, found.global);
+                let host = ram.wrapping_add(offset as u64);
+                self.tlb_of(space).fill(linear, host, false, found.global);
                 Ok(Place::Rom(offset, found.gpa))
             }
             Backing::Mmio { .. } | Backing::Nothing => {
@@ -506,8 +509,8 @@ impl Cpu {
         let tlb = self.tlb_of(space);
         let entries = if write { &tlb.write } else { &tlb.read };
         let entry = entries[Tlb::index(linear)];
-        if entry.tag == linear & !0xfff {
-            return Ok(Place::Ram(linear.wrapping_add(entry.addend) as usize));
+        if entry.has(linear) {
+            return Ok(Place::Ram(self.ram.offset_of(linear.wrapping_add(entry.addend))));
         }
         self.translate(linear, write, rights)
     }

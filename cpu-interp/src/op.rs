@@ -130,8 +130,21 @@ pub enum StopReason {
     Again,
     /// The operation raised `Cpu::exception`.
     Exception,
+    /// The block was entered often enough to be translated.
+    Warm,
     /// The operation needs a value of a device: `Cpu::mmio_wanted`.
     MmioRead,
+}
+
+/// The first operation of a block that may be translated: counts how often the block is entered.
+pub fn count(cpu: &mut Cpu, _: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
+    match block.cold.get() {
+        0 => cpu.stop_at(StopReason::Warm, rest.len(), block),
+        cold => {
+            block.cold.set(cold - 1);
+            next!(cpu, rest, block, links)
+        }
+    }
 }
 
 /// Runs an instruction through its [`GeneralFn`] and goes on in the block.

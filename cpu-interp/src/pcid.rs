@@ -161,10 +161,11 @@ impl Cpu {
 
     /// Drops write translations into the arena page at `offset`, which holds code now.
     pub(crate) fn revoke_write(&mut self, offset: usize) {
-        self.tlb.revoke_write(offset);
+        let host = self.ram.base_address().wrapping_add(offset as u64);
+        self.tlb.revoke_write(host);
         let aside = self.contexts.aside.iter_mut().flat_map(|aside| &mut aside.tlbs);
         for tlb in self.tlbs.iter_mut().chain(aside).flatten() {
-            tlb.revoke_write(offset);
+            tlb.revoke_write(host);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The software TLB: direct-mapped, with entries for reads and for writes apart.
 //!
-//! An entry says that a page may be accessed at the present privilege and where in the arena it
-//! lies. A write entry exists only for a page that is RAM, marked dirty both in the page table and
+//! An entry says that a page may be accessed at the present privilege and where in the host's memory
+//! it lies. A write entry exists only for a page that is RAM, marked dirty both in the page table and
 //! in the machine's dirty map, and holds no decoded code; so whoever finds one may just store.
 //!
 //! Pages of device registers have entries of their own, which only save the walk.
@@ -9,16 +9,39 @@
 /// Entries for reads, and as many for writes.
 pub const TLB_SIZE: usize = 4096;
 
+/// The bits of an address that choose its entry.
+pub const INDEX_MASK: u64 = (TLB_SIZE as u64 - 1) << 12;
+
 /// A tag that no address has.
 const INVALID: u64 = 1;
 
-/// One translation.
+/// One translation. In this order, so that translated code finds the parts.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub struct Entry {
-    /// The page's linear address, or `INVALID`.
+    /// The number of the page, negated: so that a sum tells whether it is an address's, without
+    /// touching the flags.
     pub tag: u64,
-    /// What to add to a linear address to get the arena offset.
+    /// What to add to a linear address to get the host's.
     pub addend: u64,
+}
+
+impl Entry {
+    /// Whether an access whose last byte is here begins in the entry's page and ends there.
+    #[inline(always)]
+    #[must_use]
+    pub fn has(&self, last: u64) -> bool {
+        (last >> 12).wrapping_add(self.tag) == 0
+    }
+
+    /// The host's page.
+    fn host_page(&self) -> u64 {
+        (0_u64.wrapping_sub(self.tag) << 12).wrapping_add(self.addend)
+    }
+}
+
+fn tag_of(linear: u64) -> u64 {
+    0_u64.wrapping_sub(linear >> 12)
 }
 
 /// A range that grows from nothing when the least and the greatest address are taken in.
@@ -92,10 +115,10 @@ impl Tlb {
         (linear >> 12) as usize % TLB_SIZE
     }
 
-    /// Enters a page.
-    pub fn fill(&mut self, linear: u64, offset: usize, write: bool, global: bool) {
-        let page = linear & !0xfff;
-        let entry = Entry { tag: page, addend: (offset as u64 & !0xfff).wrapping_sub(page) };
+    /// Enters a page; `host` is an address in it.
+    pub fn fill(&mut self, linear: u64, host: u64, write: bool, global: bool) {
+        let addend = (host & !0xfff).wrapping_sub(linear & !0xfff);
+        let entry = Entry { tag: tag_of(linear), addend };
         let index = Self::index(linear);
         let entries = if write { &mut self.write } else { &mut self.read };
         entries[index] = entry;
@@ -171,12 +194,12 @@ impl Tlb {
         }
     }
 
-    /// Drops write translations into the arena page at `offset`.
-    pub fn revoke_write(&mut self, offset: usize) {
-        let page = offset as u64 & !0xfff;
+    /// Drops write translations into the host's page around `host`.
+    pub fn revoke_write(&mut self, host: u64) {
+        let page = host & !0xfff;
         for f in &self.filled {
             let entry = &mut self.write[usize::from(f.index)];
-            if f.write && entry.tag.wrapping_add(entry.addend) == page {
+            if f.write && entry.host_page() == page {
                 *entry = EMPTY;
             }
         }
@@ -184,9 +207,9 @@ impl Tlb {
 
     /// Puts a one-time entry in place, for an access that is not plain RAM: `linear` is the
     /// access's first byte and `last` its last, which may be on another page. Gives what was there.
-    pub fn lend(&mut self, linear: u64, last: u64, offset: usize, write: bool) -> Entry {
+    pub fn lend(&mut self, linear: u64, last: u64, host: u64, write: bool) -> Entry {
         let entries = if write { &mut self.write } else { &mut self.read };
-        let lent = Entry { tag: last & !0xfff, addend: (offset as u64).wrapping_sub(linear) };
+        let lent = Entry { tag: tag_of(last), addend: host.wrapping_sub(linear) };
         std::mem::replace(&mut entries[Self::index(linear)], lent)
     }
 

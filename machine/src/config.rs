@@ -29,6 +29,8 @@ pub enum Accel {
     /// The interpreter.
     #[default]
     Interp,
+    /// The JIT.
+    Jit,
 }
 
 /// What virtual time follows.

@@ -47,6 +47,11 @@ fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Box<dyn Vcpu> {
     let (memory, model) = (parts.memory.clone(), parts.model.clone());
     match accel {
         Accel::Interp => Box::new(Interpreter::new(memory, model, parts.topology, parts.scratch)),
+        Accel::Jit => {
+            let interpreter = Interpreter::new(memory, model, parts.topology, parts.scratch);
+            let jit = trivium_jit::Jit::new().expect("code memory");
+            Box::new(interpreter.with_translator(Box::new(jit)))
+        }
     }
 }
 

@@ -151,6 +151,27 @@ impl RamView {
         unsafe { self.base.add(offset).cast::<Unaligned<T>>().read_volatile().0 }
     }
 
+    /// The host's address of the arena's first byte.
+    #[inline(always)]
+    #[must_use]
+    pub fn base_address(&self) -> u64 {
+        self.base.addr() as u64
+    }
+
+    /// The offset of a host address; one outside the arena if the address is.
+    #[inline(always)]
+    #[must_use]
+    pub fn offset_of(&self, address: u64) -> usize {
+        address.wrapping_sub(self.base_address()) as usize
+    }
+
+    /// Loads a value from an address of the host. One outside the arena loads zero.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_at<T: Word>(&self, address: u64) -> T {
+        self.load(self.offset_of(address))
+    }
+
     /// Stores a value. An offset outside the arena (never one that `lookup` gave) stores nothing.
     #[inline(always)]
     pub fn store<T: Word>(&self, offset: usize, value: T) {

@@ -62,6 +62,8 @@ pub struct Decoded {
     pub count: u8,
     /// The parts of the source that were used: (start, length), as jumps were followed.
     pub spans: Vec<(usize, usize)>,
+    /// [`Block::has_entry`].
+    pub has_entry: bool,
 }
 
 /// One instruction on its way to an operation.
@@ -168,7 +170,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
         ops.push(go_on(rip, source.rip));
         before.push(count);
     }
-    Ok(Decoded { ops, before, system, count, spans })
+    Ok(Decoded { ops, before, system, count, spans, has_entry: false })
 }
 
 /// Where an instruction stands in its block.
@@ -407,6 +409,13 @@ impl Op {
 }
 
 impl Decoded {
+    /// Lets it begin with an operation that counts how often the block is entered.
+    pub fn add_entry(&mut self) {
+        self.ops.insert(0, Op::new(crate::op::count));
+        self.before.insert(0, 0);
+        self.has_entry = true;
+    }
+
     /// The block, without its operations; the cache gives it its place.
     #[must_use]
     pub fn to_block(&self, key: Key, second_page: Option<(usize, u64)>) -> Block {
@@ -418,6 +427,8 @@ impl Decoded {
             before: self.before.as_slice().into(),
             system: self.system,
             key,
+            has_entry: self.has_entry,
+            cold: Cell::new(crate::run::WARM),
             second_page,
         }
     }

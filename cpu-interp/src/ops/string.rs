@@ -273,8 +273,8 @@ fn plain(cpu: &mut Cpu, seg: u8, reg: u8, op: &Op, write: bool) -> Option<(usize
     let room = in_page.min(in_size).min(in_segment);
     let entries = if write { &cpu.tlb.write } else { &cpu.tlb.read };
     let entry = entries[Tlb::index(linear)];
-    let found = entry.tag == linear & !0xfff && room >= size;
-    found.then(|| (linear.wrapping_add(entry.addend) as usize, room))
+    let found = entry.has(linear) && room >= size;
+    found.then(|| (cpu.ram.offset_of(linear.wrapping_add(entry.addend)), room))
 }
 
 /// The linear address of an offset, and how many bytes its segment has from there. Canonical form

@@ -6,7 +6,7 @@ use trivium_cpu::{Exception, bits::cr4};
 use trivium_memory::Backing;
 
 use super::Interpreter;
-use crate::block::{Key, Reach};
+use crate::block::{Dropped, Key, Reach};
 use crate::cpu::Mode;
 use crate::decode::{self, MAX_LEN, Source};
 use crate::op::Stop;
@@ -38,6 +38,7 @@ impl Interpreter {
             Some(index) => {
                 self.cache.drop_block(index);
                 self.cpu.generations.void(Reach::Page);
+                self.tell_of_drops();
                 self.make(key, linear)?
             }
             None => self.make(key, linear)?,
@@ -108,15 +109,15 @@ impl Interpreter {
         let vendor = self.cpu.model.vendor;
         let features = self.cpu.model.features;
         let source = Source { bytes: &bytes, start, rip: key.rip, limit, vendor, features };
-        let (decoded, second) = match decode::decode(&source, key.mode) {
+        let (mut decoded, second) = match decode::decode(&source, key.mode) {
             Ok(decoded) => (decoded, None),
             Err(decode::DecodeError::Truncated) => self.decode_across(key, linear, &bytes)?,
         };
+        if self.translator.is_some() && second.is_none() && !key.mode.has(Mode::SINGLE) {
+            decoded.add_entry();
+        }
         if !self.cache.has_room(decoded.ops.len()) {
-            for page in self.cache.clear() {
-                self.cpu.memory.code().clear(page);
-            }
-            self.cpu.generations.void(Reach::Page);
+            self.drop_all_blocks();
         }
         let page = key.offset - start;
         for &(from, len) in &decoded.spans {
@@ -130,6 +131,23 @@ impl Interpreter {
             }
         }
         Ok(self.cache.insert(decoded.to_block(key, second), &decoded.ops))
+    }
+
+    /// Begins anew, with no blocks.
+    pub(super) fn drop_all_blocks(&mut self) {
+        for page in self.cache.clear() {
+            self.cpu.memory.code().clear(page);
+        }
+        self.cpu.generations.void(Reach::Page);
+        self.tell_of_drops();
+    }
+
+    /// Lets the translator know of blocks that are no more.
+    pub(super) fn tell_of_drops(&mut self) {
+        let dropped = self.cache.take_dropped();
+        if let Some(translator) = self.translator.as_mut().filter(|_| dropped != Dropped::None) {
+            translator.forget(dropped);
+        }
     }
 
     /// Decodes an instruction that begins on one page and ends on the next.
@@ -184,5 +202,6 @@ impl Interpreter {
             self.cpu.memory.code().clear(page);
         }
         self.cpu.generations.void(Reach::Page);
+        self.tell_of_drops();
     }
 }

@@ -57,7 +57,7 @@ impl Interpreter {
         };
         let tlb = &self.cpu.tlb;
         let entries = if write { &tlb.write } else { &tlb.read };
-        let filled = entries[Tlb::index(miss.linear)].tag == miss.linear & !0xfff;
+        let filled = entries[Tlb::index(miss.linear)].has(miss.linear);
         self.found = (!filled).then_some((miss, place));
         filled
     }
@@ -94,7 +94,8 @@ impl Interpreter {
         if let Some(earlier) = loans.list[slot].take() {
             self.cpu.tlb.give_back(earlier.miss.linear, write, earlier.saved);
         }
-        let saved = self.cpu.tlb.lend(miss.linear, last, offset, write);
+        let host = self.cpu.ram.base_address().wrapping_add(offset as u64);
+        let saved = self.cpu.tlb.lend(miss.linear, last, host, write);
         let scratch = direct.is_none().then_some(scratch);
         loans.list[slot] = Some(Loan { miss, saved, scratch, parts });
         Ok(())

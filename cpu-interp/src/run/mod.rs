@@ -14,14 +14,39 @@ use trivium_cpu::state::Activity;
 use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exception, Exit, Kick, Vcpu};
 use trivium_memory::GuestMemory;
 
-use crate::block::{BlockCache, NO_LINK};
+use crate::block::{Block, BlockCache, Dropped, NO_LINK, Reach};
 use crate::cpu::{Cpu, Miss, Topology, shadow};
 use crate::mem::Place;
-use crate::op::{Stop, StopReason};
+use crate::op::{Op, Stop, StopReason};
 use miss::Loans;
 
 /// Instructions between two looks at what others want of the CPU.
 const QUANTUM: u64 = 1000;
+
+/// How often a block is interpreted before it is translated, if there is a translator.
+pub const WARM: u32 = 50;
+
+/// Makes something faster of blocks that are entered often.
+pub trait Translator: Send {
+    /// Translates a block whose operations are these.
+    fn translate(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated;
+
+    /// One block has been found to follow another, by its link `slot`, wherever both are entered.
+    fn chain(&mut self, from: u32, slot: u8, to: u32);
+
+    /// These blocks are no more.
+    fn forget(&mut self, dropped: Dropped);
+}
+
+/// What a [`Translator`] has made of a block.
+pub enum Translated {
+    /// The operation that it is to begin with from now on.
+    Entry(Op),
+    /// Nothing: it is better interpreted.
+    Not,
+    /// Nothing: all blocks are to be dropped first.
+    Full,
+}
 
 /// A virtual CPU that interprets.
 pub struct Interpreter {
@@ -31,6 +56,7 @@ pub struct Interpreter {
     found: Option<(Miss, Place)>,
     /// Instructions between two looks at what others want of the CPU.
     quantum: u64,
+    translator: Option<Box<dyn Translator>>,
 }
 
 /// One call of `run`.
@@ -76,7 +102,13 @@ impl Interpreter {
         scratch: usize,
     ) -> Self {
         let cpu = Box::new(Cpu::new(memory, model, topology, scratch));
-        Self { cpu, cache: BlockCache::new(), found: None, quantum: QUANTUM }
+        Self { cpu, cache: BlockCache::new(), found: None, quantum: QUANTUM, translator: None }
+    }
+
+    /// Gives it a translator, before it has run anything.
+    #[must_use]
+    pub fn with_translator(self, translator: Box<dyn Translator>) -> Self {
+        Self { translator: Some(translator), ..self }
     }
 
     fn go(&mut self, session: &mut Session<'_>) -> Exit {
@@ -211,7 +243,9 @@ impl Interpreter {
             let retires = before.get(fits).map_or(wanted, |n| u64::from(n - base));
             (ops.get(..fits)?, retires)
         };
-        let Some((op, rest)) = given.split_first() else {
+        // What stands for a whole block cannot do a part of it.
+        let skip = usize::from(given.len() < ops.len() && start.op == 0 && block.has_entry);
+        let Some((op, rest)) = given.get(skip..).and_then(<[Op]>::split_first) else {
             // Not even the first: it is fused of two, or there are some that do nothing before it.
             let off = if start.op == 0 && base == 0 { 0 } else { ops.first()?.off };
             cpu.rip = block.rip.wrapping_add(off as u64) & cpu.ip_mask;
@@ -281,6 +315,12 @@ impl Interpreter {
                 cpu.system_flags |= rflags::RF;
                 self.flush_device_stores(session);
             }
+            StopReason::Warm => {
+                session.retire(retired - not_done);
+                cpu.rip = block.rip;
+                let index = block.target.index;
+                self.translate(index);
+            }
             StopReason::Miss
             | StopReason::System
             | StopReason::Exception
@@ -305,7 +345,22 @@ impl Interpreter {
         if let Ok((to, reach)) = self.find_block(false)
             && before == self.cache.drops()
         {
-            self.cache.link(&self.cpu, from, slot, to, reach);
+            let reach = self.cache.link(&self.cpu, from, slot, to, reach);
+            if let Some(translator) = self.translator.as_mut().filter(|_| reach == Some(Reach::Page)) {
+                translator.chain(from, slot, to);
+            }
+        }
+    }
+
+    /// Lets a block be translated.
+    fn translate(&mut self, index: u32) {
+        let Self { cpu, cache, translator, .. } = self;
+        let (Some(translator), Some(block)) = (translator, cache.block(index)) else { return };
+        block.cold.set(u32::MAX);
+        match translator.translate(cpu, block, cache.ops(block.target)) {
+            Translated::Entry(entry) => cache.set_entry(index, entry),
+            Translated::Not => {}
+            Translated::Full => self.drop_all_blocks(),
         }
     }
 

@@ -1,0 +1,74 @@
+//! Code memory: one object of the host's memory mapped twice, to write and to execute, so that no
+//! page is ever both.
+
+use std::fs::File;
+
+use memmap2::{Mmap, MmapMut, MmapOptions};
+use rustix::fs::{MemfdFlags, memfd_create};
+use thiserror::Error;
+
+/// Why there is no code memory.
+#[derive(Debug, Error)]
+pub enum CodeError {
+    /// The host refuses it.
+    #[error("The host gives no memory for translated code: {0}")]
+    Host(#[from] std::io::Error),
+}
+
+/// Where code begins: as processors fetch it.
+const ALIGNMENT: usize = 16;
+
+/// Memory for translated code.
+pub(crate) struct CodeMemory {
+    write: MmapMut,
+    execute: Mmap,
+    used: usize,
+}
+
+impl CodeMemory {
+    /// So many bytes.
+    pub(crate) fn new(size: usize) -> Result<Self, CodeError> {
+        let file = memfd_create("trivium-code", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        let file = File::from(file);
+        file.set_len(size as u64)?;
+        // SAFETY: nobody else has the file, so it changes by our own hand alone, and never in size.
+        let write = unsafe { MmapOptions::new().len(size).map_mut(&file)? };
+        // SAFETY: as above.
+        let execute = unsafe { MmapOptions::new().len(size).map_exec(&file)? };
+        Ok(Self { write, execute, used: 0 })
+    }
+
+    /// The address at which the next code will be executed.
+    pub(crate) fn next(&self) -> u64 {
+        self.execute.as_ptr().addr() as u64 + self.used as u64
+    }
+
+    /// Puts code at [`Self::next`]; false if there is no room.
+    pub(crate) fn put(&mut self, code: &[u8]) -> bool {
+        let Some(place) = self.write.get_mut(self.used..self.used + code.len()) else {
+            return false;
+        };
+        place.copy_from_slice(code);
+        self.used = (self.used + code.len()).next_multiple_of(ALIGNMENT);
+        true
+    }
+
+    /// Makes the relative operand at an address lead to another.
+    pub(crate) fn patch(&mut self, site: u64, target: u64) {
+        let at = site.wrapping_sub(self.execute.as_ptr().addr() as u64) as usize;
+        let relative = target.wrapping_sub(site + 4) as u32;
+        if let Some(place) = self.write.get_mut(at..at + 4) {
+            place.copy_from_slice(&relative.to_le_bytes());
+        }
+    }
+
+    /// Gives up all code after the first `keep` bytes.
+    pub(crate) fn truncate(&mut self, keep: usize) {
+        self.used = keep.min(self.used);
+    }
+
+    /// Bytes in use.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+}

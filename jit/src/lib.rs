@@ -1,0 +1,21 @@
+//! The JIT: guest and host are of the same architecture, so blocks that run often are re-encoded
+//! for the host, instruction by instruction, with their registers and memory operands replaced.
+//!
+//! It lives inside the interpreter: both have the same state, the same TLB and the same blocks. A
+//! translated block is one whose first operation is [`enter`](enter::enter); translated code comes
+//! back to the operations of the block wherever it meets what it leaves to the interpreter.
+
+#![warn(unsafe_op_in_unsafe_fn)]
+// What dynasm makes of registers that are chosen at run time.
+#![allow(clippy::useless_conversion)]
+
+mod analyse;
+mod code;
+mod emit;
+mod enter;
+mod regs;
+mod select;
+mod translate;
+
+pub use code::CodeError;
+pub use translate::Jit;

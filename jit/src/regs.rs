@@ -1,0 +1,65 @@
+//! Where guest registers live while translated code runs.
+//!
+//! Seven registers and R12 and R13 keep their names; RSP lives in R15, as the host needs its own.
+//! The rest are in memory. R14 points into the CPU's state; R8 to R11 are free for glue.
+
+use std::mem::offset_of;
+
+use iced_x86::Register;
+use trivium_interp::Cpu;
+
+/// Where the host's register for RSP is.
+pub(crate) const RSP_HOME: u8 = 15;
+
+/// How far into the state R14 points: its address is then a shift count of 12 too.
+pub(crate) const BIAS: i32 = 12;
+
+/// What R14 has to be moved by to reach a field.
+pub(crate) const fn at(offset: usize) -> i32 {
+    offset as i32 - BIAS
+}
+
+/// The place of a general register in the state.
+pub(crate) const fn slot(number: u8) -> i32 {
+    at(offset_of!(Cpu, regs)) + 8 * number as i32
+}
+
+/// Where a guest register is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// In the host's register of this number.
+    Host(u8),
+    /// In the state.
+    Memory,
+}
+
+/// Where the guest register of a number is.
+pub(crate) const fn home(number: u8) -> Home {
+    match number {
+        4 => Home::Host(RSP_HOME),
+        0..=7 | 12 | 13 => Home::Host(number),
+        _ => Home::Memory,
+    }
+}
+
+/// The 64-bit register of a number.
+pub(crate) fn wide(number: u8) -> Register {
+    Register::RAX + u32::from(number)
+}
+
+/// The register of a number, of as many bytes as another.
+pub(crate) fn like(model: Register, number: u8) -> Register {
+    let n = u32::from(number);
+    match model.size() {
+        8 => Register::RAX + n,
+        4 => Register::EAX + n,
+        2 => Register::AX + n,
+        _ if number < 4 => Register::AL + n,
+        _ => Register::SPL + (n - 4),
+    }
+}
+
+/// Whether it is AH, CH, DH or BH.
+pub(crate) fn is_high(register: Register) -> bool {
+    matches!(register, Register::AH | Register::CH | Register::DH | Register::BH)
+}
