@@ -186,7 +186,7 @@ pub struct RunOptions {
 pub enum Accel {
     /// The interpreter.
     Interp,
-    /// The JIT
+    /// The JIT: translates what runs often into code of the host.
     Jit,
 }
 

@@ -15,6 +15,9 @@ pub fn refusal(error: &MachineError, options: Option<&RunOptions>) -> anyhow::Er
         MachineError::Config(error) => config_option(error).to_string(),
         MachineError::Load(error) => load_option(error.subject(), options),
         MachineError::Memory(_) => "--memory".into(),
+        MachineError::Code(error) => {
+            return anyhow::anyhow!("--accel jit: {error}; use --accel interp");
+        }
         _ => return anyhow::anyhow!("{error}"),
     };
     anyhow::anyhow!("{at}: {error}")

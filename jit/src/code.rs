@@ -28,7 +28,8 @@ pub(crate) struct CodeMemory {
 impl CodeMemory {
     /// So many bytes.
     pub(crate) fn new(size: usize) -> Result<Self, CodeError> {
-        let file = memfd_create("trivium-code", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        let file =
+            memfd_create("trivium-code", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let file = File::from(file);
         file.set_len(size as u64)?;
         // SAFETY: nobody else has the file, so it changes by our own hand alone, and never in size.

@@ -20,6 +20,9 @@ pub enum MachineError {
     /// The host refuses the memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The host refuses memory for translated code.
+    #[error(transparent)]
+    Code(#[from] trivium_jit::CodeError),
     /// A processor cannot go on.
     #[error(transparent)]
     Cpu(#[from] CpuError),

@@ -7,6 +7,7 @@ use trivium_chipset::{Clock, VmTime};
 use trivium_cpu::{CpuModel, Feature, Vcpu};
 use trivium_devices::apic::LapicConfig;
 use trivium_interp::{Interpreter, Topology};
+use trivium_jit::Jit;
 use trivium_memory::GuestMemory;
 
 use crate::board::{BoardParts, IsaParts, PcBoard, SharedConsole};
@@ -43,16 +44,13 @@ pub(crate) struct VcpuParts<'a> {
 }
 
 /// A processor of the kind that is asked for.
-fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Box<dyn Vcpu> {
+fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Result<Box<dyn Vcpu>, MachineError> {
     let (memory, model) = (parts.memory.clone(), parts.model.clone());
-    match accel {
-        Accel::Interp => Box::new(Interpreter::new(memory, model, parts.topology, parts.scratch)),
-        Accel::Jit => {
-            let interpreter = Interpreter::new(memory, model, parts.topology, parts.scratch);
-            let jit = trivium_jit::Jit::new().expect("code memory");
-            Box::new(interpreter.with_translator(Box::new(jit)))
-        }
-    }
+    let interpreter = Interpreter::new(memory, model, parts.topology, parts.scratch);
+    Ok(match accel {
+        Accel::Interp => Box::new(interpreter),
+        Accel::Jit => Box::new(interpreter.with_translator(Box::new(Jit::new()?))),
+    })
 }
 
 fn lapic_config(id: u32, model: &CpuModel) -> LapicConfig {
@@ -82,7 +80,7 @@ impl Machine {
     /// [`Self::new`] with processors from elsewhere.
     pub(crate) fn with_vcpus(
         config: MachineConfig,
-        new_vcpu: impl Fn(&VcpuParts<'_>) -> Box<dyn Vcpu>,
+        new_vcpu: impl Fn(&VcpuParts<'_>) -> Result<Box<dyn Vcpu>, MachineError>,
     ) -> Result<Self, MachineError> {
         config.check()?;
         let rtc = RtcParts::of(&config);
@@ -101,7 +99,8 @@ impl Machine {
                 Topology { apic_id: cpu, cpus: config.cpus, tsc_hz: TSC_HZ, apic_hz: APIC_HZ };
             // The arena was made with a page for each.
             let scratch = memory.scratch(cpu, config.cpus).unwrap_or(0);
-            vcpus.push(new_vcpu(&VcpuParts { memory: &memory, model: &model, topology, scratch }));
+            let parts = VcpuParts { memory: &memory, model: &model, topology, scratch };
+            vcpus.push(new_vcpu(&parts)?);
         }
 
         let processors = vcpus.iter().map(|vcpu| Processor::new(vcpu.kicker())).collect();

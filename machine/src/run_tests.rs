@@ -86,12 +86,12 @@ fn machine_of(
     let loads = Arc::<AtomicU32>::default();
     let body = Mutex::new(Some(Box::new(body) as Body));
     let machine = Machine::with_vcpus(config, |_| {
-        Box::new(FakeVcpu {
+        Ok(Box::new(FakeVcpu {
             body: lock(&body).take().unwrap(),
             kicked: Arc::default(),
             state: CpuState::default(),
             loads: loads.clone(),
-        })
+        }))
     });
     (machine.unwrap(), loads)
 }

@@ -346,7 +346,9 @@ impl Interpreter {
             && before == self.cache.drops()
         {
             let reach = self.cache.link(&self.cpu, from, slot, to, reach);
-            if let Some(translator) = self.translator.as_mut().filter(|_| reach == Some(Reach::Page)) {
+            if let Some(translator) =
+                self.translator.as_mut().filter(|_| reach == Some(Reach::Page))
+            {
                 translator.chain(from, slot, to);
             }
         }
