@@ -17,7 +17,7 @@ use trivium_interp::cpu::{Mode, Native, SEG_BASE};
 use trivium_interp::tlb::{Entry, Tlb};
 
 use crate::enter::Exit;
-use crate::regs::{Home, RSP_HOME, at, home, is_high, like, slot, wide};
+use crate::regs::{Home, RSP_HOME, at, home, is_high, like, number_of, slot, wide};
 use crate::select;
 
 /// Where code is put together.
@@ -257,7 +257,7 @@ impl<'a> Emitter<'a> {
 
     /// The number of the host's register that holds a guest's; `scratch` if it had to be loaded.
     fn in_register(&mut self, guest: Register, scratch: u8) -> u8 {
-        let number = guest.number() as u8;
+        let number = number_of(guest);
         match home(number) {
             Home::Host(host) => host,
             Home::Memory => {
@@ -341,7 +341,7 @@ impl<'a> Emitter<'a> {
         for n in (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register) {
             let register = i.op_register(n);
             if !is_high(register) {
-                host.set_op_register(n, like(register, plan.host_of(register.number() as u8)));
+                host.set_op_register(n, like(register, plan.host_of(number_of(register))));
             }
         }
         if !self.raw(&host) {
@@ -364,7 +364,7 @@ impl<'a> Emitter<'a> {
         for n in (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register) {
             let register = i.op_register(n);
             has_high |= is_high(register);
-            let guest = register.number() as u8;
+            let guest = number_of(register);
             if is_high(register) || home(guest) != Home::Memory {
                 continue;
             }
@@ -377,9 +377,9 @@ impl<'a> Emitter<'a> {
             || (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register).any(|n| {
                 let register = i.op_register(n);
                 !is_high(register)
-                    && (plan.host_of(register.number() as u8) >= 8
+                    && (plan.host_of(number_of(register)) >= 8
                         || register.size() == 8
-                        || register.size() == 1 && register.number() >= 4)
+                        || register.size() == 1 && number_of(register) >= 4)
             });
         (!has_high || !needs_rex).then_some(plan)
     }
@@ -393,7 +393,7 @@ impl<'a> Emitter<'a> {
             return Emitted::Not;
         }
         self.effective_address(i);
-        let number = to.number() as u8;
+        let number = number_of(to);
         match (home(number), to.size()) {
             (Home::Host(host), 8) => dynasm!(self.asm ; .arch x64 ; mov Rq(host), r8),
             (Home::Host(host), _) => dynasm!(self.asm ; .arch x64 ; mov Rd(host), r8d),
@@ -460,12 +460,12 @@ impl<'a> Emitter<'a> {
         let word = self.word();
         let to = i.op0_register();
         let fits = i.op0_kind() == OpKind::Register && to.is_gpr() && to.size() as i32 == word;
-        if !fits || to.number() == 4 {
+        if !fits || number_of(to) == 4 {
             return Emitted::Not;
         }
         self.stack_address(0);
         self.probe(word as usize, false, op);
-        let number = to.number() as u8;
+        let number = number_of(to);
         let into = match home(number) {
             Home::Host(host) => host,
             Home::Memory => 10,

@@ -63,3 +63,22 @@ pub(crate) fn like(model: Register, number: u8) -> Register {
 pub(crate) fn is_high(register: Register) -> bool {
     matches!(register, Register::AH | Register::CH | Register::DH | Register::BH)
 }
+
+/// The number of the register that one is, or is a part of.
+pub(crate) fn number_of(register: Register) -> u8 {
+    // iced numbers those of 8 bits otherwise.
+    register.full_register().number() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_have_the_number_of_the_whole() {
+        use Register as R;
+        for (part, number) in [(R::DIL, 7), (R::SPL, 4), (R::R12L, 12), (R::CH, 1), (R::R9D, 9)] {
+            assert_eq!(number_of(part), number, "{part:?}");
+        }
+    }
+}
