@@ -17,6 +17,7 @@ use trivium_memory::{GuestMemory, RamView};
 use crate::block::{Block, Generations, Reach};
 use crate::flags::Flags;
 use crate::mem::Mmio;
+use crate::native::NativeSimd;
 use crate::op::{Op, Stop, StopReason};
 use crate::pcid::{self, Contexts, Tlbs};
 use crate::system::monitor::Monitor;
@@ -170,6 +171,8 @@ pub struct Native {
     pub flags: u64,
     /// The bits of an address that choose its place in the TLB.
     pub index_mask: u64,
+    /// Of vector registers.
+    pub simd: NativeSimd,
 }
 
 /// The working state of one virtual CPU. Aligned, as translated code takes a shift count from its
@@ -345,7 +348,11 @@ impl Cpu {
             ferr_changed: false,
             leave: false,
             stop: StopReason::Cut,
-            native: Native { flags: 0, index_mask: crate::tlb::INDEX_MASK },
+            native: Native {
+                flags: 0,
+                index_mask: crate::tlb::INDEX_MASK,
+                simd: NativeSimd::default(),
+            },
             stop_block: 0,
             stop_rest: 0,
             stop_link: 0,
@@ -507,6 +514,7 @@ impl Cpu {
         let control = &self.control;
         self.x87_blocked = control.cr0 & (cr0::EM | cr0::TS) != 0;
         self.sse_blocked = control.cr0 & (cr0::EM | cr0::TS) != 0 || control.cr4 & cr4::OSFXSR == 0;
+        self.native.simd.update(control, self.sse_blocked);
         self.enter_space();
     }
 

@@ -15,6 +15,7 @@ pub mod flags;
 #[cfg(test)]
 mod limits_tests;
 pub mod mem;
+pub mod native;
 pub mod op;
 pub mod ops;
 mod pcid;

@@ -19,6 +19,8 @@ use trivium_interp::tlb::{Entry, Tlb};
 use crate::enter::Exit;
 use crate::regs::{Home, RSP_HOME, at, home, is_high, like, number_of, slot, wide};
 use crate::select;
+use crate::simd::{self, AtHand};
+use crate::simd_state::{ALIGNED, Routines};
 
 /// Where code is put together.
 pub(crate) type Assembler = VecAssembler<X64Relocation>;
@@ -36,6 +38,10 @@ const _: () = assert!(size_of::<Entry>() == 16 && offset_of!(Tlb, read) == 0);
 /// there is none.
 const BESIDE_MEMORY: [u8; 2] = [10, 11];
 const WITHOUT_MEMORY: [u8; 4] = [8, 9, 10, 11];
+
+/// CALL rel32 and JMP rel32.
+pub(crate) const CALL: u8 = 0xe8;
+const JMP: u8 = 0xe9;
 
 /// What became of an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,15 +83,19 @@ struct Stub {
 
 /// What emits one block.
 pub(crate) struct Emitter<'a> {
-    asm: Assembler,
+    pub(crate) asm: Assembler,
     encoder: Encoder,
     info: &'a mut InstructionInfoFactory,
-    mode: Mode,
-    block: u32,
+    pub(crate) mode: Mode,
+    pub(crate) block: u32,
     /// Where the code will be.
     address: u64,
     /// Of the routine that leaves translated code.
     leave: u64,
+    /// Those for vector registers.
+    pub(crate) routines: Routines,
+    pub(crate) simd: AtHand,
+    pub(crate) loads: Vec<simd::Load>,
     stubs: Vec<Stub>,
     links: [Option<(usize, DynamicLabel)>; 2],
     entry: usize,
@@ -95,7 +105,7 @@ impl<'a> Emitter<'a> {
     /// Begins a block of `count` instructions, whose code will be at `address`.
     pub(crate) fn new(
         address: u64,
-        leave: u64,
+        (leave, routines): (u64, Routines),
         info: &'a mut InstructionInfoFactory,
         (block, mode, count): (u32, Mode, u8),
     ) -> Self {
@@ -107,6 +117,9 @@ impl<'a> Emitter<'a> {
             block,
             address,
             leave,
+            routines,
+            simd: AtHand::default(),
+            loads: Vec::new(),
             stubs: Vec::new(),
             links: [None; 2],
             entry: 0,
@@ -133,7 +146,7 @@ impl<'a> Emitter<'a> {
         );
     }
 
-    fn stub(&mut self, exit: Exit, rcx_aside: bool, rip: Option<u64>) -> DynamicLabel {
+    pub(crate) fn stub(&mut self, exit: Exit, rcx_aside: bool, rip: Option<u64>) -> DynamicLabel {
         let label = self.asm.new_dynamic_label();
         self.stubs.push(Stub { label, exit, rcx_aside, rip });
         label
@@ -172,6 +185,7 @@ impl<'a> Emitter<'a> {
                 self.jcc(i)
             }
             _ if select::is_copied(i) && select::host_has(i) => self.copy(i, op),
+            _ if self.begin_simd(i, op) => self.copy(i, op),
             _ => Emitted::Not,
         }
     }
@@ -270,6 +284,11 @@ impl<'a> Emitter<'a> {
     /// Finds the linear address in R8 in the TLB: the operand is then at [R8 + R9]. RCX passes
     /// through R10; R11 is overwritten.
     fn probe(&mut self, size: usize, write: bool, op: u8) {
+        self.probe_aligned(size, 1, write, op);
+    }
+
+    /// The same, of an operand whose address must be a multiple of `alignment`, unless that is 1.
+    fn probe_aligned(&mut self, size: usize, alignment: usize, write: bool, op: u8) {
         let out = self.stub(Exit::Resume { block: self.block, op }, true, None);
         let entries = if write { WRITE } else { READ };
         let last = size as i32 - 1;
@@ -279,11 +298,26 @@ impl<'a> Emitter<'a> {
             ; mov r11, [r14 + TLB]
             ; lea r9, [r9 + r9]
             ; mov r10, rcx
-            ; lea rcx, [r8 + last]
             ; lea r11, [r11 + r9 * 8 + entries]
-            ; shrx rcx, rcx, r14
             ; mov r9, [r11]
-            ; lea rcx, [rcx + r9]
+        );
+        match alignment {
+            // The offset is turned to the top, where it stays out of the number of the page.
+            16 | 32 => dynasm!(self.asm
+                ; .arch x64
+                ; rorx rcx, r8, 12
+                ; lea rcx, [rcx + r9]
+                ; pext rcx, rcx, [r14 + ALIGNED + 8 * (alignment as i32 / 16 - 1)]
+            ),
+            _ => dynasm!(self.asm
+                ; .arch x64
+                ; lea rcx, [r8 + last]
+                ; shrx rcx, rcx, r14
+                ; lea rcx, [rcx + r9]
+            ),
+        }
+        dynasm!(self.asm
+            ; .arch x64
             ; jrcxz >hit
             ; jmp =>out
             ; hit:
@@ -309,7 +343,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Copies an instruction with its registers and its memory operand replaced.
-    fn copy(&mut self, i: &Instruction, op: u8) -> Emitted {
+    pub(crate) fn copy(&mut self, i: &Instruction, op: u8) -> Emitted {
         let mut host = *i;
         host.set_code(select::in_long_mode(i.code()));
         let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
@@ -324,7 +358,7 @@ impl<'a> Emitter<'a> {
         let Some(plan) = self.plan(i, memory.is_some(), &accesses) else { return Emitted::Not };
         if let Some(n) = memory {
             self.linear_address(i);
-            self.probe(i.memory_size().size(), write, op);
+            self.probe_aligned(i.memory_size().size(), simd::alignment(i), write, op);
             host.set_op_kind(n, OpKind::Memory);
             host.set_memory_base(Register::R8);
             host.set_memory_index(Register::R9);
@@ -338,7 +372,7 @@ impl<'a> Emitter<'a> {
                 dynasm!(self.asm ; .arch x64 ; mov Rq(moved.scratch), [r14 + slot(moved.guest)]);
             }
         }
-        for n in (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register) {
+        for n in general(i) {
             let register = i.op_register(n);
             if !is_high(register) {
                 host.set_op_register(n, like(register, plan.host_of(number_of(register))));
@@ -361,7 +395,7 @@ impl<'a> Emitter<'a> {
         let mut plan = Plan::default();
         let free: &[u8] = if memory { &BESIDE_MEMORY } else { &WITHOUT_MEMORY };
         let mut has_high = false;
-        for n in (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register) {
+        for n in general(i) {
             let register = i.op_register(n);
             has_high |= is_high(register);
             let guest = number_of(register);
@@ -374,7 +408,7 @@ impl<'a> Emitter<'a> {
         }
         // AH and its like cannot be named beside registers that need a REX prefix.
         let needs_rex = memory
-            || (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register).any(|n| {
+            || general(i).any(|n| {
                 let register = i.op_register(n);
                 !is_high(register)
                     && (plan.host_of(number_of(register)) >= 8
@@ -555,8 +589,16 @@ impl<'a> Emitter<'a> {
         Emitted::Ended
     }
 
+    /// Goes to a routine.
+    pub(crate) fn go_to(&mut self, opcode: u8, routine: u64) {
+        let next = self.address + self.asm.offset().0 as u64 + 5;
+        self.asm.push(opcode);
+        self.asm.push_i32(routine.wrapping_sub(next) as i32);
+    }
+
     /// Emits the ways out and gives the code; nothing if a number is out of range.
     pub(crate) fn finish(mut self) -> Option<Finished> {
+        self.emit_loads();
         let mut places = Vec::with_capacity(self.stubs.len());
         for stub in std::mem::take(&mut self.stubs) {
             places.push((stub.label, self.asm.offset().0));
@@ -570,9 +612,7 @@ impl<'a> Emitter<'a> {
                 dynasm!(self.asm ; .arch x64 ; mov [r14 + RIP], r8);
             }
             dynasm!(self.asm ; .arch x64 ; mov r8d, packed as i32);
-            let next = self.address + self.asm.offset().0 as u64 + 5;
-            self.asm.push(0xe9); // JMP rel32.
-            self.asm.push_i32(self.leave.wrapping_sub(next) as i32);
+            self.go_to(JMP, self.leave);
         }
         let sites = self.links.map(|link| {
             let (operand, label) = link?;
@@ -582,6 +622,13 @@ impl<'a> Emitter<'a> {
         let code = self.asm.finalize().ok()?;
         Some(Finished { code, entry: self.entry, sites })
     }
+}
+
+/// The operands that are general registers.
+fn general(i: &Instruction) -> impl Iterator<Item = u32> + use<> {
+    let i = *i;
+    (0..i.op_count())
+        .filter(move |&n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_gpr())
 }
 
 fn reads(access: OpAccess) -> bool {

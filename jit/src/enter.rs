@@ -11,6 +11,7 @@ use trivium_interp::op::{Op, StopReason};
 
 use crate::emit::Assembler;
 use crate::regs::{BIAS, Home, RSP_HOME, at, home, slot};
+use crate::simd_state;
 
 /// Why translated code came back, with the block's number and the operation's packed in 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +95,10 @@ pub(crate) fn emit_leave(asm: &mut Assembler) {
         ; lahf
         ; seto al
         ; mov [r14 + FLAGS], rax
+    );
+    simd_state::emit_save(asm);
+    dynasm!(asm
+        ; .arch x64
         ; mov rax, r8
         ; add rsp, 8
         ; pop r15

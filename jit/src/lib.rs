@@ -15,6 +15,13 @@ mod emit;
 mod enter;
 mod regs;
 mod select;
+mod simd;
+mod simd_state;
+#[cfg(test)]
+mod simd_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
 mod translate;
 
 pub use code::CodeError;

@@ -13,6 +13,7 @@ use crate::analyse::{End, instructions};
 use crate::code::{CodeError, CodeMemory};
 use crate::emit::{Assembler, Emitted, Emitter, Site};
 use crate::enter::{self, MAX_OP};
+use crate::simd_state::Routines;
 
 /// Bytes of code memory.
 const CODE_SIZE: usize = 64 << 20;
@@ -34,6 +35,7 @@ pub struct Jit {
     routines: usize,
     enter: u64,
     leave: u64,
+    simd: Routines,
     /// By the blocks' numbers.
     blocks: Vec<Option<Code>>,
     info: InstructionInfoFactory,
@@ -56,9 +58,10 @@ impl Jit {
         };
         let enter = routine(enter::emit_enter);
         let leave = routine(enter::emit_leave);
+        let simd = Routines::emit(&mut routine);
         let routines = memory.used();
         let info = InstructionInfoFactory::new();
-        Ok(Self { memory, routines, enter, leave, blocks: Vec::new(), info })
+        Ok(Self { memory, routines, enter, leave, simd, blocks: Vec::new(), info })
     }
 
     fn code(&mut self, block: u32) -> Option<&mut Code> {
@@ -69,7 +72,8 @@ impl Jit {
     fn emit(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Option<crate::emit::Finished> {
         let (guests, end) = instructions(cpu, block, ops);
         let about = (block.target.index, block.mode, block.target.count);
-        let mut emitter = Emitter::new(self.memory.next(), self.leave, &mut self.info, about);
+        let mut emitter =
+            Emitter::new(self.memory.next(), (self.leave, self.simd), &mut self.info, about);
         let mut emitted = Emitted::Done;
         for (number, guest) in guests.iter().enumerate() {
             let is_offered = offered::has(cpu.model.features, guest.instruction.code());

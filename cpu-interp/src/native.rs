@@ -1,0 +1,59 @@
+//! What translated code keeps in the CPU's state about vector registers. While they are in use
+//! there, they live in the host's, with the guest's MXCSR; the state's copies are then out of date.
+
+use trivium_cpu::bits::{cr0, cr4};
+use trivium_cpu::state::Control;
+
+/// XCR0's bits for SSE and AVX, which must both be set for AVX.
+const SSE_AND_AVX: u64 = 6;
+/// MXCSR after reset, which is what compiled code expects.
+const MXCSR_RESET: u32 = 0x1f80;
+/// Bits of an offset into a page.
+const PAGE_BITS: u32 = 12;
+
+/// What translated code wants to know of vector registers, as its tests want it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct NativeSimd {
+    /// Which bits of an address, turned right by 12, are zero if the address is a multiple of 16,
+    /// or of 32, and its page is 0.
+    pub aligned: [u64; 2],
+    /// The host's own MXCSR.
+    pub host_mxcsr: u32,
+    /// 1 if the host's registers are the guest's.
+    pub live: u8,
+    /// 0 if they are, and instructions of SSE may be executed.
+    pub sse_idle: u8,
+    /// 0 if they are, and instructions of AVX may be executed.
+    pub avx_idle: u8,
+    /// 0 if CR0 and CR4 allow SSE.
+    pub sse_refused: u8,
+    /// 0 if CR0, CR4 and XCR0 allow AVX.
+    pub avx_refused: u8,
+}
+
+impl Default for NativeSimd {
+    fn default() -> Self {
+        let offset_bits = [4, 5].map(|low| PAGE_BITS - low);
+        Self {
+            aligned: offset_bits.map(|ignored| !0 >> ignored),
+            host_mxcsr: MXCSR_RESET,
+            live: 0,
+            sse_idle: 1,
+            avx_idle: 1,
+            sse_refused: 1,
+            avx_refused: 1,
+        }
+    }
+}
+
+impl NativeSimd {
+    /// Follows the control registers. In protected mode; translated code is in no other.
+    pub(crate) fn update(&mut self, control: &Control, sse_blocked: bool) {
+        let avx = control.cr4 & cr4::OSXSAVE != 0
+            && control.xcr0 & SSE_AND_AVX == SSE_AND_AVX
+            && control.cr0 & cr0::TS == 0;
+        self.sse_refused = sse_blocked.into();
+        self.avx_refused = (!avx).into();
+    }
+}

@@ -1,0 +1,212 @@
+//! A small machine for tests, with the interpreter alone or with a translator: RAM that is mapped
+//! to itself, code at privilege level 0, and for each vector a handler that halts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use trivium_cpu::bits::{cr0, cr4, efer};
+use trivium_cpu::model::CpuModel;
+use trivium_cpu::state::{CS, Segment, SegmentAttributes, TableRegister};
+use trivium_cpu::{Budget, CpuBus, CpuState, Exit, MsrFault, ResetKind, Vcpu};
+use trivium_interp::block::{Block, Dropped};
+use trivium_interp::op::Op;
+use trivium_interp::run::{Translated, Translator};
+use trivium_interp::{Cpu, Interpreter, Topology};
+use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
+
+use crate::Jit;
+
+/// RAM.
+pub const RAM: u64 = 0x40_0000;
+/// Free for data: two pages.
+pub const DATA: u64 = 0xa000;
+/// Bytes of it.
+pub const DATA_SIZE: usize = 0x2000;
+/// Free for code.
+pub const CODE: u64 = 0x10_0000;
+const GDT: u64 = 0x2000;
+const IDT: u64 = 0x3000;
+const HANDLERS: u64 = 0x6000;
+const STACK: u64 = 0x9ff0;
+const TABLES: u64 = 0x1_0000;
+const HLT: u8 = 0xf4;
+
+/// A platform with nothing in it.
+struct NullBus;
+
+impl CpuBus for NullBus {
+    fn retire(&self, _: u64) {}
+    fn mmio_read(&self, _: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+    fn mmio_write(&self, _: u64, _: &[u8]) {}
+    fn pio_read(&self, _: u16, _: u8) -> u32 {
+        !0
+    }
+    fn pio_write(&self, _: u16, _: u8, _: u32) {}
+    fn msr_read(&self, _: u32) -> Option<Result<u64, MsrFault>> {
+        None
+    }
+    fn msr_write(&self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
+        None
+    }
+    fn cr8(&self) -> u8 {
+        0
+    }
+    fn set_cr8(&self, _: u8) {}
+    fn tsc(&self) -> u64 {
+        0
+    }
+    fn set_tsc_offset(&self, _: u64) {}
+    fn random(&self) -> u64 {
+        0
+    }
+    fn interrupt_pending(&self) -> bool {
+        false
+    }
+    fn acknowledge_interrupt(&self) -> Option<u8> {
+        None
+    }
+    fn take_nmi(&self) -> bool {
+        false
+    }
+    fn take_reset(&self) -> Option<ResetKind> {
+        None
+    }
+    fn delivering(&self, _: u8, _: Option<u32>, _: u64) {}
+    fn set_ferr(&self, _: bool) {}
+}
+
+/// A translator that counts the blocks that it has translated.
+struct Counting {
+    jit: Jit,
+    count: Arc<AtomicUsize>,
+}
+
+impl Translator for Counting {
+    fn translate(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated {
+        let translated = self.jit.translate(cpu, block, ops);
+        if matches!(translated, Translated::Entry(_)) {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        translated
+    }
+    fn chain(&mut self, from: u32, slot: u8, to: u32) {
+        self.jit.chain(from, slot, to);
+    }
+    fn forget(&mut self, dropped: Dropped) {
+        self.jit.forget(dropped);
+    }
+}
+
+/// The machine.
+pub struct TestMachine {
+    cpu: Interpreter,
+    memory: Arc<GuestMemory>,
+    translated: Arc<AtomicUsize>,
+}
+
+fn flat(attributes: u16) -> Segment {
+    let attributes = SegmentAttributes(attributes);
+    Segment { selector: 8, base: 0, limit: u32::MAX, attributes }
+}
+
+/// The model with everything.
+pub fn model() -> CpuModel {
+    CpuModel::by_name("max").unwrap()
+}
+
+impl TestMachine {
+    /// One that interprets.
+    pub fn interpreter() -> Self {
+        Self::new(false)
+    }
+
+    /// One that translates.
+    pub fn jit() -> Self {
+        Self::new(true)
+    }
+
+    fn new(translates: bool) -> Self {
+        let memory = Arc::new(GuestMemory::new(RAM, 1).unwrap());
+        let ram = Region::new(0, RAM, RegionKind::Ram { offset: 0 });
+        memory.set_map(FlatMap::new(&[ram]));
+        let hz = 1_000_000_000;
+        let topology = Topology { apic_id: 0, cpus: 1, tsc_hz: hz, apic_hz: hz };
+        let scratch = memory.scratch(0, 1).unwrap();
+        let mut cpu = Interpreter::new(memory.clone(), Arc::new(model()), topology, scratch);
+        let translated = Arc::<AtomicUsize>::default();
+        if translates {
+            let jit = Jit::new().unwrap();
+            cpu = cpu.with_translator(Box::new(Counting { jit, count: translated.clone() }));
+        }
+        let mut machine = Self { cpu, memory, translated };
+        machine.put_tables();
+        machine
+    }
+
+    fn put_tables(&mut self) {
+        // Flat code, of 64 bits and of 32.
+        self.put(GDT + 8, &0x00af_9b00_0000_ffff_u64.to_le_bytes());
+        self.put(GDT + 0x108, &0x00cf_9b00_0000_ffff_u64.to_le_bytes());
+        for vector in 0..256_u64 {
+            let handler = HANDLERS + 16 * vector;
+            self.put(handler, &[HLT]);
+            // An interrupt gate, present, to selector 8; in 32-bit mode half as long.
+            let gate = handler & 0xffff | 8 << 16 | 0x8e << 40;
+            self.put(IDT + 16 * vector, &gate.to_le_bytes());
+            self.put(IDT + 0x1000 + 8 * vector, &gate.to_le_bytes());
+        }
+        self.put(TABLES, &((TABLES + 0x1000) | 7).to_le_bytes());
+        self.put(TABLES + 0x1000, &((TABLES + 0x2000) | 7).to_le_bytes());
+        for page in 0..RAM >> 21 {
+            self.put(TABLES + 0x2000 + 8 * page, &(page << 21 | 0x87).to_le_bytes());
+        }
+    }
+
+    /// Writes to memory.
+    pub fn put(&mut self, at: u64, bytes: &[u8]) {
+        self.memory.write(GuestPhysAddr(at), bytes).unwrap();
+    }
+
+    /// Reads memory.
+    pub fn get(&self, at: u64, bytes: &mut [u8]) {
+        self.memory.read(GuestPhysAddr(at), bytes).unwrap();
+    }
+
+    /// Runs from a state until the processor halts; gives the state then.
+    pub fn run(&mut self, state: &CpuState) -> CpuState {
+        self.cpu.load(state).unwrap();
+        let exit = self.cpu.run(&NullBus, Budget { instructions: 10_000 }).unwrap();
+        assert_eq!(exit, Exit::Halted);
+        self.cpu.save().unwrap()
+    }
+
+    /// How many blocks have been translated.
+    pub fn translated(&self) -> usize {
+        self.translated.load(Ordering::Relaxed)
+    }
+}
+
+/// The state in 64-bit mode, or in 32-bit protected mode without paging; SSE and AVX may be used.
+pub fn state(long: bool) -> CpuState {
+    let mut state = CpuState::default();
+    state.control.cr0 = cr0::PE | cr0::ET | cr0::NE | cr0::WP;
+    state.control.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
+    state.control.xcr0 = 7;
+    state.segments.regs = [flat(0xc093); 6];
+    state.segments.regs[CS] = flat(0xc09b);
+    state.segments.gdtr = TableRegister { base: GDT + 0x100, limit: 0xff };
+    state.segments.idtr = TableRegister { base: IDT + 0x1000, limit: 0x7ff };
+    state.general.regs[4] = STACK;
+    if long {
+        state.control.cr0 |= cr0::PG;
+        state.control.cr3 = TABLES;
+        state.control.cr4 |= cr4::PAE;
+        state.control.efer = efer::LME | efer::LMA | efer::NXE;
+        state.segments.regs[CS] = flat(0xa09b);
+        state.segments.gdtr = TableRegister { base: GDT, limit: 0xff };
+        state.segments.idtr = TableRegister { base: IDT, limit: 0xfff };
+    }
+    state
+}
