@@ -2,7 +2,7 @@
 //! for the host, instruction by instruction, with their registers and memory operands replaced.
 //!
 //! It lives inside the interpreter: both have the same state, the same TLB and the same blocks. A
-//! translated block is one whose first operation is [`enter`](enter::enter); translated code comes
+//! translated block is one whose first operation is `enter`; translated code comes
 //! back to the operations of the block wherever it meets what it leaves to the interpreter.
 
 #![warn(unsafe_op_in_unsafe_fn)]
