@@ -80,6 +80,7 @@ fn duel(options: &CrosscheckOptions, model: &CpuModel) -> Result<Duel> {
     let make = |kind| -> Result<Box<dyn Engine>> {
         Ok(match kind {
             EngineOption::Interp => Box::new(VcpuEngine::interpreter(*model)?),
+            EngineOption::Jit => Box::new(VcpuEngine::jit(*model)?),
             EngineOption::Host => Box::new(HostEngine::new()?),
             EngineOption::Manual => bail!("--cpus: 'manual' knows system-level cases only"),
         })

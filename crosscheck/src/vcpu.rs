@@ -14,6 +14,7 @@ use std::sync::Arc;
 use trivium_cpu::model::{CpuModel, Feature};
 use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
 use trivium_interp::{Interpreter, Topology};
+use trivium_jit::Jit;
 use trivium_memory::GuestMemory;
 
 use crate::bus::NullBus;
@@ -22,6 +23,11 @@ use crate::engine::{Engine, EngineError};
 use crate::outcome::{Outcome, Stop};
 use guest::Event;
 use ram::Ram;
+
+const JIT: &str = "jit";
+
+const TOPOLOGY: Topology =
+    Topology { apic_id: 0, cpus: 1, tsc_hz: 1_000_000_000, apic_hz: 1_000_000_000 };
 
 /// Runs cases on a virtual CPU.
 pub struct VcpuEngine {
@@ -58,10 +64,22 @@ impl VcpuEngine {
     /// # Errors
     /// The host refuses memory.
     pub fn interpreter(model: CpuModel) -> Result<Self, EngineError> {
-        let topology =
-            Topology { apic_id: 0, cpus: 1, tsc_hz: 1_000_000_000, apic_hz: 1_000_000_000 };
         Self::new("interp", model, |memory, model, scratch| {
-            Box::new(Interpreter::new(memory, model, topology, scratch))
+            Box::new(Interpreter::new(memory, model, TOPOLOGY, scratch))
+        })
+    }
+
+    /// The JIT, which translates whatever it can before it is run for the first time: so what is
+    /// compared is translated code.
+    ///
+    /// # Errors
+    /// The host refuses memory, or that it be executed.
+    pub fn jit(model: CpuModel) -> Result<Self, EngineError> {
+        let jit = Jit::new()
+            .map_err(|e| EngineError::Unavailable { engine: JIT, reason: e.to_string() })?;
+        Self::new(JIT, model, |memory, model, scratch| {
+            let interpreter = Interpreter::new(memory, model, TOPOLOGY, scratch);
+            Box::new(interpreter.with_translator(Box::new(jit)).with_warm(0))
         })
     }
 

@@ -10,8 +10,9 @@ use super::parse_cpu;
 /// What `crosscheck` takes.
 #[derive(Debug, Args)]
 pub struct CrosscheckOptions {
-    /// The two engines: interp (the interpreter), host (the processor of this host), manual (a
-    /// model of paging and privilege, written from the manuals' tables: system-level cases).
+    /// The two engines: interp (the interpreter), jit (the JIT, which translates at once), host (the
+    /// processor of this host), manual (a model of paging and privilege, written from the manuals'
+    /// tables: system-level cases).
     #[arg(long, default_value = "interp,host", value_delimiter = ',', value_name = "A,B")]
     pub cpus: Vec<EngineOption>,
     /// How many cases, in all shards together.
@@ -69,6 +70,8 @@ pub struct CrosscheckOptions {
 pub enum EngineOption {
     /// The interpreter.
     Interp,
+    /// The JIT, whose code is translated before it is first run.
+    Jit,
     /// The processor of this host.
     Host,
     /// The reference model of paging and privilege.

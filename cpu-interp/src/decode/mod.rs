@@ -428,7 +428,7 @@ impl Decoded {
             system: self.system,
             key,
             has_entry: self.has_entry,
-            cold: Cell::new(crate::run::WARM),
+            cold: Cell::new(0),
             second_page,
         }
     }

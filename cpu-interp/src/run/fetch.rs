@@ -130,7 +130,9 @@ impl Interpreter {
                 None => self.mark_code(page + from, len),
             }
         }
-        Ok(self.cache.insert(decoded.to_block(key, second), &decoded.ops))
+        let block = decoded.to_block(key, second);
+        block.cold.set(self.warm);
+        Ok(self.cache.insert(block, &decoded.ops))
     }
 
     /// Begins anew, with no blocks.

@@ -57,6 +57,8 @@ pub struct Interpreter {
     /// Instructions between two looks at what others want of the CPU.
     quantum: u64,
     translator: Option<Box<dyn Translator>>,
+    /// How often a block is interpreted before it is translated.
+    warm: u32,
 }
 
 /// One call of `run`.
@@ -102,13 +104,21 @@ impl Interpreter {
         scratch: usize,
     ) -> Self {
         let cpu = Box::new(Cpu::new(memory, model, topology, scratch));
-        Self { cpu, cache: BlockCache::new(), found: None, quantum: QUANTUM, translator: None }
+        let (cache, translator) = (BlockCache::new(), None);
+        Self { cpu, cache, found: None, quantum: QUANTUM, translator, warm: WARM }
     }
 
     /// Gives it a translator, before it has run anything.
     #[must_use]
     pub fn with_translator(self, translator: Box<dyn Translator>) -> Self {
         Self { translator: Some(translator), ..self }
+    }
+
+    /// Lets blocks be translated after they were interpreted `warm` times, not [`WARM`]: at 0 all
+    /// that can be is translated before it is run.
+    #[must_use]
+    pub fn with_warm(self, warm: u32) -> Self {
+        Self { warm, ..self }
     }
 
     fn go(&mut self, session: &mut Session<'_>) -> Exit {
