@@ -17,7 +17,7 @@ use trivium_memory::{GuestMemory, RamView};
 use crate::block::{Block, Generations, Reach};
 use crate::flags::Flags;
 use crate::mem::Mmio;
-use crate::native::NativeSimd;
+use crate::native::{NativeSimd, NativeX87};
 use crate::op::{Op, Stop, StopReason};
 use crate::pcid::{self, Contexts, Tlbs};
 use crate::system::monitor::Monitor;
@@ -173,6 +173,8 @@ pub struct Native {
     pub index_mask: u64,
     /// Of vector registers.
     pub simd: NativeSimd,
+    /// Of the x87 unit.
+    pub x87: NativeX87,
 }
 
 /// The working state of one virtual CPU. Aligned, as translated code takes a shift count from its
@@ -352,6 +354,7 @@ impl Cpu {
                 flags: 0,
                 index_mask: crate::tlb::INDEX_MASK,
                 simd: NativeSimd::default(),
+                x87: NativeX87::default(),
             },
             stop_block: 0,
             stop_rest: 0,

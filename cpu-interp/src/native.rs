@@ -57,3 +57,32 @@ impl NativeSimd {
         self.avx_refused = (!avx).into();
     }
 }
+
+/// Bytes of an image of XSAVE without extended components. Intel SDM vol. 1, 13.4.
+pub const IMAGE_SIZE: usize = 576;
+
+/// The x87 registers on their way to and from the host, as XSAVE has them.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct X87Image(pub [u8; IMAGE_SIZE]);
+
+/// The same of the x87 unit: while it is in use in translated code, its registers, control word and
+/// status word are in the host's. Where its last instruction was, is in the state at all times.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct NativeX87 {
+    /// On the way in and out.
+    pub image: X87Image,
+    /// A control word on its way to the host.
+    pub control: u16,
+    /// 0 if the host's unit is the guest's.
+    pub idle: u8,
+    /// An MMX instruction was the last to set all tags.
+    pub mmx: u8,
+}
+
+impl Default for NativeX87 {
+    fn default() -> Self {
+        Self { image: X87Image([0; IMAGE_SIZE]), control: 0, idle: 1, mmx: 0 }
+    }
+}

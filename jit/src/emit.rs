@@ -21,6 +21,7 @@ use crate::regs::{Home, RSP_HOME, at, home, is_high, like, number_of, slot, wide
 use crate::select;
 use crate::simd::{self, AtHand};
 use crate::simd_state::{ALIGNED, Routines};
+use crate::x87::Notes;
 
 /// Where code is put together.
 pub(crate) type Assembler = VecAssembler<X64Relocation>;
@@ -96,6 +97,7 @@ pub(crate) struct Emitter<'a> {
     pub(crate) routines: Routines,
     pub(crate) simd: AtHand,
     pub(crate) loads: Vec<simd::Load>,
+    pub(crate) notes: Notes,
     stubs: Vec<Stub>,
     links: [Option<(usize, DynamicLabel)>; 2],
     entry: usize,
@@ -120,6 +122,7 @@ impl<'a> Emitter<'a> {
             routines,
             simd: AtHand::default(),
             loads: Vec::new(),
+            notes: Notes::default(),
             stubs: Vec::new(),
             links: [None; 2],
             entry: 0,
@@ -154,12 +157,14 @@ impl<'a> Emitter<'a> {
 
     /// Leaves the rest of the block, from this operation on, to the interpreter.
     pub(crate) fn leave_to_interpreter(&mut self, op: u8) {
+        self.note_x87(None);
         let out = self.stub(Exit::Resume { block: self.block, op }, false, None);
         dynasm!(self.asm ; .arch x64 ; jmp =>out);
     }
 
     /// Goes on to the block at `rip`, by a link.
     pub(crate) fn go_on(&mut self, slot: u8, rip: u64) {
+        self.note_x87(None);
         let out = self.stub(Exit::Follow { block: self.block, slot }, false, Some(rip));
         dynasm!(self.asm ; .arch x64 ; jmp =>out);
         self.note_link(slot, out);
@@ -174,6 +179,7 @@ impl<'a> Emitter<'a> {
 
     /// Emits an instruction, which belongs to operation `op`.
     pub(crate) fn instruction(&mut self, i: &Instruction, op: u8) -> Emitted {
+        self.note_x87(Some(i));
         match i.mnemonic() {
             Mnemonic::Push => self.push(i, op),
             Mnemonic::Pop => self.pop(i, op),
@@ -185,13 +191,12 @@ impl<'a> Emitter<'a> {
                 self.jcc(i)
             }
             _ if select::is_copied(i) && select::host_has(i) => self.copy(i, op),
-            _ if self.begin_simd(i, op) => self.copy(i, op),
-            _ => Emitted::Not,
+            _ => self.vector_or_x87(i, op),
         }
     }
 
     /// Whether a memory operand is one that is reached by its linear address alone.
-    fn is_plain(&self, i: &Instruction, write: bool) -> bool {
+    pub(crate) fn is_plain(&self, i: &Instruction, write: bool) -> bool {
         let size_fits = match i.memory_base() {
             Register::None => true,
             base => base.size() >= 4,
@@ -246,7 +251,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// The linear address of the memory operand, in R8.
-    fn linear_address(&mut self, i: &Instruction) {
+    pub(crate) fn linear_address(&mut self, i: &Instruction) {
         self.effective_address(i);
         let number = match i.memory_segment() {
             Register::FS => 4,
@@ -283,7 +288,7 @@ impl<'a> Emitter<'a> {
 
     /// Finds the linear address in R8 in the TLB: the operand is then at [R8 + R9]. RCX passes
     /// through R10; R11 is overwritten.
-    fn probe(&mut self, size: usize, write: bool, op: u8) {
+    pub(crate) fn probe(&mut self, size: usize, write: bool, op: u8) {
         self.probe_aligned(size, 1, write, op);
     }
 

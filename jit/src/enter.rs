@@ -11,7 +11,7 @@ use trivium_interp::op::{Op, StopReason};
 
 use crate::emit::Assembler;
 use crate::regs::{BIAS, Home, RSP_HOME, at, home, slot};
-use crate::simd_state;
+use crate::{simd_state, x87_state};
 
 /// Why translated code came back, with the block's number and the operation's packed in 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,7 @@ pub(crate) fn emit_leave(asm: &mut Assembler) {
         ; mov [r14 + FLAGS], rax
     );
     simd_state::emit_save(asm);
+    x87_state::emit_save(asm);
     dynasm!(asm
         ; .arch x64
         ; mov rax, r8
@@ -127,7 +128,9 @@ fn from_native(bits: u64) -> u64 {
 /// `disp` that of the routine of [`emit_enter`].
 pub(crate) fn enter(cpu: &mut Cpu, op: &Op, _: &[Op], _: &Block, links: &BlockCache) {
     cpu.native.flags = to_native(cpu.flags.get());
-    match Exit::unpack(call(cpu, op)) {
+    let exit = call(cpu, op);
+    x87_state::take_back(cpu);
+    match Exit::unpack(exit) {
         Exit::Resume { block, op } => resume(cpu, block, op, links),
         Exit::Follow { block, slot } => {
             restore_flags(cpu);

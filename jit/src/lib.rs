@@ -22,7 +22,13 @@ mod simd_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;
+#[cfg(test)]
+mod testing_random;
 mod translate;
+mod x87;
+mod x87_state;
+#[cfg(test)]
+mod x87_tests;
 
 pub use code::CodeError;
 pub use translate::Jit;

@@ -1,29 +1,35 @@
-//! Instructions on vector registers: which are copied, and what they need before.
+//! Instructions on vector and MMX registers: which are copied, and what they need before.
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind, Register};
 use trivium_interp::cpu::Mode;
 
-use crate::emit::{CALL, Emitter};
+use crate::emit::{CALL, Emitted, Emitter};
 use crate::enter::Exit;
 use crate::simd_state::{AVX_IDLE, SSE_IDLE};
+use crate::x87_state::MMX;
+use crate::{x87, x87_state};
 
-/// What an instruction needs of the vector registers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Needs {
-    /// They are not among its operands.
-    Nothing,
-    /// What SSE needs.
-    Sse,
-    /// What AVX needs.
-    Avx,
+/// What an instruction needs of the registers that are loaded late.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// What SSE needs of the vector registers.
+    sse: bool,
+    /// What AVX needs of them.
+    avx: bool,
+    /// The x87 unit, or its registers as MMX registers.
+    x87: bool,
 }
 
-/// What of the vector registers is at hand, as far as is known at a place in a block.
+/// Which of these are at hand, as far as is known at a place in a block.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct AtHand {
-    sse: bool,
-    avx: bool,
+pub(crate) struct AtHand(Needs);
+
+impl AtHand {
+    /// Whether the x87 unit is.
+    pub(crate) fn has_x87(self) -> bool {
+        self.0.x87
+    }
 }
 
 /// A way to load the registers, emitted after the code.
@@ -38,27 +44,36 @@ pub(crate) struct Load {
 /// the interpreter's.
 pub(crate) fn needs(i: &Instruction, mode: Mode) -> Option<Needs> {
     use Mnemonic as M;
-    let needs = match i.code().encoding() {
-        EncodingKind::Legacy => Needs::Sse,
-        EncodingKind::VEX => Needs::Avx,
+    let none = Needs::default();
+    let vectors = match i.code().encoding() {
+        EncodingKind::Legacy => Needs { sse: true, ..none },
+        EncodingKind::VEX => Needs { avx: true, ..none },
         _ => return None,
     };
     match i.mnemonic() {
         // Operands that are chosen by another operand, or that are not where it says.
-        M::Maskmovdqu
-        | M::Vmaskmovdqu
-        | M::Vmaskmovps
-        | M::Vmaskmovpd
-        | M::Vpmaskmovd
-        | M::Vpmaskmovq => return None,
+        M::Maskmovdqu | M::Maskmovq | M::Vmaskmovdqu => return None,
+        M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq => return None,
         // With VEX.W they have no meaning there.
         M::Vpinsrd | M::Vpextrd if !mode.has(Mode::LONG) => return None,
-        M::Crc32 | M::Movnti => return general(i).then_some(Needs::Nothing),
-        // Outside of 64-bit code they see 8 registers.
-        M::Vzeroupper | M::Vzeroall => return mode.has(Mode::LONG).then_some(needs),
+        // Whether that has to do with MMX, processors disagree.
+        M::Cvtpi2ps if i.op1_kind() == OpKind::Memory => return None,
+        M::Crc32 | M::Movnti => return (operands(i) && !has_vector(i)).then_some(none),
+        M::Sfence | M::Lfence | M::Mfence => return Some(none),
+        M::Vzeroupper | M::Vzeroall => return Some(vectors),
+        M::Stmxcsr | M::Vstmxcsr => return operands(i).then_some(vectors),
+        M::Emms => return Some(Needs { x87: true, ..none }),
         _ => {}
     }
-    (has_vector(i) && operands(i)).then_some(needs)
+    let x87 = has(i, Register::is_mm);
+    let needs = Needs { x87, ..if has_vector(i) { vectors } else { none } };
+    (needs != none && operands(i)).then_some(needs)
+}
+
+/// Whether an instruction does nothing but advise.
+fn is_hint(i: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(i.mnemonic(), M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2)
 }
 
 fn kinds(i: &Instruction) -> impl Iterator<Item = (OpKind, Register)> {
@@ -69,18 +84,18 @@ fn is_vector(register: Register) -> bool {
     register.is_xmm() || register.is_ymm()
 }
 
+fn has(i: &Instruction, is: impl Fn(Register) -> bool) -> bool {
+    kinds(i).any(|(_, register)| is(register))
+}
+
 fn has_vector(i: &Instruction) -> bool {
-    kinds(i).any(|(_, register)| is_vector(register))
+    has(i, is_vector)
 }
 
-fn general(i: &Instruction) -> bool {
-    operands(i) && !has_vector(i)
-}
-
-/// Whether all operands are vector and general registers, plain memory and immediates.
+/// Whether all operands are vector, MMX and general registers, plain memory and immediates.
 fn operands(i: &Instruction) -> bool {
     kinds(i).all(|(kind, register)| match kind {
-        OpKind::Register => is_vector(register) || register.is_gpr(),
+        OpKind::Register => is_vector(register) || register.is_mm() || register.is_gpr(),
         OpKind::Memory => !i.is_vsib() && i.memory_base() != Register::EIP,
         OpKind::Immediate8 | OpKind::Immediate8_2nd => true,
         _ => false,
@@ -91,7 +106,7 @@ fn operands(i: &Instruction) -> bool {
 pub(crate) fn host_has(i: &Instruction) -> bool {
     use CpuidFeature as F;
     i.cpuid_features().iter().all(|feature| match feature {
-        F::SSE | F::SSE2 | F::X64 => true,
+        F::SSE | F::SSE2 | F::MMX | F::X64 => true,
         F::SSE3 => is_x86_feature_detected!("sse3"),
         F::SSSE3 => is_x86_feature_detected!("ssse3"),
         F::SSE4_1 => is_x86_feature_detected!("sse4.1"),
@@ -128,22 +143,67 @@ pub(crate) fn alignment(i: &Instruction) -> usize {
 }
 
 impl Emitter<'_> {
-    /// Whether an instruction is one that [`Emitter::copy`] can do after this, for operation `op`:
-    /// loads the vector registers if it needs them and they may not be at hand.
-    pub(crate) fn begin_simd(&mut self, i: &Instruction, op: u8) -> bool {
-        let Some(needs) = needs(i, self.mode).filter(|_| host_has(i)) else { return false };
-        let (known, idle, routine) = match needs {
-            Needs::Nothing => return true,
-            Needs::Sse => (self.simd.sse, SSE_IDLE, self.routines.load_sse),
-            Needs::Avx => (self.simd.avx, AVX_IDLE, self.routines.load_avx),
-        };
-        if known {
-            return true;
+    /// Emits an instruction on registers that are loaded late, or beside these, for operation `op`.
+    pub(crate) fn vector_or_x87(&mut self, i: &Instruction, op: u8) -> Emitted {
+        if is_hint(i) {
+            return Emitted::Done;
         }
-        match needs {
-            Needs::Avx => self.simd.avx = true,
-            _ => self.simd.sse = true,
+        if x87::is_copied(i, &self.notes) {
+            self.load(Needs { x87: true, ..Needs::default() }, op);
+            return self.x87(i, op);
         }
+        let Some(needs) = needs(i, self.mode).filter(|_| host_has(i)) else { return Emitted::Not };
+        self.load(needs, op);
+        if matches!(i.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
+            return self.zero(i);
+        }
+        let emitted = self.copy(i, op);
+        if emitted == Emitted::Done && needs.x87 {
+            dynasm!(self.asm ; .arch x64 ; mov BYTE [r14 + MMX], 1);
+        }
+        emitted
+    }
+
+    /// VZEROUPPER and VZEROALL, which outside of 64-bit code see eight registers.
+    fn zero(&mut self, i: &Instruction) -> Emitted {
+        match (i.mnemonic(), self.mode.has(Mode::LONG)) {
+            (Mnemonic::Vzeroupper, true) => dynasm!(self.asm ; .arch x64 ; vzeroupper),
+            (_, true) => dynasm!(self.asm ; .arch x64 ; vzeroall),
+            (Mnemonic::Vzeroupper, false) => {
+                for n in 0..8 {
+                    dynasm!(self.asm ; .arch x64 ; vmovaps Rx(n), Rx(n));
+                }
+            }
+            (_, false) => {
+                for n in 0..8 {
+                    dynasm!(self.asm ; .arch x64 ; vpxor Rx(n), Rx(n), Rx(n));
+                }
+            }
+        }
+        Emitted::Done
+    }
+
+    /// Loads what an instruction needs and may not be at hand.
+    fn load(&mut self, needs: Needs, op: u8) {
+        let at_hand = &mut self.simd.0;
+        let routines = self.routines;
+        let wanted = [
+            (needs.sse, &mut at_hand.sse, SSE_IDLE, routines.load_sse),
+            (needs.avx, &mut at_hand.avx, AVX_IDLE, routines.load_avx),
+            (needs.x87, &mut at_hand.x87, x87_state::IDLE, routines.load_x87),
+        ]
+        .map(|(wanted, known, idle, routine)| {
+            let wanted = wanted && !std::mem::replace(known, *known || wanted);
+            wanted.then_some((idle, routine))
+        });
+        for (idle, routine) in wanted.into_iter().flatten() {
+            self.load_unless(idle, routine, op);
+        }
+    }
+
+    /// Calls a routine to load registers unless the byte at `idle` is 0; the interpreter goes on
+    /// if it does not.
+    fn load_unless(&mut self, idle: i32, routine: u64, op: u8) {
         let [from, back] = [0; 2].map(|_| self.asm.new_dynamic_label());
         let refused = self.stub(Exit::Resume { block: self.block, op }, true, None);
         self.loads.push(Load { from, back, refused, routine });
@@ -156,7 +216,6 @@ impl Emitter<'_> {
             ; =>back
             ; mov rcx, r10
         );
-        true
     }
 
     /// Emits the ways to load the registers.

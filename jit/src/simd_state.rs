@@ -13,6 +13,7 @@ use trivium_interp::native::NativeSimd;
 
 use crate::emit::Assembler;
 use crate::regs::at;
+use crate::x87_state;
 
 const NATIVE: usize = offset_of!(Cpu, native) + offset_of!(Native, simd);
 const HOST_MXCSR: i32 = at(NATIVE + offset_of!(NativeSimd, host_mxcsr));
@@ -44,6 +45,8 @@ pub(crate) struct Routines {
     pub(crate) load_sse: u64,
     /// The same for AVX.
     pub(crate) load_avx: u64,
+    /// The same for the x87 unit.
+    pub(crate) load_x87: u64,
 }
 
 impl Routines {
@@ -52,6 +55,7 @@ impl Routines {
         Self {
             load_sse: routine(|asm| emit_load(asm, SSE_REFUSED)),
             load_avx: routine(|asm| emit_load(asm, AVX_REFUSED)),
+            load_x87: routine(x87_state::emit_load),
         }
     }
 }

@@ -29,7 +29,8 @@ const IDT: u64 = 0x3000;
 const HANDLERS: u64 = 0x6000;
 const STACK: u64 = 0x9ff0;
 const TABLES: u64 = 0x1_0000;
-const HLT: u8 = 0xf4;
+/// HLT.
+pub const HLT: u8 = 0xf4;
 
 /// A platform with nothing in it.
 struct NullBus;
@@ -138,7 +139,8 @@ impl TestMachine {
         let translated = Arc::<AtomicUsize>::default();
         if translates {
             let jit = Jit::new().unwrap();
-            cpu = cpu.with_translator(Box::new(Counting { jit, count: translated.clone() }));
+            let translator = Counting { jit, count: translated.clone() };
+            cpu = cpu.with_translator(Box::new(translator)).with_warm(0);
         }
         let mut machine = Self { cpu, memory, translated };
         machine.put_tables();

@@ -14,6 +14,7 @@ use crate::code::{CodeError, CodeMemory};
 use crate::emit::{Assembler, Emitted, Emitter, Site};
 use crate::enter::{self, MAX_OP};
 use crate::simd_state::Routines;
+use crate::x87::Notes;
 
 /// Bytes of code memory.
 const CODE_SIZE: usize = 64 << 20;
@@ -74,10 +75,12 @@ impl Jit {
         let about = (block.target.index, block.mode, block.target.count);
         let mut emitter =
             Emitter::new(self.memory.next(), (self.leave, self.simd), &mut self.info, about);
+        emitter.notes = Notes::new(&cpu.model);
         let mut emitted = Emitted::Done;
         for (number, guest) in guests.iter().enumerate() {
             let is_offered = offered::has(cpu.model.features, guest.instruction.code());
             let known = is_offered && !guest.instruction.is_invalid();
+            emitter.notes.opcode = ops.get(usize::from(guest.op)).map_or(0, |op| op.imm as u16);
             emitted = match known {
                 true => emitter.instruction(&guest.instruction, guest.op),
                 false => Emitted::Not,
