@@ -256,14 +256,25 @@ impl Mmio {
     }
 
     /// The instruction is complete, or given up.
+    #[inline]
     pub fn forget(&mut self) {
-        self.loaded.clear();
-        self.rewind();
+        if self.is_used() {
+            self.loaded.clear();
+            self.stores.clear();
+        }
+        self.used = 0;
     }
 
     /// The value that was wanted.
     pub fn provide(&mut self, value: [u8; 16]) {
         self.loaded.push(value);
+    }
+
+    /// Whether the present instruction has loaded or stored something.
+    #[inline]
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        !(self.loaded.is_empty() && self.stores.is_empty())
     }
 
     /// Takes the stores that wait.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use trivium_cpu::bits::{cr0, cr4, efer, rflags};
 use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{CS, Control, SS, Segment, SegmentAttributes, TableRegister};
-use trivium_cpu::{Budget, CpuBus, CpuState, Exit, MsrFault, ResetKind, Vcpu, Vector};
+use trivium_cpu::{Budget, CpuBus, CpuState, Exit, Kick, MsrFault, ResetKind, Vcpu, Vector};
 use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
 
 use crate::{Interpreter, Topology};
@@ -51,6 +51,9 @@ pub mod sel {
     pub const FREE: u16 = 0x40;
 }
 
+/// A port or device register, the vector that a write there brings, and the processor.
+pub type Trigger = (u64, u8, Arc<dyn Kick>);
+
 /// What the bus has seen, and what it will answer.
 #[derive(Default)]
 pub struct TestBus {
@@ -60,6 +63,8 @@ pub struct TestBus {
     pub answers: Mutex<VecDeque<u32>>,
     /// Writes to devices.
     pub mmio: Mutex<Vec<(u64, Vec<u8>)>>,
+    /// A write to this port or device register makes this interrupt wait, and tells the processor.
+    pub interrupts_at: Mutex<Option<Trigger>>,
     /// A waiting interrupt.
     pub interrupt: Mutex<Option<u8>>,
     /// A waiting NMI.
@@ -82,6 +87,18 @@ pub struct TestBus {
     pub ferr: Mutex<Vec<bool>>,
 }
 
+impl TestBus {
+    fn interrupt_if(&self, written: u64) {
+        let place = self.interrupts_at.lock().unwrap();
+        if let Some((at, vector, processor)) = &*place
+            && *at == written
+        {
+            *self.interrupt.lock().unwrap() = Some(*vector);
+            processor.attend();
+        }
+    }
+}
+
 impl CpuBus for TestBus {
     fn delivering(&self, _: u8, _: Option<u32>, _: u64) {}
     fn set_tsc_offset(&self, offset: u64) {
@@ -101,12 +118,14 @@ impl CpuBus for TestBus {
     }
     fn mmio_write(&self, gpa: u64, data: &[u8]) {
         self.mmio.lock().unwrap().push((gpa, data.to_vec()));
+        self.interrupt_if(gpa);
     }
     fn pio_read(&self, _: u16, _: u8) -> u32 {
         self.answers.lock().unwrap().pop_front().unwrap_or(0)
     }
     fn pio_write(&self, port: u16, width: u8, value: u32) {
         self.written.lock().unwrap().push((port, width, value));
+        self.interrupt_if(port.into());
     }
     fn msr_read(&self, msr: u32) -> Option<Result<u64, MsrFault>> {
         (msr == 0x1b).then_some(Ok(0xfee0_0900))

@@ -33,6 +33,18 @@ struct Parts {
 #[derive(Default)]
 pub(super) struct Loans {
     list: [Option<Loan>; 3],
+    /// There are some.
+    any: bool,
+}
+
+impl Loans {
+    /// One for a device register, whose value is in the scratch page.
+    pub(super) fn of_device(miss: Miss, saved: Entry, scratch: usize, gpa: u64) -> Self {
+        let parts = Parts { places: [Place::Device(gpa); 2], first: usize::from(miss.size) };
+        let mut loans = Self { any: true, ..Self::default() };
+        loans.list[miss.kind as usize] = Some(Loan { miss, saved, scratch: Some(scratch), parts });
+        loans
+    }
 }
 
 impl Interpreter {
@@ -97,6 +109,7 @@ impl Interpreter {
         let host = self.cpu.ram.base_address().wrapping_add(offset as u64);
         let saved = self.cpu.tlb.lend(miss.linear, last, host, write);
         let scratch = direct.is_none().then_some(scratch);
+        loans.any = true;
         loans.list[slot] = Some(Loan { miss, saved, scratch, parts });
         Ok(())
     }
@@ -168,6 +181,13 @@ impl Interpreter {
 
     /// Takes the loans back; what a completed operation stored goes where it belongs.
     pub(super) fn settle(&mut self, loans: &mut Loans, completed: bool, session: &mut Session<'_>) {
+        if std::mem::take(&mut loans.any) {
+            self.take_back(loans, completed, session);
+        }
+        self.flush_device_stores(session);
+    }
+
+    fn take_back(&mut self, loans: &mut Loans, completed: bool, session: &mut Session<'_>) {
         for loan in loans.list.iter_mut().filter_map(Option::take) {
             let write = loan.miss.kind != Access::Read;
             // The operation may have gone over to another privilege's TLB; it makes no accesses
@@ -180,6 +200,5 @@ impl Interpreter {
                 self.write_parts(&loan.parts, bytes, session);
             }
         }
-        self.flush_device_stores(session);
     }
 }

@@ -1,6 +1,9 @@
 //! The outer loop: finds blocks, runs their operations, serves what handlers leave to it, and
 //! delivers exceptions and interrupts.
 
+mod device;
+#[cfg(test)]
+mod device_tests;
 mod events;
 mod fetch;
 mod miss;
@@ -230,6 +233,7 @@ impl Interpreter {
         while let Some(position) = self.run_slice(&start, session) {
             match self.serve(&position, session) {
                 Served::Resume => start = position,
+                Served::Next(next) => start = next,
                 Served::Other => return,
             }
         }
@@ -378,12 +382,44 @@ impl Interpreter {
 
     /// Does for an operation what it could not do itself.
     fn serve(&mut self, position: &Position, session: &mut Session<'_>) -> Served {
-        if self.cpu.stop == StopReason::Miss && self.fill_tlb() {
-            return Served::Resume;
+        if self.cpu.stop == StopReason::Miss {
+            if let Some(served) = self.access_device(position, session) {
+                return served;
+            }
+            if self.fill_tlb() {
+                return Served::Resume;
+            }
         }
-        let mut loans = Loans::default();
-        let done = self.finish(position, &mut loans, session);
-        self.settle(&mut loans, done == Finish::Completed, session);
+        self.cpu.mmio.forget();
+        if self.cpu.stop == StopReason::System && self.call_at_once(position, session) {
+            return Served::Other;
+        }
+        self.serve_with(position, &mut Loans::default(), session)
+    }
+
+    /// Calls a system function, which mostly needs no more help than that. Says whether all is done;
+    /// else the stop reason says what it wants.
+    fn call_at_once(&mut self, position: &Position, session: &mut Session<'_>) -> bool {
+        let start = self.cpu.rip;
+        let done = self.call_system(position, session).is_ok();
+        if done {
+            self.flush_device_stores(session);
+            session.retire(1);
+        } else {
+            self.cpu.rip = start;
+        }
+        done
+    }
+
+    /// The same with what it was lent already.
+    fn serve_with(
+        &mut self,
+        position: &Position,
+        loans: &mut Loans,
+        session: &mut Session<'_>,
+    ) -> Served {
+        let done = self.finish(position, loans, session);
+        self.settle(loans, done == Finish::Completed, session);
         match done {
             Finish::Completed => session.retire(1),
             // What interrupts a REP between its iterations sees RF set.
@@ -400,7 +436,6 @@ impl Interpreter {
         loans: &mut Loans,
         session: &mut Session<'_>,
     ) -> Finish {
-        self.cpu.mmio.forget();
         let start = self.cpu.rip;
         loop {
             let helped = match self.cpu.stop {
@@ -478,6 +513,9 @@ impl Interpreter {
 
     /// Hands the stores of an instruction to the devices.
     fn flush_device_stores(&mut self, session: &mut Session<'_>) {
+        if !self.cpu.mmio.is_used() {
+            return;
+        }
         for (access, bytes) in self.cpu.mmio.stores() {
             let len = usize::from(access.size.min(16));
             session.bus().mmio_write(access.gpa, &bytes[..len]);
@@ -498,6 +536,8 @@ fn one_by_one() -> bool {
 enum Served {
     /// Go on there.
     Resume,
+    /// It is done, and this is next.
+    Next(Position),
     /// Look at RIP.
     Other,
 }

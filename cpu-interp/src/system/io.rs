@@ -80,8 +80,6 @@ fn port_out(cpu: &mut Cpu, op: &Op, bus: &dyn CpuBus) -> Result<(), Stop> {
     cpu.check_port(port, op.size)?;
     bus.pio_write(port, op.size, cpu.reg(RAX, 0, op.size) as u32);
     cpu.note_port(port, op.size);
-    // The port may have made an interrupt come or go.
-    cpu.look = true;
     Ok(())
 }
 

@@ -37,9 +37,16 @@ impl MemoryView {
         Self { smm, map, code, a20_mask, generation, main }
     }
 
+    /// Whether the map has changed since.
+    #[inline]
+    #[must_use]
+    pub fn is_old(&self, memory: &GuestMemory) -> bool {
+        memory.generation() != self.generation
+    }
+
     /// Takes the map again if it has changed; says whether it had.
     pub fn refresh(&mut self, memory: &GuestMemory) -> bool {
-        let changed = memory.generation() != self.generation;
+        let changed = self.is_old(memory);
         if changed {
             *self = Self::of(memory, self.smm);
         }
