@@ -68,7 +68,8 @@ const ACCESSES: &[&str] = &[
     "pic-interrupt",
 ];
 
-/// The self-tests: a ROM for each chapter of the processor's manual, and for each chip.
+/// The self-tests: a ROM for each chapter of the processor's manual, and for each chip. The library
+/// has its list from here.
 const SUITE: &[&str] = &[
     "segmentation",
     "protection",
@@ -173,7 +174,7 @@ struct Builder {
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CC");
-    for folder in ["boot", "demo", "loops", "micro", "multiboot", "suite"] {
+    for folder in ["accesses", "boot", "demo", "loops", "micro", "multiboot", "suite"] {
         println!("cargo::rerun-if-changed={folder}");
     }
     let builder = Builder::from_env();
@@ -227,6 +228,7 @@ impl Builder {
             let chapter = self.suite_object(&format!("{name}.c"));
             self.link_suite(name, &framework, &chapter);
         }
+        self.list_suite();
         for &(name, defines) in MULTIBOOT {
             self.build_multiboot(name, defines);
         }
@@ -261,6 +263,19 @@ impl Builder {
         command.arg("-o").arg(&image);
         run(command, name);
         check_size(&image, 128 * 1024);
+    }
+
+    /// The list of self-tests, name and image, as the library includes it.
+    fn list_suite(&self) {
+        let chapter = |name| {
+            let image = self.out.join(format!("suite-{name}.bin"));
+            format!("({name:?}, include_bytes!({:?})),\n", image.display().to_string())
+        };
+        let list: String = SUITE.iter().map(chapter).collect();
+        let path = self.out.join("suite.rs");
+        if let Err(error) = fs::write(&path, format!("&[\n{list}]\n")) {
+            fail(&format!("Cannot write {}: {error}", path.display()));
+        }
     }
 
     /// The boot code, as objects.

@@ -99,43 +99,13 @@ pub static ACCESSES: &[(&str, &[u8], u64)] = accesses![
     "pic-interrupt",
 ];
 
-macro_rules! suite {
-    ($($name:literal),* $(,)?) => { &[$(($name, image!("suite", $name))),*] };
-}
-
 /// Self-tests of a PC, one for each chapter of the processor's manual and one for each chip: name and
 /// image, of 128 KiB.
 ///
 /// Each runs on any processor from the 80486 on and needs 16 MiB of RAM. It reports on COM1 in TAP
 /// version 13, a line for each check with its citation, and ends by writing 0 to isa-debug-exit at
 /// port 501h, or 1 if a check failed. What the processor lacks by CPUID is skipped.
-pub static SUITE: &[(&str, &[u8])] = suite![
-    "segmentation",
-    "protection",
-    "paging",
-    "interrupts",
-    "tasks",
-    "syscalls",
-    "v86",
-    "registers",
-    "debug",
-    "x87",
-    "sse",
-    "smm",
-    "pic",
-    "pit",
-    "lapic",
-    "ioapic",
-    "hpet",
-    "rtc",
-    "uart",
-    "ports",
-    "ps2",
-    "dma",
-    "fwcfg",
-    "pci",
-    "acpi",
-];
+pub static SUITE: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/suite.rs"));
 
 /// Kernels in ELF that print on COM1 what a Multiboot loader tells them, for Multiboot 1 and
 /// Multiboot2; then they write 0 to isa-debug-exit at port 501h.

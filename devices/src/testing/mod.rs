@@ -11,6 +11,7 @@ mod irq_log;
 mod lapic;
 mod outside;
 mod program;
+mod smbus;
 mod table;
 #[cfg(test)]
 mod tests;

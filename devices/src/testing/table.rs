@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::lapic::{BENCH_MMIO, LapicBench};
 use super::outside::Outside;
 use super::program::{Space, run};
+use super::smbus::{self, SmbusBench};
 use super::{Fixture, IrqLog};
 use crate::acpi_pm::{PmTimerWidth, PmWiring};
 use crate::apic::IoApic;
@@ -56,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dma", run: |bytes| run(&Space::ports(&DMA_PORTS), dma, bytes) },
     Target { name: "parallel", run: |bytes| run(&Space::ports(&LPT_PORTS), parallel, bytes) },
     Target { name: "fw-cfg", run: |bytes| run(&Space::ports(&FW_CFG_PORTS), fw_cfg, bytes) },
+    Target { name: "smbus", run: |bytes| run(&Space::ports(&smbus::PORTS), smbus, bytes) },
     Target { name: "pvpanic", run: |bytes| run(&Space::ports(&[PvPanic::PORT]), pvpanic, bytes) },
 ];
 
@@ -249,4 +251,11 @@ fn fw_cfg() -> Fixture<FwCfg> {
 
 fn pvpanic() -> Fixture<PvPanic> {
     Fixture::new(|_, _| PvPanic::new(Outside::new()))
+}
+
+fn smbus() -> Fixture<SmbusBench> {
+    let mut fixture = Fixture::new(|clock, irqs| SmbusBench::new(clock, irqs.line(9)))
+        .with_poke(SmbusBench::configure);
+    fixture.device.configure(smbus::ENABLED);
+    fixture
 }
