@@ -4,6 +4,9 @@
 //! self-tests in `suite/` are of 128 KiB, laid out by `suite/suite.ld`. The kernels in `multiboot/`
 //! become ELF files.
 
+#[path = "loops/build.rs"]
+mod loops;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -13,22 +16,12 @@ use std::process::{Command, exit};
 /// Boot code that is written for one mode.
 const BOOT: &[&str] =
     &["reset", "real", "clock", "protected", "paging", "long", "start", "map", "interrupts"];
+/// The same for a program in 32-bit code.
+const BOOT_PROTECTED: &[&str] = &["reset", "real", "clock", "protected", "paged"];
 /// Boot code that is assembled once for each mode.
 const BOOT_EACH_MODE: &[&str] = &["serial", "steps", "power"];
 
 const DEMO: &[&str] = &["demo", "timer", "faults", "user", "primes", "mandelbrot", "sort"];
-
-/// Loops in C: source, and whether to map memory with large pages.
-const LOOPS: &[(&str, bool)] = &[
-    ("sieve", false),
-    ("sort", false),
-    ("crc", false),
-    ("recursion", false),
-    ("hash", false),
-    ("switch", false),
-    ("list", false),
-    ("hash", true),
-];
 
 const MICRO: &[&str] = &[
     "alu",
@@ -120,17 +113,18 @@ const SUITE_FLAGS: &[&str] = &[
     "-masm=intel",
 ];
 
-/// Free-standing C: no library, no vector registers, nothing below the stack pointer.
+/// Free-standing C: no library, nothing below the stack pointer, floating point as the source has
+/// it.
 const C_FLAGS: &[&str] = &[
     "-std=gnu11",
-    "-O2",
     "-ffreestanding",
+    "-ffp-contract=off",
+    "-fno-math-errno",
     "-fno-pic",
     "-fno-stack-protector",
     "-fno-asynchronous-unwind-tables",
     "-fcf-protection=none",
     "-mno-red-zone",
-    "-mgeneral-regs-only",
 ];
 
 const LINK_FLAGS: &[&str] = &[
@@ -141,6 +135,10 @@ const LINK_FLAGS: &[&str] = &[
     "-Wl,--build-id=none",
     "-Wl,-z,noexecstack",
 ];
+
+/// For programs of the host.
+const NATIVE_LINK_FLAGS: &[&str] =
+    &["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,noexecstack"];
 
 const ELF_LINK_FLAGS: &[&str] =
     &["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-n"];
@@ -154,6 +152,8 @@ enum Boot {
     Quiet,
     /// Quiet, and maps memory with 2 MiB pages instead of 4 KiB pages.
     LargePages,
+    /// Quiet, and stays in 32-bit protected mode, with paging.
+    Protected,
 }
 
 impl Boot {
@@ -161,6 +161,7 @@ impl Boot {
         match self {
             Boot::Narrated => &["-DNARRATE"],
             Boot::Quiet => &[],
+            Boot::Protected => &["-m32"],
             Boot::LargePages => &["-DLARGE_PAGES"],
         }
     }
@@ -198,23 +199,13 @@ impl Builder {
     fn build_all(&self) {
         let narrated = self.boot(Boot::Narrated);
         let quiet = self.boot(Boot::Quiet);
-        let large_pages = self.boot(Boot::LargePages);
 
         let demo = DEMO.iter().map(|name| {
             self.assemble(&format!("demo/{name}.S"), &format!("demo-{name}"), &["-DNARRATE"])
         });
         self.link("demo", &narrated, demo.collect());
 
-        for &(name, large) in LOOPS {
-            let (rom, boot) = if large {
-                (format!("loop-{name}-large-pages"), &large_pages)
-            } else {
-                (format!("loop-{name}"), &quiet)
-            };
-            let title = rom.trim_start_matches("loop-").to_owned();
-            let body = self.compile(&format!("loops/{name}.c"), &rom);
-            self.link(&rom, boot, vec![self.frame(&title), self.memory_functions(), body]);
-        }
+        self.build_loops();
         for (folder, names) in [("micro", MICRO), ("accesses", ACCESSES)] {
             for name in names {
                 let rom = format!("{folder}-{name}");
@@ -284,8 +275,13 @@ impl Builder {
             Boot::Narrated => "narrated",
             Boot::Quiet => "quiet",
             Boot::LargePages => "large",
+            Boot::Protected => "protected",
         };
-        let mut objects: Vec<PathBuf> = BOOT
+        let (files, modes): (_, &[&str]) = match boot {
+            Boot::Protected => (BOOT_PROTECTED, &["16", "32"]),
+            _ => (BOOT, &["16", "32", "64"]),
+        };
+        let mut objects: Vec<PathBuf> = files
             .iter()
             .map(|name| {
                 let object = format!("{flavour}-{name}");
@@ -293,7 +289,7 @@ impl Builder {
             })
             .collect();
         for name in BOOT_EACH_MODE {
-            for mode in ["16", "32", "64"] {
+            for mode in modes {
                 let bits = format!("-DBITS={mode}");
                 let defines = [boot.defines(), &[bits.as_str()]].concat();
                 let object = format!("{flavour}-{name}{mode}");
@@ -309,11 +305,6 @@ impl Builder {
         self.assemble("boot/measure.S", &format!("main-{title}"), &[&define])
     }
 
-    /// What a compiler may call for a loop of its own making.
-    fn memory_functions(&self) -> PathBuf {
-        self.assemble("loops/memory.S", "loop-memory", &[])
-    }
-
     fn assemble(&self, source: &str, object: &str, defines: &[&str]) -> PathBuf {
         let object = self.out.join(format!("{object}.o"));
         let mut command = self.command();
@@ -323,16 +314,23 @@ impl Builder {
         object
     }
 
-    fn compile(&self, source: &str, object: &str) -> PathBuf {
-        self.assemble(source, object, C_FLAGS)
+    fn link(&self, name: &str, boot: &[PathBuf], program: Vec<PathBuf>) {
+        self.link_mode("-m64", name, boot, &program);
     }
 
-    fn link(&self, name: &str, boot: &[PathBuf], program: Vec<PathBuf>) {
+    fn link_mode(&self, width: &str, name: &str, boot: &[PathBuf], program: &[PathBuf]) {
         let image = self.out.join(format!("{name}.bin"));
         let mut script = std::ffi::OsString::from("-Wl,-T,");
         script.push(self.source.join("boot/rom.ld"));
         let mut command = self.command();
-        command.args(LINK_FLAGS).arg(script).args(boot).args(program).arg("-o").arg(&image);
+        command
+            .arg(width)
+            .args(LINK_FLAGS)
+            .arg(script)
+            .args(boot)
+            .args(program)
+            .arg("-o")
+            .arg(&image);
         run(command, name);
         check_size(&image, 64 * 1024);
     }

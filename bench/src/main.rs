@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 fn main() {
     let names: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
-    let loops = trivium_test_roms::LOOPS.iter().map(|(name, image)| (*name, *image));
+    let loops = trivium_test_roms::LOOPS.iter().map(|body| (body.name, body.rom));
     let micro = trivium_test_roms::MICRO.iter().map(|(name, image, _)| (*name, *image));
     println!("{:<18} {:>12} {:>10} {:>8}", "guest", "instructions", "median ms", "M/s");
     for (name, image) in loops.chain(micro).filter(|(name, _)| wanted(name)) {

@@ -6,8 +6,8 @@
 CODE_SECTION
 
 // From protected mode. The order is the one in SDM vol. 3A 10.8.5: PAE, CR3, EFER.LME, CR0.PG.
-.globl long_enter
-long_enter:
+.globl mode_enter
+mode_enter:
 #ifdef NARRATE
     SAY "\n  \033[1mLong mode\033[0m: 64 bits, 256 TiB, as in 2003\n"
 #endif

@@ -1,5 +1,6 @@
 //! Protected mode: flat 32-bit segments, the A20 gate, the program's copy in RAM.
-//! From here the way to long mode is prepared; paging.S and long.S go on.
+//! From here the way to long mode is prepared; paging.S and long.S go on. In a ROM of 32-bit code
+//! paged.S does instead.
 
 #define BITS 32
 #include "steps.inc"
@@ -71,7 +72,7 @@ protected_start:
     STEP_COST
 #endif
 
-    jmp long_enter
+    jmp mode_enter
 
 #ifdef NARRATE
 // After reset the local APIC masks its LINT0 pin, to which the 8259A's output goes. "Virtual

@@ -15,5 +15,9 @@ reset_vector:
 
 // Just before it, a figure for whoever measures: the instructions in the timed part (micro/).
 .section .info, "a"
+#ifdef __x86_64__
     .quad timed_instructions
+#else
+    .quad 0                     // an object of 32 bits has no 64-bit references
+#endif
     .quad 0

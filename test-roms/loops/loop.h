@@ -1,11 +1,12 @@
-//! What the loops share: types, a random number generator, and the interface to measure.S.
+//! What the loops share: types, a random number generator, and the interface to who measures them.
 
 #ifndef LOOP_H
 #define LOOP_H
 
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef unsigned int u32;
-typedef unsigned long u64;
+typedef unsigned long long u64;
 
 /// Runs the loop and returns a checksum of its results.
 u64 loop_body(void);

@@ -34,7 +34,7 @@ static const struct instruction program[] = {
 };
 
 // Starts below 6,000: 3,711 takes the most steps, 237 (OEIS A006877, A006878).
-const u64 loop_expected = 3711ul << 32 | 237;
+const u64 loop_expected = (u64)3711 << 32 | 237;
 
 static u64 variables[VARIABLES];
 static u64 stack[16];

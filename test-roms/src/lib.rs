@@ -6,7 +6,7 @@
 //! machine off through the PIIX4's power management. All but two need 16 MiB of RAM or more, the
 //! benchmarks `load-16m` and `store-16m` 32 MiB.
 //!
-//! A benchmark prints, in 64-bit code and with interrupts off:
+//! A benchmark prints, with interrupts off, in 64-bit code (some loops in 32-bit code):
 //!
 //! ```text
 //! loop NAME start
@@ -17,6 +17,10 @@
 //! and before the last line `loop NAME wrong: not EXPECTED` if the checksum is not what it must be.
 
 #![forbid(unsafe_code)]
+
+mod loops;
+
+pub use loops::{Group, LOOPS, Loop};
 
 /// Size of every image in bytes.
 pub const IMAGE_SIZE: usize = 64 * 1024;
@@ -36,20 +40,11 @@ macro_rules! image {
     };
 }
 
-macro_rules! loops {
-    ($($name:literal),* $(,)?) => { &[$(($name, image!("loop", $name))),*] };
-}
-
 macro_rules! micro {
     ($($name:literal),* $(,)?) => {
         &[$(($name, image!("micro", $name), instructions(image!("micro", $name)))),*]
     };
 }
-
-/// Compiled loops, 70 to 100 million instructions each (that depends on the C compiler): name and
-/// image. Memory is mapped with 4 KiB pages, but for those whose name ends in `-large-pages`.
-pub static LOOPS: &[(&str, &[u8])] =
-    loops!["sieve", "sort", "crc", "recursion", "hash", "switch", "list", "hash-large-pages",];
 
 /// Benchmarks of one kind of instruction each: name, image, and the number of instructions between
 /// the markers, without those that print them. Repeated string instructions count once for each
@@ -134,7 +129,7 @@ mod tests {
 
     fn images() -> Vec<(&'static str, &'static [u8])> {
         let mut images = vec![("demo", DEMO)];
-        images.extend_from_slice(LOOPS);
+        images.extend(LOOPS.iter().map(|body| (body.name, body.rom)));
         images.extend(MICRO.iter().chain(ACCESSES).map(|&(name, image, _)| (name, image)));
         images
     }
@@ -179,6 +174,15 @@ mod tests {
     fn the_image_ends_with_its_name() {
         for (name, image) in images() {
             assert!(image.ends_with(b"TRIVIUM ROM"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_loop_is_also_a_program_of_its_width() {
+        for Loop { name, bits, program, .. } in LOOPS {
+            // ELF header: EI_CLASS is 1 for 32-bit objects, 2 for 64-bit objects.
+            let class = if *bits == 32 { 1 } else { 2 };
+            assert!(program.starts_with(&[0x7F, b'E', b'L', b'F', class]), "{name}");
         }
     }
 

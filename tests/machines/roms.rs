@@ -19,8 +19,8 @@ fn run(name: &str, image: &[u8]) {
 
 #[test]
 fn compiled_loops_give_the_right_checksums() {
-    for (name, image) in trivium_test_roms::LOOPS {
-        run(name, image);
+    for body in trivium_test_roms::LOOPS {
+        run(body.name, body.rom);
     }
 }
 

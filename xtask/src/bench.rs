@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::builder::PossibleValuesParser;
 
 use crate::{ci, guests, interrupt, process};
+use child::Clock;
 use contender::{CONTENDERS, Contender, Kind};
 use scenario::{SCENARIOS, Scenario};
 
@@ -40,19 +41,33 @@ pub struct Args {
     #[arg(long, value_name = "WHO", value_delimiter = ',',
           value_parser = PossibleValuesParser::new(CONTENDERS.iter().map(|c| c.name)))]
     who: Vec<String>,
+    /// What is measured as time; `cpu` suits a host that is busy with other things
+    #[arg(long, value_enum, default_value_t = Clock::Wall)]
+    clock: Clock,
     /// Only list scenarios and contenders
     #[arg(long)]
     list: bool,
 }
 
 /// What every scenario needs.
+#[derive(Clone)]
 pub struct Context {
     /// How often each contender runs.
     pub runs: u32,
+    /// What is measured as time.
+    pub clock: Clock,
     /// Who takes part.
     pub contenders: Vec<&'static Contender>,
     /// Where results and working files go.
     pub dir: PathBuf,
+}
+
+impl Context {
+    /// Those of the contenders that are machines.
+    pub fn machines(&self) -> Vec<&'static Contender> {
+        let all = self.contenders.iter().copied();
+        all.filter(|contender| contender.kind != Kind::Native).collect()
+    }
 }
 
 /// Runs the chosen scenarios and prints their tables.
@@ -65,7 +80,12 @@ pub fn run(args: &Args) -> Result<()> {
         list(&scenarios, &contenders);
         return Ok(());
     }
-    let context = Context { runs: args.runs, contenders, dir: ci::root().join("target/bench") };
+    let context = Context {
+        runs: args.runs,
+        clock: args.clock,
+        contenders,
+        dir: ci::root().join("target/bench"),
+    };
     fs::create_dir_all(&context.dir)
         .with_context(|| format!("Cannot make {}", context.dir.display()))?;
     prepare(&context)?;

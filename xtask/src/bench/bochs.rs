@@ -39,7 +39,7 @@ pub fn command(guest: &Guest<'_>, dir: &Path) -> Result<Command> {
             writeln!(text, "ata0-master: type=cdrom, path={}, status=inserted", iso.display())?;
             writeln!(text, "boot: cdrom")?;
         }
-        Guest::Rom(rom) => {
+        Guest::Rom(rom) | Guest::Loop { rom, .. } => {
             writeln!(text, "romimage: file={}\nvgaromimage: file={VGA_BIOS}", rom.display())?;
         }
     }

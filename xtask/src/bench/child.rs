@@ -8,6 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 use crate::interrupt;
 
@@ -23,10 +25,26 @@ pub enum Until {
     Byte(u8),
 }
 
+/// What time means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Clock {
+    /// Time as it passes.
+    Wall,
+    /// Processor time of all the emulator's threads: for hosts that are busy with other things.
+    Cpu,
+}
+
+/// A moment since the start of the process.
+#[derive(Clone, Copy, Default)]
+pub struct Stamp {
+    wall: Duration,
+    cpu: Duration,
+}
+
 /// A line of the guest's serial output.
 pub struct Line {
-    /// When its last byte came, since the start of the process.
-    pub at: Duration,
+    /// When its last byte came.
+    pub at: Stamp,
     /// The line without its end.
     pub text: String,
 }
@@ -34,7 +52,7 @@ pub struct Line {
 /// A run that is over.
 pub struct Finished {
     /// From the start of the process to what ended the run.
-    pub elapsed: Duration,
+    pub elapsed: Stamp,
     /// The lines that came out.
     pub lines: Vec<Line>,
     /// How the emulator ended, unless it was killed.
@@ -45,13 +63,42 @@ pub struct Finished {
 
 enum Event {
     Line(Line),
-    Byte(Duration),
-    End,
+    Byte(Stamp),
+    End(Stamp),
+}
+
+/// What moments are read from.
+#[derive(Clone, Copy)]
+struct Watch {
+    start: Instant,
+    process: Pid,
+}
+
+impl Watch {
+    fn now(self) -> Stamp {
+        let cpu = clock_getcpuclockid(self.process).and_then(clock_gettime);
+        Stamp { wall: self.start.elapsed(), cpu: cpu.map_or(Duration::ZERO, Duration::from) }
+    }
+}
+
+impl Stamp {
+    /// Seconds since the start.
+    pub fn seconds(self, clock: Clock) -> f64 {
+        match clock {
+            Clock::Wall => self.wall.as_secs_f64(),
+            Clock::Cpu => self.cpu.as_secs_f64(),
+        }
+    }
+
+    /// Seconds from `begin` to this moment.
+    pub fn since(self, begin: Stamp, clock: Clock) -> f64 {
+        self.seconds(clock) - begin.seconds(clock)
+    }
 }
 
 impl Finished {
     /// A run without complaint.
-    pub fn new(elapsed: Duration, lines: Vec<Line>, status: Option<ExitStatus>) -> Self {
+    pub fn new(elapsed: Stamp, lines: Vec<Line>, status: Option<ExitStatus>) -> Self {
         Self { elapsed, lines, status, complaint: String::new() }
     }
 
@@ -88,7 +135,9 @@ pub fn run(
     let (sender, events) = mpsc::channel();
     // It ends with the pipe, or when it finds nobody listening; nothing waits for it, as a child of
     // the child may keep the pipe open.
-    thread::spawn(move || read(output, until, start, &sender));
+    let process = Pid::from_raw(i32::try_from(child.id())?);
+    let watch = Watch { start, process };
+    thread::spawn(move || read(output, until, watch, &sender));
     let finished = follow(&mut child, &events, start, limit, &mut tick);
     if finished.is_err() || !matches!(&finished, Ok(done) if done.status.is_some()) {
         let _ = child.kill();
@@ -112,10 +161,11 @@ fn follow(
         match events.recv_timeout(TICK) {
             Ok(Event::Line(line)) => lines.push(line),
             Ok(Event::Byte(elapsed)) => return Ok(Finished::new(elapsed, lines, None)),
-            Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => {
+            Ok(Event::End(elapsed)) => {
                 let status = Some(child.wait()?);
-                return Ok(Finished::new(start.elapsed(), lines, status));
+                return Ok(Finished::new(elapsed, lines, status));
             }
+            Err(RecvTimeoutError::Disconnected) => bail!("its output cannot be read"),
             Err(RecvTimeoutError::Timeout) => {}
         }
         if start.elapsed() > limit {
@@ -128,11 +178,11 @@ fn follow(
 }
 
 /// Cuts `output` into lines; each `Event` is stamped when its last byte was read.
-fn read(mut output: impl Read, until: Until, start: Instant, events: &Sender<Event>) {
+fn read(mut output: impl Read, until: Until, watch: Watch, events: &Sender<Event>) {
     let mut buffer = [0; 4096];
     let mut line = Vec::new();
     while let Ok(count @ 1..) = output.read(&mut buffer) {
-        let at = start.elapsed();
+        let at = watch.now();
         for byte in buffer.iter().take(count) {
             let event = match (until, *byte) {
                 (Until::Byte(end), byte) if byte == end => Event::Byte(at),
@@ -147,8 +197,9 @@ fn read(mut output: impl Read, until: Until, start: Instant, events: &Sender<Eve
             }
         }
     }
-    let _ = events.send(Event::Line(Line { at: start.elapsed(), text: text(&line) }));
-    let _ = events.send(Event::End);
+    let at = watch.now();
+    let _ = events.send(Event::Line(Line { at, text: text(&line) }));
+    let _ = events.send(Event::End(at));
 }
 
 fn last_line(file: &mut File) -> Option<String> {
@@ -177,7 +228,14 @@ mod tests {
         let run = shell(script, Until::Exit, Duration::from_secs(10)).unwrap();
         assert!(run.says("two") && run.status.unwrap().success());
         assert_eq!(run.last_words(), "two");
-        assert!(run.lines[1].at - run.lines[0].at >= Duration::from_millis(50));
+        assert!(run.lines[1].at.since(run.lines[0].at, Clock::Wall) >= 0.05);
+    }
+
+    #[test]
+    fn processor_time_does_not_pass_while_the_child_sleeps() {
+        let run = shell("sleep 0.5; echo", Until::Exit, Duration::from_secs(10)).unwrap();
+        assert!(run.elapsed.seconds(Clock::Cpu) < 0.4);
+        assert!(run.elapsed.seconds(Clock::Wall) >= 0.5);
     }
 
     #[test]
@@ -190,7 +248,7 @@ mod tests {
     fn a_byte_ends_the_run() {
         let script = "printf 'x\\001'; sleep 60";
         let run = shell(script, Until::Byte(1), Duration::from_secs(10)).unwrap();
-        assert!(run.elapsed < Duration::from_secs(5));
+        assert!(run.elapsed.seconds(Clock::Wall) < 5.0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::bochs;
 use crate::{ci, guests};
@@ -36,6 +36,8 @@ pub enum Kind {
     QemuTcg,
     /// Bochs.
     Bochs,
+    /// No emulator: the guest's code in a process of the host.
+    Native,
 }
 
 /// Every contender; the one that ratios refer to is `BASELINE`.
@@ -47,8 +49,14 @@ pub const CONTENDERS: &[Contender] = &[
         is_slow: false,
     },
     Contender {
+        name: "trivium-jit",
+        about: "trivium run --accel jit",
+        kind: Kind::Trivium { accel: "jit" },
+        is_slow: false,
+    },
+    Contender {
         name: "qemu-tcg",
-        about: "qemu-system-x86_64 -accel tcg,thread=single (-cpu qemu64, its default)",
+        about: "qemu-system-x86_64 -accel tcg,thread=single (-cpu qemu64, its default; max for loops with AVX)",
         kind: Kind::QemuTcg,
         is_slow: false,
     },
@@ -57,6 +65,12 @@ pub const CONTENDERS: &[Contender] = &[
         about: "Debian's bochs, which is built with its debugger; Linux from a GRUB CD; run once",
         kind: Kind::Bochs,
         is_slow: true,
+    },
+    Contender {
+        name: "native",
+        about: "the same machine code in a process of the host; compiled loops only",
+        kind: Kind::Native,
+        is_slow: false,
     },
 ];
 
@@ -72,6 +86,15 @@ pub enum Guest<'a> {
     },
     /// A ROM in place of the BIOS.
     Rom(&'a Path),
+    /// A compiled loop: a ROM, and a program of the host with the same code.
+    Loop {
+        /// The ROM.
+        rom: &'a Path,
+        /// The program.
+        program: &'a Path,
+        /// Whether it needs a processor with AVX.
+        avx: bool,
+    },
 }
 
 impl Contender {
@@ -87,6 +110,7 @@ impl Contender {
             Kind::Trivium { accel } => trivium_command(accel, guest),
             Kind::QemuTcg => qemu_command(guest),
             Kind::Bochs => bochs::command(guest, dir),
+            Kind::Native => native_command(guest),
         }
     }
 }
@@ -113,7 +137,7 @@ fn trivium_command(accel: &str, guest: &Guest<'_>) -> Result<Command> {
             command.arg("--initrd").arg(guests::path("initrd", "initrd")?);
             command.arg("--append").arg(command_line(append));
         }
-        Guest::Rom(rom) => {
+        Guest::Rom(rom) | Guest::Loop { rom, .. } => {
             command.arg("--bios").arg(rom);
         }
     }
@@ -132,11 +156,21 @@ fn qemu_command(guest: &Guest<'_>) -> Result<Command> {
             command.arg("-initrd").arg(guests::path("initrd", "initrd")?);
             command.arg("-append").arg(command_line(append));
         }
-        Guest::Rom(rom) => {
+        Guest::Rom(rom) | Guest::Loop { rom, .. } => {
             command.arg("-bios").arg(rom);
+            if let Guest::Loop { avx: true, .. } = guest {
+                command.args(["-cpu", "max"]);
+            }
         }
     }
     Ok(command)
+}
+
+fn native_command(guest: &Guest<'_>) -> Result<Command> {
+    match guest {
+        Guest::Loop { program, .. } => Ok(Command::new(program)),
+        Guest::Linux { .. } | Guest::Rom(_) => bail!("This needs a machine"),
+    }
 }
 
 /// Writes `bytes` to a file that a command names.

@@ -56,6 +56,7 @@ fn version(kind: Kind) -> Result<String> {
             let revision = first_line(&mut git).unwrap_or_else(|_| "no git".into());
             Ok(format!("{version} ({revision})"))
         }
+        Kind::Native => first_line(Command::new("cc").arg("--version")),
         Kind::QemuTcg => first_line(Command::new("qemu-system-x86_64").arg("--version")),
         Kind::Bochs => first_line(Command::new("dpkg-query").args([
             "-W",

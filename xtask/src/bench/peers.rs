@@ -25,7 +25,7 @@ const BOCHS: &[(&str, &str)] = &[
 /// Installs what `contenders` need and the machine does not have.
 pub fn install(contenders: &[&Contender]) -> Result<()> {
     let needed = contenders.iter().flat_map(|contender| match contender.kind {
-        Kind::Trivium { .. } => [].iter(),
+        Kind::Trivium { .. } | Kind::Native => [].iter(),
         Kind::QemuTcg => QEMU.iter(),
         Kind::Bochs => BOCHS.iter(),
     });

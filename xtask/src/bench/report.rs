@@ -1,4 +1,4 @@
-//! Tables in markdown and samples in JSON.
+//! Tables in markdown, a column for each contender, and samples in JSON.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::contender::BASELINE;
+use super::contender::{BASELINE, CONTENDERS, Contender, Kind};
 use super::host::Host;
 use super::sample::Row;
 use super::scenario::Scenario;
@@ -20,15 +20,26 @@ struct Record<'a> {
     rows: &'a [Row],
 }
 
-/// The table of one scenario; rows of one metric stand together.
+/// A column with a ratio of medians.
+struct Ratio {
+    who: &'static Contender,
+    to: &'static Contender,
+}
+
+/// The table of one scenario: a line for each metric, medians by contender, then ratios of speeds.
 pub fn markdown(scenario: &Scenario, rows: &[Row]) -> String {
+    let columns: Vec<_> = CONTENDERS.iter().filter(|who| has_values(rows, who)).collect();
+    let ratios = ratios(&columns);
     let mut text = format!("### {}: {}\n\n", scenario.name, scenario.about);
-    let _ = writeln!(text, "| what | who | median | min | max | runs | / {BASELINE} |");
-    text.push_str("|---|---|---:|---:|---:|---:|---:|\n");
+    let names = columns.iter().map(|who| who.name.to_owned());
+    let titles: Vec<String> = names.chain(ratios.iter().map(Ratio::title)).collect();
+    let _ = writeln!(text, "| what | {} |", titles.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---:|".repeat(titles.len()));
     for metric in metrics(rows) {
-        for row in rows.iter().filter(|row| row.metric == metric) {
-            text.push_str(&line(row, ratio(rows, row)));
-        }
+        let medians = columns.iter().map(|who| cell(rows, metric, who));
+        let quotients = ratios.iter().map(|ratio| ratio.cell(rows, metric));
+        let cells: Vec<String> = medians.chain(quotients).collect();
+        let _ = writeln!(text, "| {metric} | {} |", cells.join(" | "));
     }
     for row in rows {
         if let Some(error) = &row.error {
@@ -46,7 +57,46 @@ pub fn save(dir: &Path, scenario: &Scenario, host: &Host, rows: &[Row]) -> Resul
         .with_context(|| format!("Cannot write {}", path.display()))
 }
 
-fn metrics(rows: &[Row]) -> Vec<&str> {
+/// How fast `who` is as a multiple of `to`, by the medians of `metric`.
+pub fn speed(rows: &[Row], metric: &str, who: &str, to: &str) -> Option<f64> {
+    let (ours, theirs) = (find(rows, metric, who)?, find(rows, metric, to)?);
+    let quotient = ours.median()? / theirs.median()?;
+    Some(if ours.unit?.is_speed() { quotient } else { quotient.recip() })
+}
+
+/// Ours against the baseline, then against no emulator at all.
+fn ratios(columns: &[&'static Contender]) -> Vec<Ratio> {
+    let bases = columns.iter().filter(|to| to.name == BASELINE || to.kind == Kind::Native);
+    let pairs = bases.flat_map(|to| columns.iter().map(move |who| Ratio { who, to }));
+    pairs.filter(|ratio| ratio.who.is_ours()).collect()
+}
+
+impl Ratio {
+    fn title(&self) -> String {
+        let ours = self.who.name.trim_start_matches("trivium-");
+        match self.to.kind {
+            Kind::Native => format!("{ours} time / native"),
+            _ => format!("{ours} speed / TCG"),
+        }
+    }
+
+    fn cell(&self, rows: &[Row], metric: &str) -> String {
+        let faster = speed(rows, metric, self.who.name, self.to.name);
+        let value = if self.to.kind == Kind::Native { faster.map(f64::recip) } else { faster };
+        value.map_or_else(|| "-".into(), |value| format!("{value:.2}"))
+    }
+}
+
+fn has_values(rows: &[Row], who: &Contender) -> bool {
+    rows.iter().any(|row| row.who == who.name && !row.values.is_empty())
+}
+
+fn find<'a>(rows: &'a [Row], metric: &str, who: &str) -> Option<&'a Row> {
+    rows.iter().find(|row| row.who == who && row.metric == metric)
+}
+
+/// The names of what was measured, in order.
+pub fn metrics(rows: &[Row]) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for row in rows.iter().filter(|row| row.error.is_none()) {
         if !names.contains(&row.metric.as_str()) {
@@ -56,25 +106,10 @@ fn metrics(rows: &[Row]) -> Vec<&str> {
     names
 }
 
-/// The median of `row` over that of the baseline.
-fn ratio(rows: &[Row], row: &Row) -> Option<f64> {
-    let is_base = |other: &&Row| other.who == BASELINE && other.metric == row.metric;
-    Some(row.median()? / rows.iter().find(is_base)?.median()?)
-}
-
-fn line(row: &Row, ratio: Option<f64>) -> String {
-    let unit = row.unit.map_or("", |unit| unit.sign());
-    let cell = |value: Option<f64>| value.map_or_else(|| "-".into(), digits);
-    let ratio = ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
-    format!(
-        "| {} | {} | {} {unit} | {} | {} | {} | {ratio} |\n",
-        row.metric,
-        row.who,
-        cell(row.median()),
-        cell(row.min()),
-        cell(row.max()),
-        row.values.len(),
-    )
+fn cell(rows: &[Row], metric: &str, who: &Contender) -> String {
+    let row = find(rows, metric, who.name);
+    let value = row.and_then(|row| Some((row.median()?, row.unit?)));
+    value.map_or_else(|| "-".into(), |(median, unit)| format!("{} {}", digits(median), unit.sign()))
 }
 
 /// Three significant digits or so.
@@ -92,19 +127,35 @@ mod tests {
     use super::*;
     use crate::bench::sample::Unit;
 
-    fn row(who: &'static str, values: &[f64]) -> Row {
-        let (metric, unit) = ("boot".to_owned(), Some(Unit::Seconds));
-        Row { metric, who, unit, values: values.to_vec(), error: None }
+    fn row(who: &'static str, unit: Unit, values: &[f64]) -> Row {
+        let metric = "boot".to_owned();
+        Row { metric, who, unit: Some(unit), values: values.to_vec(), error: None }
     }
 
     #[test]
-    fn ratios_are_of_medians_to_the_baseline() {
-        let rows = [row("ours", &[4.0, 6.0, 5.0]), row(BASELINE, &[2.0, 2.0, 9.0])];
-        assert_eq!(ratio(&rows, &rows[0]), Some(2.5));
-        assert_eq!(ratio(&rows[..1], &rows[0]), None);
-        assert_eq!(
-            line(&rows[0], Some(2.5)),
-            "| boot | ours | 5.00 s | 4.00 | 6.00 | 3 | 2.50 |\n"
-        );
+    fn a_ratio_is_of_speeds_whatever_the_unit() {
+        let times = [
+            row("trivium-jit", Unit::Seconds, &[4.0, 6.0, 5.0]),
+            row(BASELINE, Unit::Seconds, &[2.0, 2.0, 9.0]),
+        ];
+        assert_eq!(speed(&times, "boot", "trivium-jit", BASELINE), Some(0.4));
+        assert_eq!(speed(&times[..1], "boot", "trivium-jit", BASELINE), None);
+        let speeds = times.map(|row| Row { unit: Some(Unit::MillionsPerSecond), ..row });
+        assert_eq!(speed(&speeds, "boot", "trivium-jit", BASELINE), Some(2.5));
+    }
+
+    #[test]
+    fn a_line_has_the_medians_and_then_the_ratios() {
+        let rows = [
+            row("trivium-jit", Unit::MillionsPerSecond, &[600.0]),
+            row(BASELINE, Unit::MillionsPerSecond, &[200.0]),
+            row("native", Unit::MillionsPerSecond, &[1200.0]),
+        ];
+        let scenario = Scenario { name: "s", about: "a", run: |_| Ok(Vec::new()) };
+        let text = markdown(&scenario, &rows);
+        let title =
+            "| what | trivium-jit | qemu-tcg | native | jit speed / TCG | jit time / native |";
+        assert!(text.contains(title), "{text}");
+        assert!(text.contains("| boot | 600 M/s | 200 M/s | 1200 M/s | 3.00 | 2.00 |"), "{text}");
     }
 }

@@ -5,12 +5,14 @@
 //! instructions that its ROM states. A compiled loop depends on the C compiler: its instructions are
 //! counted by QEMU, whose TSC counts them under `-icount shift=0`.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use trivium_test_roms::{ACCESSES, LOOPS, MICRO};
+use trivium_test_roms::{ACCESSES, Group, LOOPS, MICRO};
 
 use super::Context;
 use super::child::{self, Finished, Until};
@@ -21,14 +23,37 @@ use super::sample::{Metric, Row, Unit, interleave};
 /// Longer than the slowest contender takes for the longest ROM.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Compiled loops and their geometric mean.
+/// Compiled loops in general registers, in long mode.
 pub fn loops(context: &Context) -> Result<Vec<Row>> {
+    compiled(context, Group::General, 64)
+}
+
+/// The same in 32-bit protected mode.
+pub fn loops32(context: &Context) -> Result<Vec<Row>> {
+    compiled(context, Group::General, 32)
+}
+
+/// Compiled loops of floating point and vectors, in long mode.
+pub fn vectors(context: &Context) -> Result<Vec<Row>> {
+    compiled(context, Group::Vector, 64)
+}
+
+/// The same in 32-bit protected mode.
+pub fn vectors32(context: &Context) -> Result<Vec<Row>> {
+    compiled(context, Group::Vector, 32)
+}
+
+/// The compiled loops of a group, and their geometric mean.
+fn compiled(context: &Context, group: Group, bits: u32) -> Result<Vec<Row>> {
+    let (rom, program) = (context.dir.join("loop.rom"), context.dir.join("loop.elf"));
     let mut rows = Vec::new();
-    for (name, image) in LOOPS {
-        let rom = context.dir.join("loop.rom");
-        contender::write(&rom, image)?;
-        let instructions = count(name, &rom, &context.dir)?;
-        rows.extend(measure(context, name, &rom, instructions)?);
+    for body in LOOPS.iter().filter(|body| body.group == group && body.bits == bits) {
+        contender::write(&rom, body.rom)?;
+        contender::write(&program, body.program)?;
+        fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+        let guest = Guest::Loop { rom: &rom, program: &program, avx: body.avx };
+        let instructions = count(body.name, &guest, &context.dir)?;
+        rows.extend(measure(context, &context.contenders, body.name, &guest, instructions)?);
     }
     let means: Vec<Row> =
         context.contenders.iter().filter_map(|who| geometric_mean(&rows, who)).collect();
@@ -52,18 +77,25 @@ fn counted(context: &Context, roms: &[(&str, &[u8], u64)]) -> Result<Vec<Row>> {
     for (name, image, instructions) in roms {
         let rom = context.dir.join("micro.rom");
         contender::write(&rom, image)?;
-        rows.extend(measure(context, name, &rom, *instructions)?);
+        let guest = Guest::Rom(&rom);
+        rows.extend(measure(context, &context.machines(), name, &guest, *instructions)?);
     }
     Ok(rows)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of instructions are far below 2^53")]
-fn measure(context: &Context, name: &str, rom: &Path, instructions: u64) -> Result<Vec<Row>> {
-    interleave(context, &context.contenders, |who| {
-        let mut command = who.command(&Guest::Rom(rom), &context.dir)?;
+fn measure(
+    context: &Context,
+    contenders: &[&'static Contender],
+    name: &str,
+    guest: &Guest<'_>,
+    instructions: u64,
+) -> Result<Vec<Row>> {
+    interleave(context, contenders, |who| {
+        let mut command = who.command(guest, &context.dir)?;
         let run = run(&mut command, name, who)?;
         let (begin, end) = (marker(&run, name, "start")?, marker(&run, name, "tsc ")?);
-        let seconds = run.lines[end].at.saturating_sub(run.lines[begin].at).as_secs_f64();
+        let seconds = run.lines[end].at.since(run.lines[begin].at, context.clock);
         let value = instructions as f64 / 1e6 / seconds;
         Ok(vec![Metric { name: name.into(), unit: Unit::MillionsPerSecond, value }])
     })
@@ -88,11 +120,11 @@ fn marker(run: &Finished, name: &str, word: &str) -> Result<usize> {
 }
 
 /// How many instructions the work of a ROM takes, by QEMU's count.
-fn count(name: &str, rom: &Path, dir: &Path) -> Result<u64> {
+fn count(name: &str, guest: &Guest<'_>, dir: &Path) -> Result<u64> {
     let qemu = CONTENDERS.iter().find(|who| who.kind == Kind::QemuTcg);
     let qemu = qemu.context("QEMU is not among the contenders")?;
     peers::install(&[qemu])?;
-    let mut command = qemu.command(&Guest::Rom(rom), dir)?;
+    let mut command = qemu.command(guest, dir)?;
     command.args(["-icount", "shift=0"]);
     let run = run(&mut command, name, qemu)?;
     let line = &run.lines[marker(&run, name, "tsc ")?].text;

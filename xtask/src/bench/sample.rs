@@ -51,6 +51,11 @@ pub struct Row {
 }
 
 impl Unit {
+    /// Whether more is better.
+    pub fn is_speed(self) -> bool {
+        self == Unit::MillionsPerSecond
+    }
+
     /// Its sign.
     pub fn sign(self) -> &'static str {
         match self {
@@ -80,16 +85,6 @@ impl Row {
             odd if odd % 2 == 1 => Some(sorted[middle]),
             _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
         }
-    }
-
-    /// The least value.
-    pub fn min(&self) -> Option<f64> {
-        self.values.iter().copied().min_by(f64::total_cmp)
-    }
-
-    /// The greatest value.
-    pub fn max(&self) -> Option<f64> {
-        self.values.iter().copied().max_by(f64::total_cmp)
     }
 }
 
@@ -167,11 +162,5 @@ mod tests {
         assert_eq!(row(&[3.0, 1.0, 2.0]).median(), Some(2.0));
         assert_eq!(row(&[4.0, 1.0, 2.0, 3.0]).median(), Some(2.5));
         assert_eq!(row(&[]).median(), None);
-    }
-
-    #[test]
-    fn min_and_max_are_the_ends() {
-        let row = row(&[3.0, 1.0, 2.0]);
-        assert_eq!((row.min(), row.max()), (Some(1.0), Some(3.0)));
     }
 }

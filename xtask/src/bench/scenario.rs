@@ -32,7 +32,14 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the whole of the reference guest, and each of its four jobs by its own clock",
         run: jobs,
     },
-    Scenario { name: "loops", about: "compiled loops in a ROM", run: roms::loops },
+    Scenario { name: "loops", about: "compiled loops in a ROM, 64-bit", run: roms::loops },
+    Scenario { name: "loops32", about: "the same loops in 32-bit code", run: roms::loops32 },
+    Scenario {
+        name: "vectors",
+        about: "compiled loops of floating point and vectors, 64-bit",
+        run: roms::vectors,
+    },
+    Scenario { name: "vectors32", about: "the same in 32-bit code", run: roms::vectors32 },
     Scenario { name: "micro", about: "classes of instructions in a ROM", run: roms::micro },
     Scenario {
         name: "accesses",
@@ -63,17 +70,17 @@ const JOBS: &[(&str, &str)] = &[
 const MARK: u8 = 1;
 
 fn boot(context: &Context) -> Result<Vec<Row>> {
-    interleave(context, &context.contenders, |who| {
+    interleave(context, &context.machines(), |who| {
         let run = linux(who, "quickexit", &context.dir, |_| ())?;
-        Ok(vec![Metric::seconds("boot to power-off", run.elapsed.as_secs_f64())])
+        Ok(vec![Metric::seconds("boot to power-off", run.elapsed.seconds(context.clock))])
     })
 }
 
 fn jobs(context: &Context) -> Result<Vec<Row>> {
-    interleave(context, &context.contenders, |who| {
+    interleave(context, &context.machines(), |who| {
         let run = linux(who, "", &context.dir, |_| ())?;
         ensure!(run.says("=== DONE"), "the guest did not say DONE: {}", run.last_words());
-        let mut metrics = vec![Metric::seconds("whole guest", run.elapsed.as_secs_f64())];
+        let mut metrics = vec![Metric::seconds("whole guest", run.elapsed.seconds(context.clock))];
         for (name, result) in JOBS {
             metrics.push(Metric::seconds(format!("job {name}"), job(&run, name, result)?));
         }
@@ -109,11 +116,11 @@ fn linux(who: &Contender, append: &str, dir: &Path, tick: impl FnMut(u32)) -> Re
 fn start(context: &Context) -> Result<Vec<Row>> {
     let rom = context.dir.join("start.rom");
     contender::write(&rom, &start_rom())?;
-    interleave(context, &context.contenders, |who| {
+    interleave(context, &context.machines(), |who| {
         let mut command = who.command(&Guest::Rom(&rom), &context.dir)?;
         let run = child::run(&mut command, Until::Byte(MARK), Duration::from_secs(30), |_| ())?;
         ensure!(run.status.is_none(), "it ended before the guest started: {}", run.last_words());
-        let value = run.elapsed.as_secs_f64() * 1e3;
+        let value = run.elapsed.seconds(context.clock) * 1e3;
         let name = "start to first guest output".into();
         Ok(vec![Metric { name, unit: Unit::Milliseconds, value }])
     })
@@ -136,7 +143,7 @@ fn start_rom() -> Vec<u8> {
 }
 
 fn memory(context: &Context) -> Result<Vec<Row>> {
-    interleave(context, &context.contenders, |who| {
+    interleave(context, &context.machines(), |who| {
         let mut peak = None;
         linux(who, "quickexit", &context.dir, |process| {
             peak = peak.max(memory::overhead_kib(process, MEMORY_MIB));
@@ -154,8 +161,8 @@ fn build(context: &Context) -> Result<Vec<Row>> {
     let ours: Vec<&'static Contender> =
         context.contenders.iter().copied().filter(|who| who.is_ours()).take(1).collect();
     let target: PathBuf = context.dir.join("build");
-    let once = Context { runs: 1, contenders: ours, dir: context.dir.clone() };
-    interleave(&once, &once.contenders, |_| {
+    let once = Context { runs: 1, contenders: ours, ..context.clone() };
+    interleave(&once, &once.machines(), |_| {
         if target.exists() {
             fs::remove_dir_all(&target)?;
         }
@@ -172,11 +179,11 @@ fn build(context: &Context) -> Result<Vec<Row>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::child::Line;
+    use crate::bench::child::{Line, Stamp};
 
     fn finished(text: &str) -> Finished {
-        let lines = vec![Line { at: Duration::ZERO, text: text.into() }];
-        Finished::new(Duration::ZERO, lines, None)
+        let lines = vec![Line { at: Stamp::default(), text: text.into() }];
+        Finished::new(Stamp::default(), lines, None)
     }
 
     #[test]

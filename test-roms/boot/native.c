@@ -1,0 +1,66 @@
+//! The main program of a loop as a program of the host: prints what measure.S prints, by
+//! system calls of Linux, as there is no library.
+
+#include "../loops/loop.h"
+
+#ifdef __x86_64__
+#define SYS_WRITE 1
+#define SYS_EXIT 60
+static long system_call(long number, long a, long b, long c)
+{
+    long result;
+    asm volatile("syscall"
+                 : "=a"(result)
+                 : "a"(number), "D"(a), "S"(b), "d"(c)
+                 : "rcx", "r11", "memory");
+    return result;
+}
+#else
+#define SYS_WRITE 4
+#define SYS_EXIT 1
+static long system_call(long number, long a, long b, long c)
+{
+    long result;
+    asm volatile("int $0x80"
+                 : "=a"(result)
+                 : "a"(number), "b"(a), "c"(b), "d"(c)
+                 : "memory");
+    return result;
+}
+#endif
+
+static void say(const char *text)
+{
+    u32 length = 0;
+    while (text[length])
+        length++;
+    system_call(SYS_WRITE, 1, (long)text, length);
+}
+
+static void say_number(u64 number)
+{
+    char digits[18];
+    for (u32 i = 0; i < 16; i++)
+        digits[i] = "0123456789ABCDEF"[number >> (60 - 4 * i) & 15];
+    digits[16] = '\n';
+    digits[17] = 0;
+    say(digits);
+}
+
+// Called by _start with the stack as C wants it.
+__attribute__((used)) static void start(void)
+{
+    say("loop " NAME " start\n");
+    u64 result = loop_body();
+    say("loop " NAME " tsc 0\n");
+    if (result != loop_expected) {
+        say("loop " NAME " wrong: not ");
+        say_number(loop_expected);
+    }
+    say("loop " NAME " done ");
+    say_number(result);
+    system_call(SYS_EXIT, 0, 0, 0);
+}
+
+// Linux starts a program with the stack pointer at a multiple of 16.
+asm(".text\n.globl _start\n_start: call start\n");
