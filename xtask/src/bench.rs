@@ -9,6 +9,7 @@ mod bochs;
 mod child;
 mod contender;
 mod host;
+mod linux;
 mod memory;
 mod peers;
 mod report;

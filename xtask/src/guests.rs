@@ -1,6 +1,6 @@
 //! `cargo xtask guests`: fetches and builds the real guests that tests and benchmarks boot.
 //!
-//! Everything comes from Debian packages and goes to a cache outside the source tree:
+//! Everything comes from Debian packages, or is compiled from sources of ours, and goes to a cache outside the source tree:
 //! `$TRIVIUM_GUESTS`, else `$XDG_CACHE_HOME/trivium/guests`, else `~/.cache/trivium/guests`.
 //! A test opens `<cache>/<guest>/<file>`:
 //!
@@ -18,6 +18,7 @@
 //! | `xen` | `xen` | Xen, a Multiboot kernel |
 //! | `invaders` | `invaders.exec` | GRUB invaders, a Multiboot kernel |
 //! | `firmware-tools` | `initrd` | a user space that looks at SMBIOS and ACPI tables |
+//! | `paths`, `paths386` | `initrd` | a program of ours that goes the kernel's paths |
 //!
 //! Beside them `guest.json` names the packages with their versions and the sizes of the files.
 //! A guest whose `guest.json` fits its recipe and its files is complete and left alone; any other
@@ -29,6 +30,7 @@ mod cache;
 mod catalogue;
 mod cpio;
 mod initrd;
+mod program;
 mod unpack;
 
 use std::path::{Path, PathBuf};
@@ -126,6 +128,10 @@ fn make(
 ) -> Result<Vec<String>> {
     let parts = guest.parts();
     let init = match guest.recipe {
+        Recipe::Program { source, width } => {
+            bar.set_message("compiling");
+            return program::build(source, width, work, out, &mut || bar.tick());
+        }
         Recipe::Members { .. } => None,
         Recipe::Initrd { .. } => Some(initrd::INIT),
         Recipe::Tools { .. } => Some(initrd::TOOLS_INIT),

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::contender::{self, Guest, MEMORY_MIB};
+use super::contender::{self, Guest};
+use super::linux::Linux;
 use crate::{guests, process};
 
 /// Debian's SeaBIOS and its BIOS for the standard VGA, which Bochs runs too.
@@ -30,11 +31,11 @@ debug: action=ignore
 /// The command that runs `guest`; its configuration goes to `dir`.
 pub fn command(guest: &Guest<'_>, dir: &Path) -> Result<Command> {
     let mut text = COMMON.to_owned();
-    writeln!(text, "megs: {MEMORY_MIB}")?;
+    writeln!(text, "megs: {}", guest.memory_mib())?;
     writeln!(text, "log: {}", dir.join("bochs.log").display())?;
     match guest {
-        Guest::Linux { append } => {
-            let iso = iso(&contender::command_line(append), dir)?;
+        Guest::Linux(linux) => {
+            let iso = iso(linux, dir)?;
             writeln!(text, "romimage: file={BIOS}\nvgaromimage: file={VGA_BIOS}")?;
             writeln!(text, "ata0-master: type=cdrom, path={}, status=inserted", iso.display())?;
             writeln!(text, "boot: cdrom")?;
@@ -52,18 +53,19 @@ pub fn command(guest: &Guest<'_>, dir: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// A CD that starts the reference guest.
-fn iso(command_line: &str, dir: &Path) -> Result<PathBuf> {
+/// A CD that starts the guest.
+fn iso(linux: &Linux, dir: &Path) -> Result<PathBuf> {
     let tree = dir.join("cd");
     let boot = tree.join("boot");
     fs::create_dir_all(boot.join("grub"))?;
-    for (guest, file) in [("cloud", "vmlinuz"), ("initrd", "initrd")] {
+    for ((guest, file), name) in [(linux.kernel, "vmlinuz"), (linux.initrd, "initrd")] {
         let from = guests::path(guest, file)?;
-        fs::copy(&from, boot.join(file)).with_context(|| format!("Copy of {}", from.display()))?;
+        fs::copy(&from, boot.join(name)).with_context(|| format!("Copy of {}", from.display()))?;
     }
     let menu = format!(
-        "set timeout=0\nmenuentry linux {{\n  linux /boot/vmlinuz {command_line}\n  \
-         initrd /boot/initrd\n}}\n"
+        "set timeout=0\nmenuentry linux {{\n  linux /boot/vmlinuz {}\n  \
+         initrd /boot/initrd\n}}\n",
+        linux.command_line
     );
     contender::write(&boot.join("grub/grub.cfg"), menu.as_bytes())?;
     let iso = dir.join("linux.iso");

@@ -23,6 +23,8 @@ pub enum Until {
     Exit,
     /// This byte comes out; the emulator is then killed.
     Byte(u8),
+    /// This text comes out; the emulator is then killed.
+    Text(&'static str),
 }
 
 /// What time means.
@@ -63,7 +65,7 @@ pub struct Finished {
 
 enum Event {
     Line(Line),
-    Byte(Stamp),
+    Found(Stamp),
     End(Stamp),
 }
 
@@ -160,7 +162,7 @@ fn follow(
         interrupt::check()?;
         match events.recv_timeout(TICK) {
             Ok(Event::Line(line)) => lines.push(line),
-            Ok(Event::Byte(elapsed)) => return Ok(Finished::new(elapsed, lines, None)),
+            Ok(Event::Found(elapsed)) => return Ok(Finished::new(elapsed, lines, None)),
             Ok(Event::End(elapsed)) => {
                 let status = Some(child.wait()?);
                 return Ok(Finished::new(elapsed, lines, status));
@@ -184,13 +186,12 @@ fn read(mut output: impl Read, until: Until, watch: Watch, events: &Sender<Event
     while let Ok(count @ 1..) = output.read(&mut buffer) {
         let at = watch.now();
         for byte in buffer.iter().take(count) {
+            line.push(*byte);
             let event = match (until, *byte) {
-                (Until::Byte(end), byte) if byte == end => Event::Byte(at),
+                (Until::Byte(end), byte) if byte == end => Event::Found(at),
+                (Until::Text(end), _) if line.ends_with(end.as_bytes()) => Event::Found(at),
                 (_, b'\n') => Event::Line(Line { at, text: text(&std::mem::take(&mut line)) }),
-                (_, byte) => {
-                    line.push(byte);
-                    continue;
-                }
+                _ => continue,
             };
             if events.send(event).is_err() {
                 return;
@@ -211,12 +212,14 @@ fn last_line(file: &mut File) -> Option<String> {
 }
 
 fn text(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).trim_end_matches('\r').to_owned()
+    String::from_utf8_lossy(line).trim_end_matches(['\r', '\n']).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
 
     fn shell(script: &str, until: Until, limit: Duration) -> Result<Finished> {
         run(Command::new("sh").args(["-c", script]), until, limit, |_| ())
@@ -249,6 +252,12 @@ mod tests {
         let script = "printf 'x\\001'; sleep 60";
         let run = shell(script, Until::Byte(1), Duration::from_secs(10)).unwrap();
         assert!(run.elapsed.seconds(Clock::Wall) < 5.0);
+    }
+
+    #[test]
+    fn a_text_ends_the_run_before_its_line_does() {
+        let run = shell("printf 'host login: '; sleep 60", Until::Text("login:"), LONG).unwrap();
+        assert!(run.elapsed.seconds(Clock::Wall) < 5.0 && run.status.is_none());
     }
 
     #[test]

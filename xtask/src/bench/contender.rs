@@ -7,10 +7,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::bochs;
+use super::linux::Linux;
 use crate::{ci, guests};
 
-/// RAM of every guest in MiB.
-pub const MEMORY_MIB: u64 = 512;
+/// RAM in MiB for a ROM.
+const ROM_MEMORY_MIB: u64 = 512;
 
 /// A program that runs guests.
 pub struct Contender {
@@ -79,11 +80,8 @@ pub const BASELINE: &str = "qemu-tcg";
 
 /// A guest to run.
 pub enum Guest<'a> {
-    /// The reference guest with more on its command line.
-    Linux {
-        /// What follows `console=ttyS0 panic=-1`.
-        append: &'a str,
-    },
+    /// Linux.
+    Linux(Linux),
     /// A ROM in place of the BIOS.
     Rom(&'a Path),
     /// A compiled loop: a ROM, and a program of the host with the same code.
@@ -95,6 +93,16 @@ pub enum Guest<'a> {
         /// Whether it needs a processor with AVX.
         avx: bool,
     },
+}
+
+impl Guest<'_> {
+    /// RAM in MiB.
+    pub fn memory_mib(&self) -> u64 {
+        match self {
+            Guest::Linux(linux) => linux.memory_mib,
+            Guest::Rom(_) | Guest::Loop { .. } => ROM_MEMORY_MIB,
+        }
+    }
 }
 
 impl Contender {
@@ -115,11 +123,6 @@ impl Contender {
     }
 }
 
-/// The kernel's command line of the reference guest.
-pub fn command_line(append: &str) -> String {
-    format!("console=ttyS0 panic=-1 {append}").trim_end().to_owned()
-}
-
 /// Trivium as `cargo build --release` leaves it.
 pub fn trivium() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
@@ -129,14 +132,10 @@ pub fn trivium() -> PathBuf {
 
 fn trivium_command(accel: &str, guest: &Guest<'_>) -> Result<Command> {
     let mut command = Command::new(trivium());
-    command.args(["run", "--accel", accel, "--memory", &format!("{MEMORY_MIB}M")]);
+    command.args(["run", "--accel", accel, "--memory", &format!("{}M", guest.memory_mib())]);
     command.args(["--serial", "stdio", "--display", "none", "--no-reboot"]);
     match guest {
-        Guest::Linux { append } => {
-            command.arg("--kernel").arg(guests::path("cloud", "vmlinuz")?);
-            command.arg("--initrd").arg(guests::path("initrd", "initrd")?);
-            command.arg("--append").arg(command_line(append));
-        }
+        Guest::Linux(linux) => linux_options(&mut command, "--", linux)?,
         Guest::Rom(rom) | Guest::Loop { rom, .. } => {
             command.arg("--bios").arg(rom);
         }
@@ -147,15 +146,11 @@ fn trivium_command(accel: &str, guest: &Guest<'_>) -> Result<Command> {
 /// No network card, so that both machines have the same devices to start.
 fn qemu_command(guest: &Guest<'_>) -> Result<Command> {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-accel", "tcg,thread=single", "-m", &MEMORY_MIB.to_string()]);
+    command.args(["-accel", "tcg,thread=single", "-m", &guest.memory_mib().to_string()]);
     command.args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none"]);
     command.arg("-no-reboot");
     match guest {
-        Guest::Linux { append } => {
-            command.arg("-kernel").arg(guests::path("cloud", "vmlinuz")?);
-            command.arg("-initrd").arg(guests::path("initrd", "initrd")?);
-            command.arg("-append").arg(command_line(append));
-        }
+        Guest::Linux(linux) => linux_options(&mut command, "-", linux)?,
         Guest::Rom(rom) | Guest::Loop { rom, .. } => {
             command.arg("-bios").arg(rom);
             if let Guest::Loop { avx: true, .. } = guest {
@@ -166,10 +161,19 @@ fn qemu_command(guest: &Guest<'_>) -> Result<Command> {
     Ok(command)
 }
 
+/// Kernel, initial RAM disk and command line, which are called alike by both.
+fn linux_options(command: &mut Command, dash: &str, linux: &Linux) -> Result<()> {
+    for (option, (guest, file)) in [("kernel", linux.kernel), ("initrd", linux.initrd)] {
+        command.arg(format!("{dash}{option}")).arg(guests::path(guest, file)?);
+    }
+    command.arg(format!("{dash}append")).arg(linux.command_line);
+    Ok(())
+}
+
 fn native_command(guest: &Guest<'_>) -> Result<Command> {
     match guest {
         Guest::Loop { program, .. } => Ok(Command::new(program)),
-        Guest::Linux { .. } | Guest::Rom(_) => bail!("This needs a machine"),
+        Guest::Linux(_) | Guest::Rom(_) => bail!("This needs a machine"),
     }
 }
 

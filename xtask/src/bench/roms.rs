@@ -18,7 +18,7 @@ use super::Context;
 use super::child::{self, Finished, Until};
 use super::contender::{self, CONTENDERS, Contender, Guest, Kind};
 use super::peers;
-use super::sample::{Metric, Row, Unit, interleave};
+use super::sample::{Metric, Row, Unit, geometric_means, interleave};
 
 /// Longer than the slowest contender takes for the longest ROM.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -55,9 +55,7 @@ fn compiled(context: &Context, group: Group, bits: u32) -> Result<Vec<Row>> {
         let instructions = count(body.name, &guest, &context.dir)?;
         rows.extend(measure(context, &context.contenders, body.name, &guest, instructions)?);
     }
-    let means: Vec<Row> =
-        context.contenders.iter().filter_map(|who| geometric_mean(&rows, who)).collect();
-    rows.extend(means);
+    rows.extend(geometric_means(context, &rows));
     Ok(rows)
 }
 
@@ -130,41 +128,4 @@ fn count(name: &str, guest: &Guest<'_>, dir: &Path) -> Result<u64> {
     let line = &run.lines[marker(&run, name, "tsc ")?].text;
     let ticks = line.split_whitespace().last().unwrap_or_default();
     u64::from_str_radix(ticks, 16).with_context(|| format!("No count in {line:?}"))
-}
-
-/// The geometric mean of the medians of `who`, if every loop has one.
-fn geometric_mean(rows: &[Row], who: &Contender) -> Option<Row> {
-    let own: Vec<&Row> = rows.iter().filter(|row| row.who == who.name).collect();
-    let medians: Vec<f64> = own.iter().map(|row| row.median()).collect::<Option<_>>()?;
-    #[expect(clippy::cast_precision_loss, reason = "a handful of loops")]
-    let mean = (medians.iter().map(|median| median.ln()).sum::<f64>() / medians.len() as f64).exp();
-    Some(Row {
-        metric: "geometric mean".into(),
-        who: who.name,
-        unit: Some(Unit::MillionsPerSecond),
-        values: vec![mean],
-        error: None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(value: f64) -> Row {
-        let (metric, unit) = ("loop".to_owned(), Some(Unit::MillionsPerSecond));
-        Row { metric, who: CONTENDERS[0].name, unit, values: vec![value], error: None }
-    }
-
-    #[test]
-    fn the_geometric_mean_is_the_root_of_the_product() {
-        let mean = geometric_mean(&[row(2.0), row(8.0)], &CONTENDERS[0]).unwrap();
-        assert!((mean.values[0] - 4.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_loop_that_failed_leaves_no_mean() {
-        let failed = Row { values: Vec::new(), error: Some("no".into()), ..row(1.0) };
-        assert!(geometric_mean(&[row(2.0), failed], &CONTENDERS[0]).is_none());
-    }
 }

@@ -1,5 +1,7 @@
 //! Samples of measurements, their medians, and the order in which they are taken.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -88,6 +90,27 @@ impl Row {
     }
 }
 
+/// The geometric mean of the medians, of each contender that has all of them.
+pub fn geometric_means(context: &Context, rows: &[Row]) -> Vec<Row> {
+    let all = rows.iter().filter(|row| row.error.is_none());
+    let count = all.map(|row| row.metric.as_str()).collect::<BTreeSet<_>>().len();
+    context.contenders.iter().filter_map(|who| geometric_mean(rows, who, count)).collect()
+}
+
+/// The geometric mean of the medians of `who`, if there are `count` of them.
+fn geometric_mean(rows: &[Row], who: &Contender, count: usize) -> Option<Row> {
+    let own: Vec<&Row> = rows.iter().filter(|row| row.who == who.name).collect();
+    let medians: Vec<f64> = own.iter().map(|row| row.median()).collect::<Option<_>>()?;
+    if medians.len() != count || count == 0 {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a handful of loops")]
+    let mean = (medians.iter().map(|median| median.ln()).sum::<f64>() / count as f64).exp();
+    let unit = own.first().and_then(|row| row.unit);
+    let metric = "geometric mean".into();
+    Some(Row { metric, who: who.name, unit, values: vec![mean], error: None })
+}
+
 /// Lets the contenders take turns at `measure`. One that fails is told of and takes no more turns.
 pub fn interleave(
     context: &Context,
@@ -151,10 +174,22 @@ fn progress(turns: u64) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::contender::CONTENDERS;
 
     fn row(values: &[f64]) -> Row {
         let metric = "m".to_owned();
         Row { metric, who: "w", unit: None, values: values.to_vec(), error: None }
+    }
+
+    #[test]
+    fn the_geometric_mean_is_the_root_of_the_product() {
+        let who = &CONTENDERS[0];
+        let own = |values| Row { who: who.name, ..row(values) };
+        let mean = geometric_mean(&[own(&[2.0]), own(&[8.0])], who, 2).unwrap();
+        assert!((mean.values[0] - 4.0).abs() < 1e-9);
+        assert!(geometric_mean(&[own(&[2.0])], who, 2).is_none(), "one has failed");
+        let failed = Row { error: Some("no".into()), ..own(&[]) };
+        assert!(geometric_mean(&[own(&[2.0]), failed], who, 2).is_none());
     }
 
     #[test]

@@ -1,14 +1,15 @@
-//! The table of scenarios, and those that boot Linux or measure the host.
+//! The table of scenarios, and those that measure the program rather than a guest.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Context;
-use super::child::{self, Finished, Until};
-use super::contender::{self, Contender, Guest, Kind, MEMORY_MIB};
+use super::child::{self, Until};
+use super::contender::{self, Contender, Guest};
+use super::linux::{self, REFERENCE};
 use super::memory;
 use super::roms;
 use super::sample::{Metric, Row, Unit, interleave};
@@ -26,12 +27,26 @@ pub struct Scenario {
 
 /// Every scenario, in the order in which they run.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "boot", about: "the reference guest from start to power-off", run: boot },
+    Scenario {
+        name: "boot",
+        about: "the reference guest from start to power-off",
+        run: linux::boot,
+    },
     Scenario {
         name: "jobs",
         about: "the whole of the reference guest, and each of its four jobs by its own clock",
-        run: jobs,
+        run: linux::jobs,
     },
+    Scenario { name: "boot32", about: "the same with a 32-bit kernel", run: linux::boot32 },
+    Scenario { name: "jobs32", about: "its jobs with a 32-bit kernel", run: linux::jobs32 },
+    Scenario {
+        name: "installer",
+        about: "Debian's installer from start to its first question",
+        run: linux::installer64,
+    },
+    Scenario { name: "installer32", about: "the 32-bit installer", run: linux::installer32 },
+    Scenario { name: "paths", about: "the kernel's paths, in a 64-bit guest", run: linux::paths },
+    Scenario { name: "paths32", about: "the same in a 32-bit guest", run: linux::paths32 },
     Scenario { name: "loops", about: "compiled loops in a ROM, 64-bit", run: roms::loops },
     Scenario { name: "loops32", about: "the same loops in 32-bit code", run: roms::loops32 },
     Scenario {
@@ -58,60 +73,8 @@ pub const SCENARIOS: &[Scenario] = &[
 /// Longer than the slowest contender takes for the longest guest.
 pub const LIMIT: Duration = Duration::from_secs(900);
 
-/// The jobs of the reference guest and what each must print.
-const JOBS: &[(&str, &str)] = &[
-    ("loop", "200000"),
-    ("sha256", "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351"),
-    ("gzip", "16303"),
-    ("fork", "200"),
-];
-
 /// What the ROM of `start` sends.
 const MARK: u8 = 1;
-
-fn boot(context: &Context) -> Result<Vec<Row>> {
-    interleave(context, &context.machines(), |who| {
-        let run = linux(who, "quickexit", &context.dir, |_| ())?;
-        Ok(vec![Metric::seconds("boot to power-off", run.elapsed.seconds(context.clock))])
-    })
-}
-
-fn jobs(context: &Context) -> Result<Vec<Row>> {
-    interleave(context, &context.machines(), |who| {
-        let run = linux(who, "", &context.dir, |_| ())?;
-        ensure!(run.says("=== DONE"), "the guest did not say DONE: {}", run.last_words());
-        let mut metrics = vec![Metric::seconds("whole guest", run.elapsed.seconds(context.clock))];
-        for (name, result) in JOBS {
-            metrics.push(Metric::seconds(format!("job {name}"), job(&run, name, result)?));
-        }
-        Ok(metrics)
-    })
-}
-
-/// The seconds of `=== JOB <name> <seconds> s <result>`.
-fn job(run: &Finished, name: &str, result: &str) -> Result<f64> {
-    let start = format!("=== JOB {name} ");
-    let found = run.lines.iter().find_map(|line| line.text.split_once(&start));
-    let (_, rest) = found.with_context(|| format!("No result of job {name}"))?;
-    let mut words = rest.split_whitespace();
-    let seconds = words.next().and_then(|word| word.parse().ok());
-    let printed = words.nth(1).unwrap_or_default();
-    ensure!(printed == result, "Job {name} printed {printed} instead of {result}");
-    seconds.with_context(|| format!("Job {name} printed no seconds"))
-}
-
-/// Boots the reference guest to its end.
-fn linux(who: &Contender, append: &str, dir: &Path, tick: impl FnMut(u32)) -> Result<Finished> {
-    let mut command = who.command(&Guest::Linux { append }, dir)?;
-    let run = child::run(&mut command, Until::Exit, LIMIT, tick)?;
-    ensure!(run.says("=== GUEST UP"), "the guest did not come up: {}", run.last_words());
-    let status = run.status.map(|status| status.success());
-    // Bochs takes a power-off for a panic of its own.
-    if who.kind != Kind::Bochs && status != Some(true) {
-        bail!("the guest did not power off: {}", run.last_words());
-    }
-    Ok(run)
-}
 
 fn start(context: &Context) -> Result<Vec<Row>> {
     let rom = context.dir.join("start.rom");
@@ -145,8 +108,8 @@ fn start_rom() -> Vec<u8> {
 fn memory(context: &Context) -> Result<Vec<Row>> {
     interleave(context, &context.machines(), |who| {
         let mut peak = None;
-        linux(who, "quickexit", &context.dir, |process| {
-            peak = peak.max(memory::overhead_kib(process, MEMORY_MIB));
+        linux::run(context, who, REFERENCE, |process| {
+            peak = peak.max(memory::overhead_kib(process, REFERENCE.memory_mib));
         })?;
         let kib = peak.context("No mapping of guest RAM was seen")?;
         let name = "peak resident without guest RAM".into();
@@ -179,19 +142,6 @@ fn build(context: &Context) -> Result<Vec<Row>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::child::{Line, Stamp};
-
-    fn finished(text: &str) -> Finished {
-        let lines = vec![Line { at: Stamp::default(), text: text.into() }];
-        Finished::new(Stamp::default(), lines, None)
-    }
-
-    #[test]
-    fn a_job_counts_only_with_the_right_result() {
-        assert_eq!(job(&finished("=== JOB gzip 0.50 s 16303"), "gzip", "16303").unwrap(), 0.5);
-        assert!(job(&finished("=== JOB gzip 0.50 s 16304"), "gzip", "16303").is_err());
-        assert!(job(&finished("=== JOB loop 0.50 s 1"), "gzip", "16303").is_err());
-    }
 
     #[test]
     fn the_start_rom_has_its_jump_at_the_reset_vector() {

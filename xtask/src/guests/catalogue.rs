@@ -55,6 +55,13 @@ pub enum Recipe {
         /// Packages, and the files that go into the archive under their names.
         parts: &'static [Part],
     },
+    /// A gzipped cpio archive with nothing but an `/init` of our own, a static program in C.
+    Program {
+        /// Its source.
+        source: &'static str,
+        /// For what width it is compiled: `-m64`, `-m32`.
+        width: &'static str,
+    },
 }
 
 /// A package and the files that are taken from it.
@@ -78,6 +85,7 @@ impl Guest {
             Recipe::Tools { parts } => {
                 parts.iter().map(|part| (&part.source, part.members)).collect()
             }
+            Recipe::Program { .. } => Vec::new(),
         }
     }
 
@@ -85,7 +93,7 @@ impl Guest {
     pub fn files(&self) -> Vec<&'static str> {
         match &self.recipe {
             Recipe::Members { members, .. } => members.iter().map(|member| member.file).collect(),
-            Recipe::Initrd { .. } | Recipe::Tools { .. } => vec!["initrd"],
+            Recipe::Initrd { .. } | Recipe::Tools { .. } | Recipe::Program { .. } => vec!["initrd"],
         }
     }
 
@@ -94,7 +102,7 @@ impl Guest {
         let mut crc = Crc::new();
         crc.update(format!("{:?}", self.recipe).as_bytes());
         let init = match self.recipe {
-            Recipe::Members { .. } => return crc.sum(),
+            Recipe::Members { .. } | Recipe::Program { .. } => return crc.sum(),
             Recipe::Initrd { .. } => INIT,
             Recipe::Tools { .. } => TOOLS_INIT,
         };
@@ -103,6 +111,9 @@ impl Guest {
         crc.sum()
     }
 }
+
+/// Goes the kernel's paths.
+const PATHS: &str = include_str!("../../../bench/guest/paths.c");
 
 const VMLINUZ: &[Member] = &[Member { pattern: "./boot/vmlinuz-*", file: "vmlinuz" }];
 
@@ -213,6 +224,16 @@ pub const GUESTS: &[Guest] = &[
             source: plain("amd64", "grub-invaders"),
             members: &[Member { pattern: "./boot/invaders.exec", file: "invaders.exec" }],
         },
+    },
+    Guest {
+        name: "paths",
+        about: "a program that goes the kernel's paths, 64-bit",
+        recipe: Recipe::Program { source: PATHS, width: "-m64" },
+    },
+    Guest {
+        name: "paths386",
+        about: "a program that goes the kernel's paths, 32-bit",
+        recipe: Recipe::Program { source: PATHS, width: "-m32" },
     },
     Guest {
         name: "firmware-tools",
