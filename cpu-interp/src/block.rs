@@ -24,6 +24,8 @@ pub struct Block {
     pub mode: Mode,
     /// Where it is in the cache.
     pub target: Target,
+    /// Where its operations are as they were decoded, if a translator has replaced some.
+    pub decoded: u32,
     /// For each operation, how many of the block's instructions come before it.
     pub before: Box<[u8]>,
     /// What the outer loop calls for the last operation, if that is [`crate::op::system`].
@@ -69,14 +71,23 @@ pub enum Reach {
 #[derive(Debug, Clone, Copy)]
 pub struct Generations {
     of: [u64; 4],
+    /// The same of whoever knows by himself when blocks are dropped.
+    mappings: [u64; 4],
     /// The greatest that there was. No number comes twice, but for [`Self::exchange`].
     newest: u64,
+}
+
+/// What [`Reach::Any`] had as its numbers when an address space was left.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Left {
+    of: u64,
+    mappings: u64,
 }
 
 impl Default for Generations {
     fn default() -> Self {
         // Links that were never set have 0.
-        Self { of: [1; 4], newest: 1 }
+        Self { of: [1; 4], mappings: [1; 4], newest: 1 }
     }
 }
 
@@ -86,21 +97,34 @@ impl Generations {
         self.of[reach as usize & 3]
     }
 
+    /// The number of ways of a reach that depend on translations of addresses alone.
+    #[inline(always)]
+    #[must_use]
+    pub fn mappings(&self, reach: Reach) -> u64 {
+        self.mappings[reach as usize & 3]
+    }
+
     /// Makes ways of `reach`, and of those that depend on more, void.
     pub fn void(&mut self, reach: Reach) {
         self.newest += 1;
         self.of[reach as usize & 3..].fill(self.newest);
+        if reach != Reach::Page {
+            self.mappings[reach as usize & 3..].fill(self.newest);
+        }
     }
 
     /// Goes over to another address space: ways that depend on any translation hold again if they
-    /// did under this number and no others have become void since. Gives the number of those that
+    /// did under these numbers and no others have become void since. Gives the numbers of those that
     /// held until now.
-    pub fn exchange(&mut self, number: u64) -> u64 {
-        let left = self.of(Reach::Any);
-        if number < self.of(Reach::Global) {
-            self.void(Reach::Any);
-        } else {
-            self.of[Reach::Any as usize..].fill(number);
+    pub fn exchange(&mut self, entered: Left) -> Left {
+        let any = Reach::Any as usize;
+        let left = Left { of: self.of[any], mappings: self.mappings[any] };
+        self.newest += 1;
+        for (numbers, entered) in
+            [(&mut self.of, entered.of), (&mut self.mappings, entered.mappings)]
+        {
+            let holds = entered >= numbers[Reach::Global as usize];
+            numbers[any..].fill(if holds { entered } else { self.newest });
         }
         left
     }
@@ -250,6 +274,13 @@ impl BlockCache {
         self.ops.get(start..start + usize::from(target.len)).unwrap_or_default()
     }
 
+    /// A block's operations as they were decoded.
+    #[inline(always)]
+    #[must_use]
+    pub fn decoded_ops(&self, block: &Block) -> &[Op] {
+        self.ops(Target { start: block.decoded, ..block.target })
+    }
+
     /// The block of a key.
     #[must_use]
     pub fn find(&self, key: &Key) -> Option<u32> {
@@ -263,6 +294,12 @@ impl BlockCache {
         let jump = self.jumps[jump_slot(rip)].get();
         (jump.place == jump_place(cpu, rip) && jump.tag == jump_tag(cpu, jump.reach))
             .then_some(jump.target)
+    }
+
+    /// What the way to the block at a RIP depends on, if the jump cache knows.
+    #[must_use]
+    pub fn jump_reach(&self, cpu: &Cpu, rip: u64) -> Option<Reach> {
+        self.jump(cpu, rip).map(|_| self.jumps[jump_slot(rip)].get().reach)
     }
 
     /// Tells the jump cache.
@@ -307,6 +344,7 @@ impl BlockCache {
         block.target.index = index;
         block.target.start = self.ops.len() as u32;
         block.target.len = ops.len() as u8;
+        block.decoded = block.target.start;
         self.ops.extend_from_slice(ops);
         self.map.insert(block.key, index);
         let second = block.second_page.map(|(page, _)| page);
@@ -320,13 +358,23 @@ impl BlockCache {
         index
     }
 
-    /// Makes another operation of a block's first.
-    pub fn set_entry(&mut self, index: u32, entry: Op) {
-        let target = self.block(index).map(|block| block.target);
-        let first = target.and_then(|target| self.ops.get_mut(target.start as usize));
-        if let Some(first) = first {
-            *first = entry;
+    /// Replaces operations of a block, and keeps them all as they were decoded; false if there is no
+    /// room.
+    pub fn replace_ops(&mut self, index: u32, replaced: &[(u8, Op)]) -> bool {
+        let Some(block) = self.blocks.get_mut(index as usize) else { return true };
+        let (start, len) = (block.target.start as usize, usize::from(block.target.len));
+        if self.ops.len() + len > MAX_OPS {
+            return false;
         }
+        block.decoded = self.ops.len() as u32;
+        self.ops.extend_from_within(start..start + len);
+        let Some(ops) = self.ops.get_mut(start..start + len) else { return true };
+        for &(number, op) in replaced {
+            if let Some(place) = ops.get_mut(usize::from(number)) {
+                *place = op;
+            }
+        }
+        true
     }
 
     /// Takes the numbers of the blocks that were dropped since the last call.

@@ -17,7 +17,7 @@ use trivium_memory::{GuestMemory, RamView};
 use crate::block::{Block, Generations, Reach};
 use crate::flags::Flags;
 use crate::mem::Mmio;
-use crate::native::{NativeSimd, NativeX87};
+use crate::native::Native;
 use crate::op::{Op, Stop, StopReason};
 use crate::pcid::{self, Contexts, Tlbs};
 use crate::system::monitor::Monitor;
@@ -163,20 +163,6 @@ impl Kick for Attention {
     }
 }
 
-/// What only translated code uses.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct Native {
-    /// The arithmetic flags on the way in and out, as LAHF and SETO give them: AH above AL.
-    pub flags: u64,
-    /// The bits of an address that choose its place in the TLB.
-    pub index_mask: u64,
-    /// Of vector registers.
-    pub simd: NativeSimd,
-    /// Of the x87 unit.
-    pub x87: NativeX87,
-}
-
 /// The working state of one virtual CPU. Aligned, as translated code takes a shift count from its
 /// address.
 #[repr(align(64))]
@@ -259,6 +245,8 @@ pub struct Cpu {
     /// #DB follows the present instruction: RFLAGS.TF was set when it began. Instructions that hold
     /// it off clear this.
     pub single_step: bool,
+    /// All translated blocks are to be dropped.
+    pub drop_blocks: bool,
     /// Debug traps that follow the present instruction, as bits of DR6.
     pub pending_debug: u64,
     /// The breakpoints that are enabled.
@@ -350,12 +338,7 @@ impl Cpu {
             ferr_changed: false,
             leave: false,
             stop: StopReason::Cut,
-            native: Native {
-                flags: 0,
-                index_mask: crate::tlb::INDEX_MASK,
-                simd: NativeSimd::default(),
-                x87: NativeX87::default(),
-            },
+            native: Native::new(),
             stop_block: 0,
             stop_rest: 0,
             stop_link: 0,
@@ -366,6 +349,7 @@ impl Cpu {
             shadow: 0,
             shadowed: 0,
             single_step: false,
+            drop_blocks: false,
             pending_debug: 0,
             watch: Watch::default(),
             smi_pending: false,

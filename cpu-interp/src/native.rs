@@ -1,5 +1,7 @@
-//! What translated code keeps in the CPU's state about vector registers. While they are in use
-//! there, they live in the host's, with the guest's MXCSR; the state's copies are then out of date.
+//! What translated code keeps in the CPU's state.
+//!
+//! While vector registers are in use there, they live in the host's, with the guest's MXCSR; the
+//! state's copies are then out of date.
 
 use trivium_cpu::bits::{cr0, cr4};
 use trivium_cpu::state::Control;
@@ -8,15 +10,81 @@ use trivium_cpu::state::Control;
 const SSE_AND_AVX: u64 = 6;
 /// MXCSR after reset, which is what compiled code expects.
 const MXCSR_RESET: u32 = 0x1f80;
-/// Bits of an offset into a page.
-const PAGE_BITS: u32 = 12;
+/// The bits of an offset into a page.
+const PAGE_OFFSET: u64 = 0xfff;
+
+/// What only translated code uses.
+#[repr(C)]
+pub struct Native {
+    /// The arithmetic flags on the way in and out, as LAHF and SETO give them: AH above AL.
+    pub flags: u64,
+    /// The bits of an address that choose its place in the TLB.
+    pub index_mask: u64,
+    /// The bits of a sum of an address's parts that choose its place in `jumps`.
+    pub jump_mask: u64,
+    /// Where an indirect jump leads, for [`crate::op::StopReason::Jump`], and the code there.
+    pub target: u64,
+    /// The address of code that is about to be jumped to.
+    pub code: u64,
+    /// What ways of each [`crate::block::Reach`] hold for: the generation of mappings, and the mode.
+    pub tags: [u64; 4],
+    /// Of vector registers.
+    pub simd: NativeSimd,
+    /// Of the x87 unit.
+    pub x87: NativeX87,
+    /// Where indirect jumps find their code.
+    pub jumps: Box<[NativeJump; NATIVE_JUMPS]>,
+}
+
+/// Entries of [`Native::jumps`].
+pub const NATIVE_JUMPS: usize = 4096;
+
+/// Where code for an address is; the code itself looks whether it still belongs there.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct NativeJump {
+    /// RIP, negated.
+    pub tag: u64,
+    /// Address of the code.
+    pub code: u64,
+}
+
+impl NativeJump {
+    /// One that no address finds: it has one that belongs elsewhere.
+    #[must_use]
+    pub fn empty(slot: usize) -> Self {
+        Self { tag: 0_u64.wrapping_sub(slot as u64 + 1 & NATIVE_JUMPS as u64 - 1), code: 0 }
+    }
+}
+
+impl Native {
+    /// With nothing known.
+    pub(crate) fn new() -> Self {
+        Self {
+            flags: 0,
+            index_mask: crate::tlb::INDEX_MASK,
+            jump_mask: NATIVE_JUMPS as u64 - 1,
+            target: 0,
+            code: 0,
+            tags: [0; 4],
+            simd: NativeSimd::default(),
+            x87: NativeX87::default(),
+            jumps: Box::new(std::array::from_fn(NativeJump::empty)),
+        }
+    }
+
+    /// The place in [`Self::jumps`] of an address.
+    #[must_use]
+    pub fn jump_slot(rip: u64) -> usize {
+        rip.wrapping_add(rip >> 12) as usize % NATIVE_JUMPS
+    }
+}
 
 /// What translated code wants to know of vector registers, as its tests want it.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct NativeSimd {
-    /// Which bits of an address, turned right by 12, are zero if the address is a multiple of 16,
-    /// or of 32, and its page is 0.
+    /// Which bits of an offset into a page are zero if it is one and a multiple of 16, or of 32.
     pub aligned: [u64; 2],
     /// The host's own MXCSR.
     pub host_mxcsr: u32,
@@ -34,9 +102,8 @@ pub struct NativeSimd {
 
 impl Default for NativeSimd {
     fn default() -> Self {
-        let offset_bits = [4, 5].map(|low| PAGE_BITS - low);
         Self {
-            aligned: offset_bits.map(|ignored| !0 >> ignored),
+            aligned: [16, 32].map(|size| !PAGE_OFFSET | (size - 1)),
             host_mxcsr: MXCSR_RESET,
             live: 0,
             sse_idle: 1,

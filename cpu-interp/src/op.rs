@@ -132,6 +132,9 @@ pub enum StopReason {
     Exception,
     /// The block was entered often enough to be translated.
     Warm,
+    /// The operation, which has changed nothing, leads to a translated block at `Cpu::native.target`
+    /// that translated code does not know of.
+    Jump,
     /// The operation needs a value of a device: `Cpu::mmio_wanted`.
     MmioRead,
 }

@@ -5,7 +5,7 @@
 
 use trivium_cpu::bits::cr4;
 
-use crate::block::Reach;
+use crate::block::{Left, Reach};
 use crate::cpu::{Cpu, Space};
 use crate::tlb::Tlb;
 
@@ -31,20 +31,20 @@ pub(crate) fn tlbs_beside(present: Space) -> Tlbs {
 struct Aside {
     pcid: u16,
     tlbs: Tlbs,
-    /// The generation of [`Reach::Any`]; zero if nothing holds any more.
-    generation: u64,
+    /// The generations of [`Reach::Any`]; zero if nothing holds any more.
+    generation: Left,
 }
 
 impl Aside {
     fn flush(&mut self, keep_global: bool) {
-        self.generation = 0;
+        self.generation = Left::default();
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush(keep_global);
         }
     }
 
     fn flush_page(&mut self, linear: u64) {
-        self.generation = 0;
+        self.generation = Left::default();
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush_page(linear);
         }
@@ -68,7 +68,7 @@ impl Contexts {
         if self.aside.len() < MOST {
             let mut tlbs = tlbs_beside(space);
             tlbs[space as usize] = Some(Tlb::new());
-            return Aside { pcid, tlbs, generation: 0 };
+            return Aside { pcid, tlbs, generation: Left::default() };
         }
         let mut oldest = self.aside.remove(0);
         oldest.flush(false);

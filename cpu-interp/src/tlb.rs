@@ -12,15 +12,15 @@ pub const TLB_SIZE: usize = 4096;
 /// The bits of an address that choose its entry.
 pub const INDEX_MASK: u64 = (TLB_SIZE as u64 - 1) << 12;
 
-/// A tag that no address has.
-const INVALID: u64 = 1;
+/// A page that no address is on.
+const NOWHERE: u64 = 1;
 
 /// One translation. In this order, so that translated code finds the parts.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Entry {
-    /// The number of the page, negated: so that a sum tells whether it is an address's, without
-    /// touching the flags.
+    /// The page's linear address, negated: so that a sum tells whether another address is on it,
+    /// without touching the flags.
     pub tag: u64,
     /// What to add to a linear address to get the host's.
     pub addend: u64,
@@ -31,17 +31,31 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub fn has(&self, last: u64) -> bool {
-        (last >> 12).wrapping_add(self.tag) == 0
+        last.wrapping_add(self.tag) >> 12 == 0
     }
 
     /// The host's page.
     fn host_page(&self) -> u64 {
-        (0_u64.wrapping_sub(self.tag) << 12).wrapping_add(self.addend)
+        self.addend.wrapping_sub(self.tag)
+    }
+
+    /// What the entry of an index is as long as it has no page: it has one that another entry, and
+    /// not the one before either, would have.
+    fn empty(index: usize) -> Self {
+        Self { tag: tag_of((index as u64 + 2 & TLB_SIZE as u64 - 1) << 12), addend: 0 }
+    }
+
+    fn is_empty(&self, index: usize) -> bool {
+        self.tag == Self::empty(index).tag
     }
 }
 
 fn tag_of(linear: u64) -> u64 {
-    0_u64.wrapping_sub(linear >> 12)
+    0_u64.wrapping_sub(linear & !0xfff)
+}
+
+fn empty_entries() -> [Entry; TLB_SIZE] {
+    std::array::from_fn(Entry::empty)
 }
 
 /// A range that grows from nothing when the least and the greatest address are taken in.
@@ -59,16 +73,14 @@ const DEVICE_PAGES: usize = 16;
 /// A page of device registers that may be accessed at the present privilege.
 #[derive(Debug, Clone, Copy)]
 struct DevicePage {
-    /// The page's linear address, or `INVALID`.
+    /// The page's linear address, or `NOWHERE`.
     tag: u64,
     /// Its guest-physical address.
     gpa: u64,
     global: bool,
 }
 
-const NO_DEVICE: DevicePage = DevicePage { tag: INVALID, gpa: 0, global: false };
-
-const EMPTY: Entry = Entry { tag: INVALID, addend: 0 };
+const NO_DEVICE: DevicePage = DevicePage { tag: NOWHERE, gpa: 0, global: false };
 
 /// The translations of one privilege. In this order, so that handlers find `read` at the start.
 #[repr(C)]
@@ -100,8 +112,8 @@ impl Tlb {
     #[must_use]
     pub fn new() -> Box<Self> {
         Box::new(Self {
-            read: [EMPTY; TLB_SIZE],
-            write: [EMPTY; TLB_SIZE],
+            read: empty_entries(),
+            write: empty_entries(),
             filled: Vec::with_capacity(MAX_FILLED),
             large: NO_ADDRESSES,
             devices: [[NO_DEVICE; DEVICE_PAGES]; 2],
@@ -127,7 +139,7 @@ impl Tlb {
             self.filled.clear();
             for (write, entries) in [(false, &self.read), (true, &self.write)] {
                 for (index, entry) in entries.iter().enumerate() {
-                    if entry.tag != INVALID {
+                    if !entry.is_empty(index) {
                         let index = index as u16;
                         self.filled.push(Filled { index, write, global: false });
                     }
@@ -172,7 +184,8 @@ impl Tlb {
             let entries = if f.write { &mut *write } else { &mut *read };
             let keep = keep_global && f.global;
             if !keep {
-                entries[usize::from(f.index)] = EMPTY;
+                let index = usize::from(f.index);
+                entries[index] = Entry::empty(index);
             }
             keep
         });
@@ -187,8 +200,8 @@ impl Tlb {
             return self.flush(false);
         }
         let index = Self::index(linear);
-        self.read[index] = EMPTY;
-        self.write[index] = EMPTY;
+        self.read[index] = Entry::empty(index);
+        self.write[index] = Entry::empty(index);
         for entries in &mut self.devices {
             entries[index % DEVICE_PAGES] = NO_DEVICE;
         }
@@ -198,9 +211,10 @@ impl Tlb {
     pub fn revoke_write(&mut self, host: u64) {
         let page = host & !0xfff;
         for f in &self.filled {
-            let entry = &mut self.write[usize::from(f.index)];
+            let index = usize::from(f.index);
+            let entry = &mut self.write[index];
             if f.write && entry.host_page() == page {
-                *entry = EMPTY;
+                *entry = Entry::empty(index);
             }
         }
     }
@@ -225,6 +239,18 @@ mod tests {
     use super::*;
 
     const PAGE: u64 = 0xfee0_0000;
+
+    #[test]
+    fn an_empty_entry_has_no_address_that_is_looked_up_in_it() {
+        for index in 0..TLB_SIZE {
+            let entry = Entry::empty(index);
+            for high in [0, 1 << 24, 1 << 46, 1 << 63, !0 << 47, !0 << 24] {
+                let page = high | (index as u64) << 12;
+                let lasts = [0, 0xfff, 0x1000, 0x103e].map(|past| page.wrapping_add(past));
+                assert!(!lasts.iter().any(|&last| entry.has(last)), "{index}");
+            }
+        }
+    }
 
     #[test]
     fn device_pages_are_found_by_kind_of_access_until_they_are_flushed() {

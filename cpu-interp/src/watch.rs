@@ -122,6 +122,8 @@ impl Cpu {
         }
         if old.code || new.code {
             self.generations.void(Reach::Page);
+            // Translated blocks lead to each other without a look at what is watched.
+            self.drop_blocks = true;
         }
     }
 

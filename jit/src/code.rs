@@ -55,11 +55,16 @@ impl CodeMemory {
     }
 
     /// Makes the relative operand at an address lead to another.
-    pub(crate) fn patch(&mut self, site: u64, target: u64) {
-        let at = site.wrapping_sub(self.execute.as_ptr().addr() as u64) as usize;
+    pub(crate) fn jump_to(&mut self, site: u64, target: u64) {
         let relative = target.wrapping_sub(site + 4) as u32;
-        if let Some(place) = self.write.get_mut(at..at + 4) {
-            place.copy_from_slice(&relative.to_le_bytes());
+        self.write(site, &relative.to_le_bytes());
+    }
+
+    /// Overwrites code at an address.
+    pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) {
+        let at = address.wrapping_sub(self.execute.as_ptr().addr() as u64) as usize;
+        if let Some(place) = self.write.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
         }
     }
 

@@ -5,57 +5,65 @@ use std::mem::offset_of;
 use dynasmrt::{DynasmApi, dynasm};
 use trivium_cpu::bits::rflags;
 use trivium_interp::Cpu;
-use trivium_interp::block::{Block, BlockCache, Reach, follow};
-use trivium_interp::cpu::Native;
+use trivium_interp::block::{Block, BlockCache, NO_LINK, Reach, follow};
+use trivium_interp::native::Native;
 use trivium_interp::op::{Op, StopReason};
 
 use crate::emit::Assembler;
-use crate::regs::{BIAS, Home, RSP_HOME, at, home, slot};
+use crate::regs::{BIAS, Home, at, home, slot};
 use crate::{simd_state, x87_state};
 
 /// Why translated code came back, with the block's number and the operation's packed in 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// The interpreter is to go on with this operation.
+    /// The interpreter is to do this operation.
     Resume { block: u32, op: u8 },
+    /// The same; it leads where `Native::target` says, and no code is known there.
+    Jump { block: u32, op: u8 },
     /// The block is done; by this link it is followed by the one at RIP.
     Follow { block: u32, slot: u8 },
     /// The block was not begun, as the quantum is used up.
     Exhausted { block: u32 },
+    /// The block was not begun, as it may not be the one at its RIP any more.
+    Stale { block: u32 },
 }
 
-/// The operation number that says [`Exit::Exhausted`]; blocks have fewer.
-const EXHAUSTED: u8 = 0x7f;
-/// Those that say [`Exit::Follow`].
-const FOLLOW: u8 = 0x7d;
-/// Bits of the operation's number.
+/// Bits of the operation's number, and of what kind of exit it is.
 const OP_BITS: u32 = 7;
+const KIND_BITS: u32 = 3;
 
 impl Exit {
     /// The 32 bits; nothing if the block's number is too great.
     pub(crate) fn pack(self) -> Option<u32> {
-        let (block, op) = match self {
-            Self::Resume { block, op } => (block, op),
-            Self::Follow { block, slot } => (block, FOLLOW + slot),
-            Self::Exhausted { block } => (block, EXHAUSTED),
+        let (kind, block, op) = match self {
+            Self::Resume { block, op } => (0, block, op),
+            Self::Jump { block, op } => (1, block, op),
+            Self::Follow { block, slot } => (2, block, slot),
+            Self::Exhausted { block } => (3, block, 0),
+            Self::Stale { block } => (4, block, 0),
         };
-        (block >> (32 - OP_BITS) == 0).then_some(block << OP_BITS | u32::from(op))
+        let fits = block >> (32 - OP_BITS - KIND_BITS) == 0 && usize::from(op) <= MAX_OP;
+        fits.then_some((block << KIND_BITS | kind) << OP_BITS | u32::from(op))
     }
 
     fn unpack(bits: u32) -> Self {
-        let block = bits >> OP_BITS;
-        match (bits & ((1 << OP_BITS) - 1)) as u8 {
-            EXHAUSTED => Self::Exhausted { block },
-            op if op >= FOLLOW => Self::Follow { block, slot: op - FOLLOW },
-            op => Self::Resume { block, op },
+        let block = bits >> (OP_BITS + KIND_BITS);
+        let op = (bits & ((1 << OP_BITS) - 1)) as u8;
+        match bits >> OP_BITS & ((1 << KIND_BITS) - 1) {
+            0 => Self::Resume { block, op },
+            1 => Self::Jump { block, op },
+            2 => Self::Follow { block, slot: op },
+            3 => Self::Exhausted { block },
+            _ => Self::Stale { block },
         }
     }
 }
 
 /// The operations of a block that translated code can come back to.
-pub(crate) const MAX_OP: usize = FOLLOW as usize - 1;
+pub(crate) const MAX_OP: usize = (1 << OP_BITS) - 1;
 
 const FLAGS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, flags) as i32;
+const QUANTUM: i32 = at(offset_of!(Cpu, quantum));
 
 /// Emits the routine that [`enter`] calls: from Rust's registers to the guest's.
 pub(crate) fn emit_enter(asm: &mut Assembler) {
@@ -70,6 +78,7 @@ pub(crate) fn emit_enter(asm: &mut Assembler) {
         ; sub rsp, 8
         ; lea r14, [rdi + BIAS]
         ; mov r8, rsi
+        ; mov r11, [r14 + QUANTUM]
         ; mov rax, [r14 + FLAGS]
         // OF is set if AL is 1, the others come from AH.
         ; add al, 127
@@ -83,7 +92,7 @@ pub(crate) fn emit_enter(asm: &mut Assembler) {
     dynasm!(asm ; .arch x64 ; jmp r8);
 }
 
-/// Emits the routine that translated code jumps to with a packed [`Exit`] in R8.
+/// Emits the routine that translated code jumps to with a packed [`Exit`] in ECX.
 pub(crate) fn emit_leave(asm: &mut Assembler) {
     for number in 0..16 {
         if let Home::Host(host) = home(number) {
@@ -95,12 +104,13 @@ pub(crate) fn emit_leave(asm: &mut Assembler) {
         ; lahf
         ; seto al
         ; mov [r14 + FLAGS], rax
+        ; mov [r14 + QUANTUM], r11
     );
     simd_state::emit_save(asm);
     x87_state::emit_save(asm);
     dynasm!(asm
         ; .arch x64
-        ; mov rax, r8
+        ; mov eax, ecx
         ; add rsp, 8
         ; pop r15
         ; pop r14
@@ -110,7 +120,6 @@ pub(crate) fn emit_leave(asm: &mut Assembler) {
         ; pop rbx
         ; ret
     );
-    const { assert!(RSP_HOME == 15) };
 }
 
 /// The flags that LAHF tells of, in the places that RFLAGS and AH have them.
@@ -124,44 +133,67 @@ fn from_native(bits: u64) -> u64 {
     bits >> 8 & IN_AH | (bits & 1) * rflags::OF
 }
 
-/// Runs translated code: the first operation of a translated block. `imm` is the code's address,
-/// `disp` that of the routine of [`emit_enter`].
+/// What ways of a reach hold for at present.
+pub(crate) fn tag(cpu: &Cpu, reach: Reach) -> u64 {
+    cpu.generations.mappings(reach) << 16 | u64::from(cpu.mode.0)
+}
+
+/// Runs translated code, from the beginning of an operation on. `imm` is the code's address, `disp`
+/// that of the routine of [`emit_enter`].
 pub(crate) fn enter(cpu: &mut Cpu, op: &Op, _: &[Op], _: &Block, links: &BlockCache) {
     cpu.native.flags = to_native(cpu.flags.get());
-    let exit = call(cpu, op);
+    for reach in [Reach::Global, Reach::Any] {
+        cpu.native.tags[reach as usize] = tag(cpu, reach);
+    }
+    let exit = Exit::unpack(call(cpu, op));
     x87_state::take_back(cpu);
-    match Exit::unpack(exit) {
-        Exit::Resume { block, op } => resume(cpu, block, op, links),
-        Exit::Follow { block, slot } => {
-            restore_flags(cpu);
-            let Some(block) = links.block(block) else { return };
-            if let Some((next, Reach::Page)) = links.following(cpu, block, slot)
+    cpu.flags.set_explicit(from_native(cpu.native.flags));
+    let (Exit::Resume { block, .. }
+    | Exit::Jump { block, .. }
+    | Exit::Follow { block, .. }
+    | Exit::Exhausted { block }
+    | Exit::Stale { block }) = exit;
+    let Some(block) = links.block(block) else { return };
+    match exit {
+        Exit::Resume { op, .. } => resume(cpu, block, op, links),
+        Exit::Jump { op, .. } => {
+            let target = links.jump(cpu, cpu.native.target);
+            if target.is_some_and(|target| links.ops(target).first().is_some_and(is_enter)) {
+                let rest = usize::from(block.target.len).saturating_sub(usize::from(op) + 1);
+                return cpu.stop_at(StopReason::Jump, rest, block);
+            }
+            resume(cpu, block, op, links)
+        }
+        Exit::Follow { slot, .. } => {
+            if let Some((next, _)) = links.following(cpu, block, slot)
                 && links.ops(next).first().is_some_and(is_enter)
             {
                 // They could be chained.
-                cpu.stop_link = slot;
-                return cpu.stop_at(StopReason::Unlinked, 0, block);
+                return unlinked(cpu, slot, block);
             }
             follow(cpu, cpu.rip, slot, block, links)
         }
-        Exit::Exhausted { block } => {
-            restore_flags(cpu);
-            let Some(block) = links.block(block) else { return };
+        Exit::Exhausted { .. } => {
             cpu.rip = block.rip;
             cpu.stop_at(StopReason::Quantum, 0, block);
+        }
+        Exit::Stale { .. } => {
+            cpu.rip = block.rip;
+            unlinked(cpu, NO_LINK, block);
         }
     }
 }
 
-fn restore_flags(cpu: &mut Cpu) {
-    cpu.flags.set_explicit(from_native(cpu.native.flags));
+fn unlinked(cpu: &mut Cpu, slot: u8, block: &Block) {
+    cpu.stop_link = slot;
+    cpu.stop_at(StopReason::Unlinked, 0, block);
 }
 
-fn resume(cpu: &mut Cpu, block: u32, op: u8, links: &BlockCache) {
-    restore_flags(cpu);
-    let Some(block) = links.block(block) else { return };
-    let ops = links.ops(block.target).get(usize::from(op)..).unwrap_or_default();
-    if let Some((op, rest)) = ops.split_first() {
+/// Lets the interpreter do an operation, and go on with what comes after it.
+fn resume(cpu: &mut Cpu, block: &Block, op: u8, links: &BlockCache) {
+    let number = usize::from(op);
+    let rest = links.ops(block.target).get(number + 1..).unwrap_or_default();
+    if let Some(op) = links.decoded_ops(block).get(number) {
         (op.run)(cpu, op, rest, block, links)
     }
 }

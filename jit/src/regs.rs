@@ -1,15 +1,20 @@
 //! Where guest registers live while translated code runs.
 //!
-//! Seven registers and R12 and R13 keep their names; RSP lives in R15, as the host needs its own.
-//! The rest are in memory. R14 points into the CPU's state; R8 to R11 are free for glue.
+//! Six registers and R12 and R13 keep their names; RCX lives in R10 and RSP in R15, as the host
+//! needs RCX for tests that leave the flags alone and its RSP for its own stack. The rest are in
+//! memory. R14 points into the CPU's state, R11 holds the quantum; RCX, R8 and R9 are free for glue.
 
 use std::mem::offset_of;
 
 use iced_x86::Register;
 use trivium_interp::Cpu;
 
-/// Where the host's register for RSP is.
+/// Where the guest's RSP is.
 pub(crate) const RSP_HOME: u8 = 15;
+/// Where the guest's RCX is.
+pub(crate) const RCX_HOME: u8 = 10;
+/// The number of RCX.
+pub(crate) const RCX: u8 = 1;
 
 /// How far into the state R14 points: its address is then a shift count of 12 too.
 pub(crate) const BIAS: i32 = 12;
@@ -36,6 +41,7 @@ pub(crate) enum Home {
 /// Where the guest register of a number is.
 pub(crate) const fn home(number: u8) -> Home {
     match number {
+        1 => Home::Host(RCX_HOME),
         4 => Home::Host(RSP_HOME),
         0..=7 | 12 | 13 => Home::Host(number),
         _ => Home::Memory,

@@ -22,7 +22,7 @@ pub(crate) struct Needs {
 }
 
 /// Which of these are at hand, as far as is known at a place in a block.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct AtHand(Needs);
 
 impl AtHand {
@@ -205,16 +205,14 @@ impl Emitter<'_> {
     /// if it does not.
     fn load_unless(&mut self, idle: i32, routine: u64, op: u8) {
         let [from, back] = [0; 2].map(|_| self.asm.new_dynamic_label());
-        let refused = self.stub(Exit::Resume { block: self.block, op }, true, None);
+        let refused = self.stub(Exit::Resume { block: self.block, op }, None);
         self.loads.push(Load { from, back, refused, routine });
         dynasm!(self.asm
             ; .arch x64
-            ; mov r10, rcx
             ; movzx ecx, BYTE [r14 + idle]
             ; jrcxz =>back
             ; jmp =>from
             ; =>back
-            ; mov rcx, r10
         );
     }
 

@@ -8,8 +8,7 @@ use std::mem::offset_of;
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use trivium_cpu::state;
 use trivium_interp::Cpu;
-use trivium_interp::cpu::Native;
-use trivium_interp::native::NativeSimd;
+use trivium_interp::native::{Native, NativeSimd};
 
 use crate::emit::Assembler;
 use crate::regs::at;
@@ -40,7 +39,7 @@ fn vector(number: u8) -> i32 {
 /// Where the routines are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Routines {
-    /// Loads the registers for SSE. With RCX in R10 and R11 free; afterwards RCX is 0, or they have
+    /// Loads the registers for SSE. R8 is overwritten; afterwards RCX is 0, or they have
     /// not been loaded and the instruction is the interpreter's.
     pub(crate) load_sse: u64,
     /// The same for AVX.
@@ -71,14 +70,14 @@ fn emit_load(asm: &mut Assembler, refused: i32) {
         ; allowed:
         ; mov ecx, [r14 + GUEST_MXCSR]
         ; not ecx
-        ; mov r11d, MASKS
-        ; pext ecx, ecx, r11d
+        ; mov r8d, MASKS
+        ; pext ecx, ecx, r8d
         ; jrcxz >masked
         ; ret
         ; masked:
         ; mov ecx, [r14 + GUEST_MXCSR]
-        ; mov r11d, HIGH
-        ; pext ecx, ecx, r11d
+        ; mov r8d, HIGH
+        ; pext ecx, ecx, r8d
         ; jrcxz >known
         ; ret
         ; known:

@@ -8,7 +8,7 @@ use trivium_cpu::bits::{cr0, cr4, efer};
 use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{CS, Segment, SegmentAttributes, TableRegister};
 use trivium_cpu::{Budget, CpuBus, CpuState, Exit, MsrFault, ResetKind, Vcpu};
-use trivium_interp::block::{Block, Dropped};
+use trivium_interp::block::{Block, Dropped, Reach};
 use trivium_interp::op::Op;
 use trivium_interp::run::{Translated, Translator};
 use trivium_interp::{Cpu, Interpreter, Topology};
@@ -87,16 +87,19 @@ struct Counting {
 impl Translator for Counting {
     fn translate(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated {
         let translated = self.jit.translate(cpu, block, ops);
-        if matches!(translated, Translated::Entry(_)) {
+        if matches!(translated, Translated::Ops(_)) {
             self.count.fetch_add(1, Ordering::Relaxed);
         }
         translated
     }
-    fn chain(&mut self, from: u32, slot: u8, to: u32) {
-        self.jit.chain(from, slot, to);
+    fn chain(&mut self, cpu: &Cpu, link: (u32, u8), to: u32, reach: Reach) {
+        self.jit.chain(cpu, link, to, reach);
     }
-    fn forget(&mut self, dropped: Dropped) {
-        self.jit.forget(dropped);
+    fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach) {
+        self.jit.reached(cpu, rip, block, reach);
+    }
+    fn forget(&mut self, cpu: &mut Cpu, dropped: Dropped) {
+        self.jit.forget(cpu, dropped);
     }
 }
 

@@ -3,16 +3,17 @@
 
 use iced_x86::InstructionInfoFactory;
 use trivium_interp::Cpu;
-use trivium_interp::block::{Block, Dropped};
+use trivium_interp::block::{Block, Dropped, Reach};
 use trivium_interp::cpu::Mode;
 use trivium_interp::decode::offered;
+use trivium_interp::native::{Native, NativeJump};
 use trivium_interp::op::Op;
 use trivium_interp::run::{Translated, Translator};
 
 use crate::analyse::{End, instructions};
 use crate::code::{CodeError, CodeMemory};
-use crate::emit::{Assembler, Emitted, Emitter, Site};
-use crate::enter::{self, MAX_OP};
+use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, TAGS, layout};
+use crate::enter::{self, MAX_OP, tag};
 use crate::simd_state::Routines;
 use crate::x87::Notes;
 
@@ -21,8 +22,10 @@ const CODE_SIZE: usize = 64 << 20;
 
 /// A block's code.
 struct Code {
-    /// Where it is jumped to from other blocks.
-    chained: u64,
+    /// Where it begins.
+    start: u64,
+    /// The RIP that it is for.
+    rip: u64,
     /// The jumps at its end and the ways out that they lead to at first.
     sites: [Option<(u64, u64)>; 2],
     /// The jumps of others that lead here, and the ways out that they led to.
@@ -69,40 +72,93 @@ impl Jit {
         self.blocks.get_mut(block as usize)?.as_mut()
     }
 
-    /// Emits a block; nothing if it begins with what is not translated.
-    fn emit(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Option<crate::emit::Finished> {
+    /// Emits a block; nothing if nothing of it is translated.
+    fn emit(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Option<(Finished, Vec<Start>)> {
         let (guests, end) = instructions(cpu, block, ops);
         let about = (block.target.index, block.mode, block.target.count);
-        let mut emitter =
-            Emitter::new(self.memory.next(), (self.leave, self.simd), &mut self.info, about);
+        let routines = (self.leave, self.simd);
+        let mut emitter = Emitter::new(self.memory.next(), routines, &mut self.info, about);
         emitter.notes = Notes::new(&cpu.model);
+        let mut starts = Vec::with_capacity(guests.len());
         let mut emitted = Emitted::Done;
-        for (number, guest) in guests.iter().enumerate() {
+        let mut last = 0;
+        for guest in &guests {
             let is_offered = offered::has(cpu.model.features, guest.instruction.code());
-            let known = is_offered && !guest.instruction.is_invalid();
+            let is_known = is_offered && !guest.instruction.is_invalid();
+            let (offset, enterable) = (emitter.offset(), emitter.is_enterable());
             emitter.notes.opcode = ops.get(usize::from(guest.op)).map_or(0, |op| op.imm as u16);
-            emitted = match known {
+            emitted = match is_known {
                 true => emitter.instruction(&guest.instruction, guest.op),
                 false => Emitted::Not,
             };
-            match emitted {
-                Emitted::Done => {}
-                Emitted::Ended => break,
-                Emitted::Not if number == 0 => return None,
-                Emitted::Not => {
-                    emitter.leave_to_interpreter(guest.op);
-                    break;
-                }
+            let is_first = std::mem::replace(&mut last, guest.op) != guest.op;
+            let left = emitted == Emitted::Not;
+            if left {
+                emitter.leave_to_interpreter(guest.op);
+            }
+            if is_first || left {
+                starts.push(Start { op: guest.op, offset, enterable, left });
+            }
+            if emitted == Emitted::Ended {
+                break;
             }
         }
-        match (emitted, end) {
-            (Emitted::Done, End::GoOn(rip)) => emitter.go_on(1, rip),
-            (Emitted::Done, End::Instruction) => return None,
-            _ => {}
+        if let (Emitted::Done | Emitted::Not, End::GoOn(rip)) = (emitted, end) {
+            emitter.go_on(1, rip);
         }
-        emitter.finish()
+        if starts.iter().all(|start| start.left) {
+            return None;
+        }
+        Some((emitter.finish()?, starts))
+    }
+
+    /// Makes a block's guard look for what it depends on now.
+    fn renew(&mut self, cpu: &Cpu, block: u32, reach: Reach) {
+        let Some(start) = self.code(block).map(|code| code.start) else { return };
+        let place = TAGS + 8 * reach as i32;
+        self.memory.write(start + layout::PLACE, &place.to_le_bytes());
+        let wanted = 0_u64.wrapping_sub(tag(cpu, reach));
+        self.memory.write(start + layout::VALUE, &wanted.to_le_bytes());
     }
 }
+
+/// Where the code of an operation begins.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    op: u8,
+    /// From the block's code.
+    offset: usize,
+    /// Nothing that came before is taken for granted.
+    enterable: bool,
+    /// It is the interpreter's.
+    left: bool,
+}
+
+/// The operations that lead into the code: the whole block's, and those that come after one that is
+/// left to the interpreter or may have been.
+fn entries(starts: &[Start], at: u64, enter: u64, ops: &[Op]) -> Vec<(u8, Op)> {
+    let leads = |from: &Op, address: u64| {
+        let op = Op { run: enter::enter, imm: address, disp: enter, ..*from };
+        debug_assert!(enter::is_enter(&op));
+        op
+    };
+    let mut list = Vec::with_capacity(starts.len() + 1);
+    for (number, start) in starts.iter().enumerate() {
+        let run = starts.iter().skip(number).take_while(|start| !start.left).count();
+        let to_end = number + run == starts.len();
+        if start.left || !start.enterable || run < WORTH_ENTERING && !to_end {
+            continue;
+        }
+        let from = if number == 0 { 0 } else { start.op };
+        let Some(op) = ops.get(usize::from(from)) else { continue };
+        let offset = if number == 0 { layout::BODY } else { start.offset as u64 };
+        list.push((from, leads(op, at + offset)));
+    }
+    list
+}
+
+/// As many operations in a row are worth the way into translated code and back.
+const WORTH_ENTERING: usize = 4;
 
 /// Whether blocks of a mode are translated: flat ones of 32 and 64 bits.
 fn is_translated(block: &Block) -> bool {
@@ -117,7 +173,7 @@ impl Translator for Jit {
         if !is_translated(block) || ops.len() > MAX_OP {
             return Translated::Not;
         }
-        let Some(finished) = self.emit(cpu, block, ops) else { return Translated::Not };
+        let Some((finished, starts)) = self.emit(cpu, block, ops) else { return Translated::Not };
         let start = self.memory.next();
         if !self.memory.put(&finished.code) {
             return Translated::Full;
@@ -128,34 +184,52 @@ impl Translator for Jit {
         if self.blocks.len() <= index {
             self.blocks.resize_with(index + 1, || None);
         }
-        self.blocks[index] = Some(Code { chained: start, sites, incoming: Vec::new() });
-        let mut entry = Op::new(enter::enter);
-        entry.imm = start + finished.entry as u64;
-        entry.disp = self.enter;
-        Translated::Entry(entry)
+        self.blocks[index] = Some(Code { start, rip: block.rip, sites, incoming: Vec::new() });
+        Translated::Ops(entries(&starts, start, self.enter, ops))
     }
 
-    fn chain(&mut self, from: u32, slot: u8, to: u32) {
+    fn chain(&mut self, cpu: &Cpu, (from, slot): (u32, u8), to: u32, reach: Reach) {
         let site = self.code(from).and_then(|code| *code.sites.get(usize::from(slot))?);
         let Some((operand, stub)) = site else { return };
         let Some(code) = self.code(to) else { return };
-        let target = code.chained;
-        code.incoming.push((operand, stub));
-        self.memory.patch(operand, target);
+        let skipped = if reach == Reach::Page { layout::CHAINED } else { 0 };
+        let target = code.start + skipped;
+        if !code.incoming.contains(&(operand, stub)) {
+            code.incoming.push((operand, stub));
+        }
+        self.memory.jump_to(operand, target);
+        if reach != Reach::Page {
+            self.renew(cpu, to, reach);
+        }
     }
 
-    fn forget(&mut self, dropped: Dropped) {
+    fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach) {
+        let Some(code) = self.code(block).map(|code| code.start) else { return };
+        let jump = NativeJump { tag: 0_u64.wrapping_sub(rip), code };
+        cpu.native.jumps[Native::jump_slot(rip)] = jump;
+        self.renew(cpu, block, reach);
+    }
+
+    fn forget(&mut self, cpu: &mut Cpu, dropped: Dropped) {
         match dropped {
             Dropped::None => {}
             Dropped::Some(list) => {
                 for block in list {
                     let code = self.blocks.get_mut(block as usize).and_then(Option::take);
-                    for (operand, stub) in code.into_iter().flat_map(|code| code.incoming) {
-                        self.memory.patch(operand, stub);
+                    let Some(code) = code else { continue };
+                    let slot = Native::jump_slot(code.rip);
+                    if cpu.native.jumps[slot].code == code.start {
+                        cpu.native.jumps[slot] = NativeJump::empty(slot);
+                    }
+                    for (operand, stub) in code.incoming {
+                        self.memory.jump_to(operand, stub);
                     }
                 }
             }
             Dropped::All => {
+                for (slot, jump) in cpu.native.jumps.iter_mut().enumerate() {
+                    *jump = NativeJump::empty(slot);
+                }
                 self.blocks.clear();
                 self.memory.truncate(self.routines);
             }

@@ -26,7 +26,7 @@ pub(crate) struct Notes {
     /// What is still to be noted: RIP and opcode.
     pending: Option<(u64, u16)>,
     /// The code segment has been noted.
-    segment: bool,
+    pub(crate) segment: bool,
 }
 
 impl Notes {
@@ -185,8 +185,8 @@ impl Emitter<'_> {
         dynasm!(self.asm
             ; .arch x64
             ; mov [r14 + LAST_DP], r8
-            ; movzx r11d, WORD [r14 + segment]
-            ; mov [r14 + LAST_DS], r11w
+            ; movzx ecx, WORD [r14 + segment]
+            ; mov [r14 + LAST_DS], cx
         );
     }
 
@@ -204,16 +204,16 @@ impl Emitter<'_> {
             Ok(short) => dynasm!(self.asm ; .arch x64 ; mov QWORD [r14 + LAST_IP], short),
             Err(_) => dynasm!(self.asm
                 ; .arch x64
-                ; mov r11, QWORD place as i64
-                ; mov [r14 + LAST_IP], r11
+                ; mov rcx, QWORD place as i64
+                ; mov [r14 + LAST_IP], rcx
             ),
         }
         dynasm!(self.asm ; .arch x64 ; mov WORD [r14 + LAST_OPCODE], opcode as i16);
         if !std::mem::replace(&mut self.notes.segment, true) {
             dynasm!(self.asm
                 ; .arch x64
-                ; movzx r11d, WORD [r14 + selector(CS)]
-                ; mov [r14 + LAST_CS], r11w
+                ; movzx ecx, WORD [r14 + selector(CS)]
+                ; mov [r14 + LAST_CS], cx
             );
         }
     }
@@ -226,19 +226,17 @@ impl Emitter<'_> {
         }
         self.linear_address(i);
         self.probe(2, false, op);
-        let out = self.stub(Exit::Resume { block: self.block, op }, true, None);
+        let out = self.stub(Exit::Resume { block: self.block, op }, None);
         dynasm!(self.asm
             ; .arch x64
-            ; mov r10, rcx
             ; movzx ecx, WORD [r8 + r9]
             ; mov [r14 + CONTROL_WORD], cx
             ; not ecx
-            ; mov r11d, MASKS
-            ; pext ecx, ecx, r11d
+            ; mov r8d, MASKS
+            ; pext ecx, ecx, r8d
             ; jrcxz >masked
             ; jmp =>out
             ; masked:
-            ; mov rcx, r10
             ; fldcw [r14 + CONTROL_WORD]
         );
         Emitted::Done

@@ -6,8 +6,7 @@ use std::mem::offset_of;
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use trivium_cpu::state::{self, X87Register};
 use trivium_interp::Cpu;
-use trivium_interp::cpu::Native;
-use trivium_interp::native::{NativeX87, X87Image};
+use trivium_interp::native::{Native, NativeX87, X87Image};
 
 use crate::emit::Assembler;
 use crate::regs::at;
@@ -56,7 +55,7 @@ pub(crate) fn host_can() -> bool {
     is_x86_feature_detected!("xsave")
 }
 
-/// Emits a routine that loads the unit: with RCX in R10, and R11 free; afterwards RCX is 0, or the
+/// Emits a routine that loads the unit: R8 is overwritten; afterwards RCX is 0, or the
 /// unit has not been loaded, as it has or may have exceptions to be raised or may not be used.
 pub(crate) fn emit_load(asm: &mut Assembler) {
     dynasm!(asm
@@ -67,14 +66,14 @@ pub(crate) fn emit_load(asm: &mut Assembler) {
         ; allowed:
         ; movzx ecx, WORD [r14 + CONTROL]
         ; not ecx
-        ; mov r11d, MASKS
-        ; pext ecx, ecx, r11d
+        ; mov r8d, MASKS
+        ; pext ecx, ecx, r8d
         ; jrcxz >masked
         ; ret
         ; masked:
         ; movzx ecx, WORD [r14 + STATUS]
-        ; mov r11d, PENDING
-        ; pext ecx, ecx, r11d
+        ; mov r8d, PENDING
+        ; pext ecx, ecx, r8d
         ; jrcxz >quiet
         ; ret
         ; quiet:
@@ -92,8 +91,8 @@ pub(crate) fn emit_load(asm: &mut Assembler) {
         ; mov edx, eax
         ; shr edx, 1
         ; and edx, eax
-        ; mov r11d, TAG_BITS
-        ; pext edx, edx, r11d
+        ; mov r8d, TAG_BITS
+        ; pext edx, edx, r8d
         ; not edx
         ; mov [r14 + IMAGE + IMAGE_TAGS as i32], dl
         ; mov BYTE [r14 + MMX], 0

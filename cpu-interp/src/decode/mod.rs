@@ -424,6 +424,7 @@ impl Decoded {
             links: [Cell::new(Link::default()), Cell::new(Link::default())],
             mode: key.mode,
             target: Target { count: self.count, ..Target::default() },
+            decoded: 0,
             before: self.before.as_slice().into(),
             system: self.system,
             key,

@@ -148,7 +148,7 @@ impl Interpreter {
     pub(super) fn tell_of_drops(&mut self) {
         let dropped = self.cache.take_dropped();
         if let Some(translator) = self.translator.as_mut().filter(|_| dropped != Dropped::None) {
-            translator.forget(dropped);
+            translator.forget(&mut self.cpu, dropped);
         }
     }
 

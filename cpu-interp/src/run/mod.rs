@@ -26,6 +26,9 @@ use miss::Loans;
 /// Instructions between two looks at what others want of the CPU.
 const QUANTUM: u64 = 1000;
 
+/// The same where there is a translator; translated code wants it to have 12 bits.
+const QUANTUM_TRANSLATED: u64 = 4000;
+
 /// How often a block is interpreted before it is translated, if there is a translator.
 pub const WARM: u32 = 50;
 
@@ -34,17 +37,21 @@ pub trait Translator: Send {
     /// Translates a block whose operations are these.
     fn translate(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated;
 
-    /// One block has been found to follow another, by its link `slot`, wherever both are entered.
-    fn chain(&mut self, from: u32, slot: u8, to: u32);
+    /// One block has been found to follow another, by its link `slot`.
+    fn chain(&mut self, cpu: &Cpu, link: (u32, u8), to: u32, reach: Reach);
+
+    /// A block has been found to be the one at a RIP.
+    fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach);
 
     /// These blocks are no more.
-    fn forget(&mut self, dropped: Dropped);
+    fn forget(&mut self, cpu: &mut Cpu, dropped: Dropped);
 }
 
 /// What a [`Translator`] has made of a block.
 pub enum Translated {
-    /// The operation that it is to begin with from now on.
-    Entry(Op),
+    /// Operations that are to be in the place of those of these numbers from now on. The one of
+    /// number 0, if it is among them, stands for the whole block.
+    Ops(Vec<(u8, Op)>),
     /// Nothing: it is better interpreted.
     Not,
     /// Nothing: all blocks are to be dropped first.
@@ -114,7 +121,7 @@ impl Interpreter {
     /// Gives it a translator, before it has run anything.
     #[must_use]
     pub fn with_translator(self, translator: Box<dyn Translator>) -> Self {
-        Self { translator: Some(translator), ..self }
+        Self { translator: Some(translator), quantum: QUANTUM_TRANSLATED, ..self }
     }
 
     /// Lets blocks be translated after they were interpreted `warm` times, not [`WARM`]: at 0 all
@@ -129,6 +136,9 @@ impl Interpreter {
         loop {
             if self.cpu.memory.code().any_written() {
                 self.drop_written_code();
+            }
+            if std::mem::take(&mut self.cpu.drop_blocks) && self.translator.is_some() {
+                self.drop_all_blocks();
             }
             let cpu = &mut *self.cpu;
             if cpu.view.refresh(&cpu.memory) {
@@ -244,6 +254,7 @@ impl Interpreter {
         let Self { cpu, cache, quantum, .. } = self;
         let block = cache.block(start.block)?;
         let ops = cache.ops(block.target).get(start.op..)?;
+        let decoded = cache.decoded_ops(block).get(start.op..)?;
         let before = block.before.get(start.op..)?;
         let base = start.done;
         let wanted = u64::from(block.target.count - base);
@@ -255,23 +266,28 @@ impl Interpreter {
             let end = u64::from(base) + session.left;
             let fits = before.iter().skip(1).take_while(|&&n| u64::from(n) <= end).count();
             let retires = before.get(fits).map_or(wanted, |n| u64::from(n - base));
-            (ops.get(..fits)?, retires)
+            (decoded.get(..fits)?, retires)
         };
+        let whole = given.len() == ops.len();
         // What stands for a whole block cannot do a part of it.
-        let skip = usize::from(given.len() < ops.len() && start.op == 0 && block.has_entry);
-        let Some((op, rest)) = given.get(skip..).and_then(<[Op]>::split_first) else {
+        let skip = usize::from(!whole && start.op == 0 && block.has_entry);
+        let Some((mut op, rest)) = given.get(skip..).and_then(<[Op]>::split_first) else {
             // Not even the first: it is fused of two, or there are some that do nothing before it.
             let off = if start.op == 0 && base == 0 { 0 } else { ops.first()?.off };
             cpu.rip = block.rip.wrapping_add(off as u64) & cpu.ip_mask;
             self.run_one_alone(session);
             return None;
         };
+        if start.op != 0 {
+            // It was left to the interpreter.
+            op = decoded.first()?;
+        }
         cpu.quantum = slice as i64 - retires as i64;
         cpu.stop = StopReason::Cut;
         cpu.leave = false;
         (op.run)(cpu, op, rest, block, cache);
         let retired = (slice as i64 - cpu.quantum) as u64;
-        let (end, whole) = (start.op + given.len(), given.len() == ops.len());
+        let end = start.op + given.len();
         self.came_back(start.block, end, whole, retired, session)
     }
 
@@ -336,6 +352,7 @@ impl Interpreter {
                 self.translate(index);
             }
             StopReason::Miss
+            | StopReason::Jump
             | StopReason::System
             | StopReason::Exception
             | StopReason::MmioRead => {
@@ -349,22 +366,37 @@ impl Interpreter {
 
     /// Looks the next block up and links the last one to it.
     fn link_next(&mut self) {
-        let (from, slot) = (self.cpu.stop_block, self.cpu.stop_link);
+        let (from, slot, rip) = (self.cpu.stop_block, self.cpu.stop_link, self.cpu.rip);
         let single = self.cache.block(from).is_some_and(|b| b.mode.has(crate::cpu::Mode::SINGLE));
-        if slot == NO_LINK || single || self.cpu.watches_code(self.cpu.rip) {
+        let is_linked = slot != NO_LINK;
+        if single || self.cpu.watches_code(rip) || !is_linked && self.translator.is_none() {
             return;
         }
         let before = self.cache.drops();
         // An exception is raised when the loop gets there, with everything accounted for.
-        if let Ok((to, reach)) = self.find_block(false)
-            && before == self.cache.drops()
-        {
-            let reach = self.cache.link(&self.cpu, from, slot, to, reach);
-            if let Some(translator) =
-                self.translator.as_mut().filter(|_| reach == Some(Reach::Page))
-            {
-                translator.chain(from, slot, to);
+        let Ok((to, reach)) = self.find_block(false) else { return };
+        let Self { cpu, cache, translator, .. } = self;
+        if before != cache.drops() {
+            return;
+        }
+        let reach = if is_linked { cache.link(cpu, from, slot, to, reach) } else { Some(reach) };
+        match (translator, reach) {
+            (Some(translator), Some(reach)) if is_linked => {
+                translator.chain(cpu, (from, slot), to, reach);
             }
+            (Some(translator), Some(reach)) => translator.reached(cpu, rip, to, reach),
+            _ => {}
+        }
+    }
+
+    /// Lets translated code know of the block that a jump leads to.
+    fn know_jump(&mut self) {
+        let Self { cpu, cache, translator, .. } = self;
+        let rip = cpu.native.target;
+        if let (Some(translator), Some(to), Some(reach)) =
+            (translator, cache.jump(cpu, rip), cache.jump_reach(cpu, rip))
+        {
+            translator.reached(cpu, rip, to.index, reach);
         }
     }
 
@@ -373,10 +405,13 @@ impl Interpreter {
         let Self { cpu, cache, translator, .. } = self;
         let (Some(translator), Some(block)) = (translator, cache.block(index)) else { return };
         block.cold.set(u32::MAX);
-        match translator.translate(cpu, block, cache.ops(block.target)) {
-            Translated::Entry(entry) => cache.set_entry(index, entry),
-            Translated::Not => {}
-            Translated::Full => self.drop_all_blocks(),
+        let fits = match translator.translate(cpu, block, cache.ops(block.target)) {
+            Translated::Ops(ops) => cache.replace_ops(index, &ops),
+            Translated::Not => true,
+            Translated::Full => false,
+        };
+        if !fits {
+            self.drop_all_blocks();
         }
     }
 
@@ -389,6 +424,10 @@ impl Interpreter {
             if self.fill_tlb() {
                 return Served::Resume;
             }
+        }
+        if self.cpu.stop == StopReason::Jump {
+            self.know_jump();
+            return Served::Resume;
         }
         self.cpu.mmio.forget();
         if self.cpu.stop == StopReason::System && self.call_at_once(position, session) {
@@ -462,7 +501,7 @@ impl Interpreter {
     fn run_alone(&mut self, position: &Position) -> bool {
         let Self { cpu, cache, .. } = self;
         let Some(block) = cache.block(position.block) else { return false };
-        let Some(op) = cache.ops(block.target).get(position.op) else { return false };
+        let Some(op) = cache.decoded_ops(block).get(position.op) else { return false };
         cpu.mmio.rewind();
         cpu.stop = StopReason::Cut;
         cpu.leave = false;
@@ -480,7 +519,7 @@ impl Interpreter {
     fn call_system(&mut self, position: &Position, session: &mut Session<'_>) -> Result<(), Stop> {
         let Self { cpu, cache, .. } = self;
         let block = cache.block(position.block).ok_or(Stop)?;
-        let ops = cache.ops(block.target);
+        let ops = cache.decoded_ops(block);
         let (Some(op), Some(system)) = (ops.get(position.op), block.system) else {
             return Err(cpu.raise(Exception::ud()));
         };

@@ -1,0 +1,176 @@
+//! Where blocks end: branches, calls and returns.
+
+use std::mem::offset_of;
+
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::{ConditionCode, Instruction, OpKind};
+use trivium_interp::Cpu;
+use trivium_interp::cpu::Mode;
+use trivium_interp::native::{Native, NativeJump};
+
+use super::{Emitted, Emitter};
+use crate::enter::Exit;
+use crate::regs::{Home, at, home, number_of, slot};
+
+const NATIVE: i32 = at(offset_of!(Cpu, native));
+const JUMP_MASK: i32 = NATIVE + offset_of!(Native, jump_mask) as i32;
+const JUMPS: i32 = NATIVE + offset_of!(Native, jumps) as i32;
+const TARGET: i32 = NATIVE + offset_of!(Native, target) as i32;
+const CODE: i32 = NATIVE + offset_of!(Native, code) as i32;
+const JUMP_CODE: i32 = offset_of!(NativeJump, code) as i32;
+const _: () = assert!(size_of::<NativeJump>() == 16 && offset_of!(NativeJump, tag) == 0);
+
+impl Emitter<'_> {
+    /// Goes on to the block at `rip`, by a link.
+    pub(crate) fn go_on(&mut self, slot: u8, rip: u64) {
+        self.note_x87(None);
+        let out = self.stub(Exit::Follow { block: self.block, slot }, Some(rip));
+        dynasm!(self.asm ; .arch x64 ; jmp =>out);
+        self.note_link(slot, out);
+    }
+
+    /// The target of a direct near branch of the mode's usual size, if it can be one.
+    fn target(&self, i: &Instruction) -> Option<u64> {
+        let (kind, canonical) = match self.word() {
+            8 => (OpKind::NearBranch64, true),
+            _ => (OpKind::NearBranch32, false),
+        };
+        let target = i.near_branch_target();
+        let good = !canonical || target.wrapping_add(1 << 47) >> 48 == 0;
+        (i.op0_kind() == kind && good).then_some(target)
+    }
+
+    /// RIP of the instruction after one.
+    fn next_ip(&self, i: &Instruction) -> u64 {
+        let next = i.next_ip();
+        if self.mode.has(Mode::LONG) { next } else { next & 0xffff_ffff }
+    }
+
+    pub(super) fn jmp(&mut self, i: &Instruction, op: u8) -> Emitted {
+        match self.target(i) {
+            Some(target) => self.go_on(0, target),
+            None => {
+                if !self.indirect_target(i, op) {
+                    return Emitted::Not;
+                }
+                self.find_jump(op);
+                dynasm!(self.asm ; .arch x64 ; jmp QWORD [r9 + JUMP_CODE]);
+            }
+        }
+        Emitted::Ended
+    }
+
+    pub(super) fn call(&mut self, i: &Instruction, op: u8) -> Emitted {
+        let target = self.target(i);
+        if target.is_none() {
+            if !self.indirect_target(i, op) {
+                return Emitted::Not;
+            }
+            self.find_jump(op);
+            dynasm!(self.asm
+                ; .arch x64
+                ; mov rcx, [r9 + JUMP_CODE]
+                ; mov [r14 + CODE], rcx
+            );
+        }
+        let word = self.word();
+        self.stack_address(-word);
+        self.probe(word as usize, true, op);
+        self.constant(1, self.next_ip(i));
+        self.store_word(1);
+        self.move_stack(-word);
+        match target {
+            Some(target) => self.go_on(0, target),
+            None => dynasm!(self.asm ; .arch x64 ; jmp QWORD [r14 + CODE]),
+        }
+        Emitted::Ended
+    }
+
+    pub(super) fn ret(&mut self, i: &Instruction, op: u8) -> Emitted {
+        use iced_x86::Code;
+        let word = self.word();
+        let extra = match (i.code(), word) {
+            (Code::Retnq, 8) | (Code::Retnd, 4) => 0,
+            (Code::Retnq_imm16, 8) | (Code::Retnd_imm16, 4) => i32::from(i.immediate16()),
+            _ => return Emitted::Not,
+        };
+        self.stack_address(0);
+        self.probe(word as usize, false, op);
+        self.load_word(8);
+        self.find_jump(op);
+        self.move_stack(word + extra);
+        dynasm!(self.asm ; .arch x64 ; jmp QWORD [r9 + JUMP_CODE]);
+        Emitted::Ended
+    }
+
+    /// Puts the target of an indirect branch into R8; false if that is not to be done here.
+    fn indirect_target(&mut self, i: &Instruction, op: u8) -> bool {
+        let word = self.word();
+        match i.op0_kind() {
+            OpKind::Register if i.op0_register().size() as i32 == word => {
+                let number = number_of(i.op0_register());
+                match (home(number), word) {
+                    (Home::Host(host), 8) => dynasm!(self.asm ; .arch x64 ; mov r8, Rq(host)),
+                    (Home::Host(host), _) => dynasm!(self.asm ; .arch x64 ; mov r8d, Rd(host)),
+                    (Home::Memory, 8) => {
+                        dynasm!(self.asm ; .arch x64 ; mov r8, [r14 + slot(number)])
+                    }
+                    (Home::Memory, _) => {
+                        dynasm!(self.asm ; .arch x64 ; mov r8d, [r14 + slot(number)])
+                    }
+                }
+            }
+            OpKind::Memory
+                if i.memory_size().size() as i32 == word
+                    && i.is_jmp_near_indirect() | i.is_call_near_indirect()
+                    && self.is_plain(i, false) =>
+            {
+                self.linear_address(i);
+                self.probe(word as usize, false, op);
+                self.load_word(8);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Finds the code for the RIP in R8: R9 is then its entry's address. If there is none, the
+    /// interpreter does the operation.
+    fn find_jump(&mut self, op: u8) {
+        let out = self.stub(Exit::Jump { block: self.block, op }, None);
+        dynasm!(self.asm
+            ; .arch x64
+            ; shrx rcx, r8, r14
+            ; lea rcx, [rcx + r8]
+            ; pext r9, rcx, [r14 + JUMP_MASK]
+            ; mov rcx, [r14 + JUMPS]
+            ; lea r9, [r9 + r9]
+            ; lea r9, [rcx + r9 * 8]
+            ; mov rcx, [r9]
+            ; lea rcx, [rcx + r8]
+            ; jrcxz >hit
+            ; mov [r14 + TARGET], r8
+            ; jmp =>out
+            ; hit:
+        );
+    }
+
+    pub(super) fn jcc(&mut self, i: &Instruction) -> Emitted {
+        let Some(target) = self.target(i) else { return Emitted::Not };
+        let out = self.stub(Exit::Follow { block: self.block, slot: 0 }, Some(target));
+        macro_rules! jump {
+            ($($condition:ident $name:ident),*) => {
+                match i.condition_code() {
+                    $(ConditionCode::$condition => dynasm!(self.asm ; .arch x64 ; $name =>out),)*
+                    ConditionCode::None => return Emitted::Not,
+                }
+            };
+        }
+        jump!(o jo, no jno, b jb, ae jae, e je, ne jne, be jbe, a ja, s js, ns jns, p jp, np jnp,
+              l jl, ge jge, le jle, g jg);
+        self.note_link(0, out);
+        let next = self.next_ip(i);
+        self.go_on(1, next);
+        Emitted::Ended
+    }
+}

@@ -1,0 +1,207 @@
+//! Instructions of general registers that are copied, with their registers and their memory operand
+//! replaced.
+
+use dynasmrt::{DynasmApi, dynasm};
+use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register};
+
+use super::{Emitted, Emitter};
+use crate::regs::{Home, RCX, RCX_HOME, home, is_high, like, number_of, slot};
+use crate::select;
+use crate::simd;
+
+/// The registers that are free beside a memory operand at [R8 + R9], at [R8], and without one; less
+/// RCX where it holds a shift count.
+const BESIDE_SUM: &[u8] = &[1];
+const BESIDE_R8: &[u8] = &[9, 1];
+const WITHOUT_MEMORY: &[u8] = &[8, 9, 1];
+
+impl Emitter<'_> {
+    /// Copies an instruction with its registers and its memory operand replaced.
+    pub(crate) fn copy(&mut self, i: &Instruction, op: u8) -> Emitted {
+        let mut host = *i;
+        host.set_code(select::in_long_mode(i.code()));
+        let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
+        let accesses: [OpAccess; 4] = {
+            let info = self.info.info(i);
+            std::array::from_fn(|n| info.op_access(n as u32))
+        };
+        let write = memory.is_some_and(|n| writes(accesses[n as usize]));
+        if memory.is_some() && !self.is_plain(i, write) {
+            return Emitted::Not;
+        }
+        let count = count_operand(i);
+        let sum = Plan::new(i, &accesses, BESIDE_SUM, memory.is_some(), count);
+        let (plan, folded) = match (memory, sum) {
+            (Some(_), Some(plan)) => (Some(plan), false),
+            (Some(_), None) => (Plan::new(i, &accesses, BESIDE_R8, true, count), true),
+            (None, _) => (Plan::new(i, &accesses, WITHOUT_MEMORY, false, count), false),
+        };
+        let Some(plan) = plan else { return Emitted::Not };
+        if let Some(n) = memory {
+            self.linear_address(i);
+            self.probe_aligned(i.memory_size().size(), simd::alignment(i), write, op);
+            if folded {
+                dynasm!(self.asm ; .arch x64 ; lea r8, [r8 + r9]);
+            }
+            name_memory(&mut host, n, folded);
+        }
+        for moved in plan.moved().filter(|moved| moved.load) {
+            match home(moved.guest) {
+                Home::Host(home) => dynasm!(self.asm ; .arch x64 ; mov Rq(moved.scratch), Rq(home)),
+                Home::Memory => {
+                    dynasm!(self.asm ; .arch x64 ; mov Rq(moved.scratch), [r14 + slot(moved.guest)]);
+                }
+            }
+        }
+        if count.is_some() {
+            dynasm!(self.asm ; .arch x64 ; mov rcx, Rq(RCX_HOME));
+        }
+        for n in general(i) {
+            let register = i.op_register(n);
+            if !is_high(register) && count != Some(n) {
+                host.set_op_register(n, like(register, plan.host_of(number_of(register))));
+            }
+        }
+        if !self.raw(&host) {
+            // Nothing was stored, and what was loaded is scratch.
+            return Emitted::Not;
+        }
+        if gives_index(i) {
+            dynasm!(self.asm ; .arch x64 ; mov Rq(RCX_HOME), rcx);
+        }
+        for moved in plan.moved().filter(|moved| moved.store) {
+            match home(moved.guest) {
+                Home::Host(home) => dynasm!(self.asm ; .arch x64 ; mov Rq(home), Rq(moved.scratch)),
+                Home::Memory => {
+                    dynasm!(self.asm ; .arch x64 ; mov [r14 + slot(moved.guest)], Rq(moved.scratch));
+                }
+            }
+        }
+        Emitted::Done
+    }
+}
+
+/// Makes the operand of a number the memory at [R8 + R9], or at [R8].
+pub(super) fn name_memory(host: &mut Instruction, n: u32, folded: bool) {
+    host.set_op_kind(n, OpKind::Memory);
+    host.set_memory_base(Register::R8);
+    host.set_memory_index(if folded { Register::None } else { Register::R9 });
+    host.set_memory_index_scale(1);
+    host.set_memory_displacement64(0);
+    host.set_memory_displ_size(0);
+    host.set_segment_prefix(Register::None);
+}
+
+/// Whether its result is in ECX, whatever its operands are.
+fn gives_index(i: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(i.mnemonic(), M::Pcmpestri | M::Pcmpistri | M::Vpcmpestri | M::Vpcmpistri)
+}
+
+/// The operands that are general registers.
+fn general(i: &Instruction) -> impl Iterator<Item = u32> {
+    let is_general = |n: &u32| i.op_kind(*n) == OpKind::Register && i.op_register(*n).is_gpr();
+    (0..i.op_count()).filter(is_general)
+}
+
+/// The operand that is CL as a shift count.
+fn count_operand(i: &Instruction) -> Option<u32> {
+    use Mnemonic as M;
+    let shifts = matches!(
+        i.mnemonic(),
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+    );
+    let last = i.op_count().checked_sub(1)?;
+    (shifts && i.op_kind(last) == OpKind::Register).then_some(last)
+}
+
+fn reads(access: OpAccess) -> bool {
+    !matches!(access, OpAccess::Write | OpAccess::None | OpAccess::NoMemAccess)
+}
+
+pub(super) fn writes(access: OpAccess) -> bool {
+    use OpAccess as A;
+    matches!(access, A::Write | A::CondWrite | A::ReadWrite | A::ReadCondWrite)
+}
+
+/// A guest register that passes through a scratch register.
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    guest: u8,
+    scratch: u8,
+    load: bool,
+    store: bool,
+}
+
+/// The registers that an instruction is given.
+#[derive(Debug, Default)]
+struct Plan([Option<Moved>; 4]);
+
+impl Plan {
+    /// Which registers an instruction's operands are to have; nothing if they cannot be had.
+    fn new(
+        i: &Instruction,
+        accesses: &[OpAccess; 4],
+        free: &[u8],
+        memory: bool,
+        count: Option<u32>,
+    ) -> Option<Self> {
+        let mut plan = Self::default();
+        let free = if count.is_some() { free.split_last()?.1 } else { free };
+        let registers = || general(i).filter(|&n| count != Some(n)).map(|n| (n, i.op_register(n)));
+        let has_high = registers().any(|(_, register)| is_high(register));
+        if has_high && registers().any(|(_, register)| register == Register::CH) {
+            // Only RCX itself has a CH.
+            if count.is_some() {
+                return None;
+            }
+            plan.0[0] = Some(Moved { guest: RCX, scratch: RCX, load: true, store: true });
+        }
+        for (n, register) in registers() {
+            let guest = number_of(register);
+            let access = *accesses.get(n as usize)?;
+            let load = reads(access) || register.size() < 4;
+            match home(guest) {
+                _ if is_high(register) => {}
+                // Its CL is to have a name beside AH and its like.
+                Home::Host(RCX_HOME) if has_high => {
+                    plan.take(guest, load, writes(access), &[RCX])?
+                }
+                Home::Host(_) => {}
+                Home::Memory => plan.take(guest, load, writes(access), free)?,
+            }
+        }
+        // AH and its like cannot be named beside registers that need a REX prefix.
+        let needs_rex = memory
+            || registers().filter(|&(_, register)| !is_high(register)).any(|(_, register)| {
+                let host = plan.host_of(number_of(register));
+                host >= 8 || register.size() == 8 || register.size() == 1 && host >= 4
+            });
+        (!has_high || !needs_rex).then_some(plan)
+    }
+
+    fn take(&mut self, guest: u8, load: bool, store: bool, free: &[u8]) -> Option<()> {
+        if let Some(moved) = self.0.iter_mut().flatten().find(|moved| moved.guest == guest) {
+            moved.load |= load;
+            moved.store |= store;
+            return Some(());
+        }
+        let place = self.0.iter().position(Option::is_none)?;
+        let is_free = |scratch: &&u8| !self.moved().any(|moved| moved.scratch == **scratch);
+        let scratch = *free.iter().find(is_free)?;
+        self.0[place] = Some(Moved { guest, scratch, load, store });
+        Some(())
+    }
+
+    fn moved(&self) -> impl Iterator<Item = &Moved> {
+        self.0.iter().flatten()
+    }
+
+    fn host_of(&self, guest: u8) -> u8 {
+        match (home(guest), self.moved().find(|moved| moved.guest == guest)) {
+            (_, Some(moved)) => moved.scratch,
+            (Home::Host(host), None) => host,
+            (Home::Memory, None) => guest,
+        }
+    }
+}

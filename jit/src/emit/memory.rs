@@ -1,0 +1,169 @@
+//! Addresses and accesses to guest memory.
+
+use std::mem::offset_of;
+
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::{Code, Instruction, MemoryOperand, Register};
+use trivium_interp::Cpu;
+use trivium_interp::cpu::{Mode, SEG_BASE};
+use trivium_interp::native::Native;
+use trivium_interp::tlb::{Entry, Tlb};
+
+use super::Emitter;
+use crate::enter::Exit;
+use crate::regs::{Home, at, home, number_of, slot, wide};
+use crate::simd_state::ALIGNED;
+
+const TLB: i32 = at(offset_of!(Cpu, tlb));
+const INDEX_MASK: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, index_mask) as i32;
+const READ: i32 = offset_of!(Tlb, read) as i32;
+const WRITE: i32 = offset_of!(Tlb, write) as i32;
+const ADDEND: i32 = offset_of!(Entry, addend) as i32;
+const _: () = assert!(size_of::<Entry>() == 16 && offset_of!(Entry, tag) == 0);
+
+impl Emitter<'_> {
+    /// Whether a memory operand is one that is reached by its linear address alone.
+    pub(crate) fn is_plain(&self, i: &Instruction, write: bool) -> bool {
+        let wide_enough = |register: Register, none: bool| match register {
+            Register::None => none,
+            register => (4..=8).contains(&register.size()),
+        };
+        let long = self.mode.has(Mode::LONG);
+        let segment = match i.memory_segment() {
+            Register::CS => long || !write,
+            _ => true,
+        };
+        let sized = i.memory_base() != Register::None || i.memory_index() != Register::None;
+        // An address that is a number alone does not say its size.
+        let absolute = sized || i.memory_displ_size() != 2;
+        wide_enough(i.memory_base(), true)
+            && wide_enough(i.memory_index(), true)
+            && segment
+            && absolute
+    }
+
+    /// The effective address as an operand of LEA, and whether it has 64 bits; nothing if it is a
+    /// number alone. R8 and R9 may be loaded for it.
+    fn address_operand(&mut self, i: &Instruction) -> Option<(MemoryOperand, bool)> {
+        let (base, index) = (i.memory_base(), i.memory_index());
+        if base == Register::None && index == Register::None || i.is_ip_rel_memory_operand() {
+            return None;
+        }
+        let is_wide = base.size().max(index.size()) == 8;
+        let none = Register::None;
+        let base = (base != none).then(|| self.in_register(base, 8));
+        let index = (index != none).then(|| self.in_register(index, 9));
+        let displacement = i64::from(i.memory_displacement64() as i32);
+        let memory = MemoryOperand::new(
+            base.map_or(none, wide),
+            index.map_or(none, wide),
+            i.memory_index_scale(),
+            displacement,
+            u32::from(displacement != 0),
+            false,
+            none,
+        );
+        Some((memory, is_wide))
+    }
+
+    /// An effective address that is a number alone.
+    fn absolute(i: &Instruction) -> u64 {
+        if i.is_ip_rel_memory_operand() {
+            i.ip_rel_memory_address()
+        } else {
+            i.memory_displacement64()
+        }
+    }
+
+    /// Computes the effective address into the host's register `to`, as wide as the address is.
+    pub(super) fn effective_address(&mut self, i: &Instruction, to: u8) {
+        let Some((memory, is_wide)) = self.address_operand(i) else {
+            return self.constant(to, Self::absolute(i));
+        };
+        let (code, to) = match is_wide {
+            true => (Code::Lea_r64_m, wide(to)),
+            false => (Code::Lea_r32_m, Register::EAX + u32::from(to)),
+        };
+        if let Ok(lea) = Instruction::with2(code, to, memory) {
+            self.raw(&lea);
+        }
+    }
+
+    /// The linear address of the memory operand, in R8.
+    pub(crate) fn linear_address(&mut self, i: &Instruction) {
+        self.effective_address(i, 8);
+        let number = match i.memory_segment() {
+            Register::FS => 4,
+            Register::GS => 5,
+            _ => return,
+        };
+        dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + slot(SEG_BASE + number)]);
+        match self.mode.has(Mode::LONG) {
+            true => dynasm!(self.asm ; .arch x64 ; lea r8, [r8 + r9]),
+            false => dynasm!(self.asm ; .arch x64 ; lea r8d, [r8 + r9]),
+        }
+    }
+
+    /// Puts a number into a register.
+    pub(super) fn constant(&mut self, register: u8, value: u64) {
+        if value >> 32 == 0 {
+            dynasm!(self.asm ; .arch x64 ; mov Rd(register), value as i32);
+        } else if value as i32 as u64 == value {
+            dynasm!(self.asm ; .arch x64 ; mov Rq(register), value as i32);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; mov Rq(register), QWORD value as i64);
+        }
+    }
+
+    /// The number of the host's register that holds a guest's; `scratch` if it had to be loaded.
+    pub(super) fn in_register(&mut self, guest: Register, scratch: u8) -> u8 {
+        let number = number_of(guest);
+        match home(number) {
+            Home::Host(host) => host,
+            Home::Memory => {
+                dynasm!(self.asm ; .arch x64 ; mov Rq(scratch), [r14 + slot(number)]);
+                scratch
+            }
+        }
+    }
+
+    /// Finds the linear address in R8 in the TLB: the operand is then at [R8 + R9]. RCX is
+    /// overwritten. If it is not there, the interpreter does the operation.
+    pub(crate) fn probe(&mut self, size: usize, write: bool, op: u8) {
+        self.probe_aligned(size, 1, write, op);
+    }
+
+    /// The same, of an operand whose address must be a multiple of `alignment`, unless that is 1.
+    pub(crate) fn probe_aligned(&mut self, size: usize, alignment: usize, write: bool, op: u8) {
+        let out = self.stub(Exit::Resume { block: self.block, op }, None);
+        let entries = if write { WRITE } else { READ };
+        let last = size as i32 - 1;
+        dynasm!(self.asm
+            ; .arch x64
+            ; pext r9, r8, [r14 + INDEX_MASK]
+            ; mov rcx, [r14 + TLB]
+            ; lea r9, [r9 + r9]
+            ; lea r9, [rcx + r9 * 8 + entries]
+            ; mov rcx, [r9]
+        );
+        match alignment {
+            16 | 32 => dynasm!(self.asm
+                ; .arch x64
+                ; lea rcx, [rcx + r8]
+                ; pext rcx, rcx, [r14 + ALIGNED + 8 * (alignment as i32 / 16 - 1)]
+            ),
+            _ => dynasm!(self.asm
+                ; .arch x64
+                ; lea rcx, [rcx + r8 + last]
+                ; shrx rcx, rcx, r14
+            ),
+        }
+        dynasm!(self.asm
+            ; .arch x64
+            ; jrcxz >hit
+            ; jmp =>out
+            ; hit:
+            ; mov r9, [r9 + ADDEND]
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! The code of one block.
+//!
+//! Guest flags live in the host's while translated code runs, so glue changes none: it computes with
+//! LEA and BMI2 and tests with JRCXZ. Whatever may fail is done before an instruction changes
+//! anything; the way out is then to the interpreter's operation for it. Between instructions every
+//! guest register is in its home, so that the code can be entered at any of them.
+//!
+//! A block begins with two checks. The guard looks whether addresses still mean what they did when
+//! the block was last found to be the one at its RIP; jumps within a page need not take it. Then its
+//! instructions are taken from the quantum.
+
+mod branch;
+mod copy;
+mod memory;
+mod stack;
+
+use std::mem::offset_of;
+
+use dynasmrt::x64::X64Relocation;
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
+use iced_x86::{ConditionCode, Encoder, Instruction, InstructionInfoFactory, Mnemonic};
+use trivium_interp::Cpu;
+use trivium_interp::cpu::Mode;
+use trivium_interp::native::Native;
+
+use crate::enter::Exit;
+use crate::regs::at;
+use crate::select;
+use crate::simd::{self, AtHand};
+use crate::simd_state::Routines;
+use crate::x87::Notes;
+
+/// Where code is put together.
+pub(crate) type Assembler = VecAssembler<X64Relocation>;
+
+const RIP: i32 = at(offset_of!(Cpu, rip));
+/// Of [`Native::tags`], less the offset into it.
+pub(crate) const TAGS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, tags) as i32;
+
+/// Bytes of the guard, and in it the place of the displacement of what it looks at and of the
+/// negated value that is good.
+const GUARD: usize = 28;
+const GUARD_PLACE: usize = 3;
+const GUARD_VALUE: usize = 9;
+/// Bytes of the check of the quantum.
+const CHECK: usize = 20;
+
+/// CALL rel32 and JMP rel32.
+pub(crate) const CALL: u8 = 0xe8;
+const JMP: u8 = 0xe9;
+
+/// What became of an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Emitted {
+    /// It is in the code; the block goes on.
+    Done,
+    /// It is in the code, and left the block.
+    Ended,
+    /// It is not: the interpreter is to do it.
+    Not,
+}
+
+/// A place that a block's end jumps from, and the way out that it leads to at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Site {
+    /// Of the relative operand, from the code's start.
+    pub(crate) operand: usize,
+    /// Of the way out.
+    pub(crate) stub: usize,
+}
+
+/// Where in a block's code things are, from its start.
+pub(crate) mod layout {
+    use super::{CHECK, GUARD, GUARD_PLACE, GUARD_VALUE};
+
+    /// Of what the guard looks at.
+    pub(crate) const PLACE: u64 = GUARD_PLACE as u64;
+    /// Of what the guard wants there, negated.
+    pub(crate) const VALUE: u64 = GUARD_VALUE as u64;
+    /// Where those jump to who know that the guard would find nothing.
+    pub(crate) const CHAINED: u64 = GUARD as u64;
+    /// Where the instructions begin, which were taken from the quantum.
+    pub(crate) const BODY: u64 = (GUARD + CHECK) as u64;
+}
+
+/// A finished block.
+pub(crate) struct Finished {
+    pub(crate) code: Vec<u8>,
+    pub(crate) sites: [Option<Site>; 2],
+}
+
+/// A way out that is emitted after the code.
+struct Stub {
+    label: DynamicLabel,
+    exit: Exit,
+    /// RIP is to be this.
+    rip: Option<u64>,
+    /// These are given back to the quantum.
+    unspent: i32,
+}
+
+/// What emits one block.
+pub(crate) struct Emitter<'a> {
+    pub(crate) asm: Assembler,
+    encoder: Encoder,
+    info: &'a mut InstructionInfoFactory,
+    pub(crate) mode: Mode,
+    pub(crate) block: u32,
+    /// Where the code will be.
+    address: u64,
+    /// Of the routine that leaves translated code.
+    leave: u64,
+    /// Those for vector registers.
+    pub(crate) routines: Routines,
+    pub(crate) simd: AtHand,
+    pub(crate) loads: Vec<simd::Load>,
+    pub(crate) notes: Notes,
+    stubs: Vec<Stub>,
+    links: [Option<(usize, DynamicLabel)>; 2],
+}
+
+impl<'a> Emitter<'a> {
+    /// Begins a block of `count` instructions, whose code will be at `address`.
+    pub(crate) fn new(
+        address: u64,
+        (leave, routines): (u64, Routines),
+        info: &'a mut InstructionInfoFactory,
+        (block, mode, count): (u32, Mode, u8),
+    ) -> Self {
+        let mut emitter = Self {
+            asm: Assembler::new(address as usize),
+            encoder: Encoder::new(64),
+            info,
+            mode,
+            block,
+            address,
+            leave,
+            routines,
+            simd: AtHand::default(),
+            loads: Vec::new(),
+            notes: Notes::default(),
+            stubs: Vec::new(),
+            links: [None; 2],
+        };
+        emitter.guard();
+        emitter.take_from_quantum(count.into());
+        emitter
+    }
+
+    fn guard(&mut self) {
+        let out = self.stub(Exit::Stale { block: self.block }, None);
+        dynasm!(self.asm
+            ; .arch x64
+            // The displacement and the number are filled in when the block is reached.
+            ; mov rcx, [r14 + TAGS]
+            ; mov r9, QWORD 0
+            ; lea rcx, [rcx + r9]
+            ; jrcxz >good
+            ; jmp =>out
+            ; good:
+        );
+        debug_assert_eq!(self.asm.offset().0, GUARD);
+    }
+
+    fn take_from_quantum(&mut self, count: i32) {
+        let label = self.asm.new_dynamic_label();
+        let exit = Exit::Exhausted { block: self.block };
+        self.stubs.push(Stub { label, exit, rip: None, unspent: count });
+        dynasm!(self.asm
+            ; .arch x64
+            ; lea r11, [r11 - count]
+            // Less than 4096, so nothing is left of it unless it is negative.
+            ; shrx rcx, r11, r14
+            ; jrcxz >enough
+            ; jmp =>label
+            ; enough:
+            ; nop
+        );
+        debug_assert_eq!(self.asm.offset().0, GUARD + CHECK);
+    }
+
+    pub(crate) fn stub(&mut self, exit: Exit, rip: Option<u64>) -> DynamicLabel {
+        let label = self.asm.new_dynamic_label();
+        self.stubs.push(Stub { label, exit, rip, unspent: 0 });
+        label
+    }
+
+    /// Where the next instruction's code will begin.
+    pub(crate) fn offset(&self) -> usize {
+        self.asm.offset().0
+    }
+
+    /// Leaves an operation to the interpreter.
+    pub(crate) fn leave_to_interpreter(&mut self, op: u8) {
+        self.note_x87(None);
+        self.notes.segment = false;
+        let out = self.stub(Exit::Resume { block: self.block, op }, None);
+        dynasm!(self.asm ; .arch x64 ; jmp =>out);
+        self.simd = AtHand::default();
+    }
+
+    /// Whether what comes next may be entered from outside: nothing is taken for granted.
+    pub(crate) fn is_enterable(&self) -> bool {
+        self.simd == AtHand::default()
+    }
+
+    /// The jump just emitted is the one of a link.
+    fn note_link(&mut self, slot: u8, out: DynamicLabel) {
+        if let Some(link) = self.links.get_mut(usize::from(slot)) {
+            *link = Some((self.asm.offset().0 - 4, out));
+        }
+    }
+
+    /// Emits an instruction, which belongs to operation `op`.
+    pub(crate) fn instruction(&mut self, i: &Instruction, op: u8) -> Emitted {
+        self.note_x87(Some(i));
+        match i.mnemonic() {
+            Mnemonic::Push => self.push(i, op),
+            Mnemonic::Pop => self.pop(i, op),
+            Mnemonic::Leave => self.leave_frame(i, op),
+            Mnemonic::Call => self.call(i, op),
+            Mnemonic::Ret => self.ret(i, op),
+            Mnemonic::Lea => self.lea(i),
+            Mnemonic::Jmp => self.jmp(i, op),
+            _ if i.condition_code() != ConditionCode::None && i.is_jcc_short_or_near() => {
+                self.jcc(i)
+            }
+            _ if select::is_copied(i) && select::host_has(i) => self.copy(i, op),
+            _ => self.vector_or_x87(i, op),
+        }
+    }
+
+    /// Appends an instruction that is in the host's terms.
+    fn raw(&mut self, i: &Instruction) -> bool {
+        let rip = self.asm.offset().0 as u64;
+        if self.encoder.encode(i, rip).is_err() {
+            return false;
+        }
+        let mut bytes = self.encoder.take_buffer();
+        self.asm.extend(&bytes);
+        bytes.clear();
+        self.encoder.set_buffer(bytes);
+        true
+    }
+
+    /// Goes to a routine.
+    pub(crate) fn go_to(&mut self, opcode: u8, routine: u64) {
+        let next = self.address + self.asm.offset().0 as u64 + 5;
+        self.asm.push(opcode);
+        self.asm.push_i32(routine.wrapping_sub(next) as i32);
+    }
+
+    /// Emits the ways out and gives the code; nothing if a number is out of range.
+    pub(crate) fn finish(mut self) -> Option<Finished> {
+        self.emit_loads();
+        let mut places = Vec::with_capacity(self.stubs.len());
+        for stub in std::mem::take(&mut self.stubs) {
+            places.push((stub.label, self.asm.offset().0));
+            let packed = stub.exit.pack()?;
+            dynasm!(self.asm ; .arch x64 ; =>stub.label);
+            if let Some(rip) = stub.rip {
+                self.constant(8, rip);
+                dynasm!(self.asm ; .arch x64 ; mov [r14 + RIP], r8);
+            }
+            if stub.unspent != 0 {
+                dynasm!(self.asm ; .arch x64 ; lea r11, [r11 + stub.unspent]);
+            }
+            dynasm!(self.asm ; .arch x64 ; mov ecx, packed as i32);
+            self.go_to(JMP, self.leave);
+        }
+        let sites = self.links.map(|link| {
+            let (operand, label) = link?;
+            let (_, stub) = places.iter().find(|(at, _)| *at == label)?;
+            Some(Site { operand, stub: *stub })
+        });
+        let code = self.asm.finalize().ok()?;
+        Some(Finished { code, sites })
+    }
+}

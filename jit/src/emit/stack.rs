@@ -1,0 +1,136 @@
+//! The stack: PUSH, POP, LEAVE, LEA.
+
+use dynasmrt::{DynasmApi, dynasm};
+use iced_x86::{Code, Instruction, OpKind, Register};
+use trivium_interp::cpu::Mode;
+
+use super::{Emitted, Emitter};
+use crate::regs::{Home, RSP_HOME, home, number_of, slot};
+
+impl Emitter<'_> {
+    /// Bytes of the mode's usual stack slot.
+    pub(super) fn word(&self) -> i32 {
+        if self.mode.has(Mode::LONG) { 8 } else { 4 }
+    }
+
+    /// Puts RSP plus something into R8, as wide as the stack pointer.
+    pub(super) fn stack_address(&mut self, plus: i32) {
+        match self.word() {
+            8 => dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(RSP_HOME) + plus]),
+            _ => dynasm!(self.asm ; .arch x64 ; lea r8d, [Rq(RSP_HOME) + plus]),
+        }
+    }
+
+    /// Moves the stack pointer.
+    pub(super) fn move_stack(&mut self, by: i32) {
+        match self.word() {
+            8 => dynasm!(self.asm ; .arch x64 ; lea Rq(RSP_HOME), [Rq(RSP_HOME) + by]),
+            _ => dynasm!(self.asm ; .arch x64 ; lea Rd(RSP_HOME), [Rq(RSP_HOME) + by]),
+        }
+    }
+
+    pub(super) fn push(&mut self, i: &Instruction, op: u8) -> Emitted {
+        let word = self.word();
+        let value = match i.op0_kind() {
+            OpKind::Register if i.op0_register().is_gpr() => {
+                if i.op0_register().size() as i32 != word {
+                    return Emitted::Not;
+                }
+                None
+            }
+            OpKind::Immediate8to64 | OpKind::Immediate32to64 if word == 8 => Some(i.immediate(0)),
+            OpKind::Immediate8to32 | OpKind::Immediate32 if word == 4 => Some(i.immediate(0)),
+            _ => return Emitted::Not,
+        };
+        self.stack_address(-word);
+        self.probe(word as usize, true, op);
+        let from = match value {
+            Some(value) => {
+                self.constant(1, value);
+                1
+            }
+            None => self.in_register(i.op0_register(), 1),
+        };
+        self.store_word(from);
+        self.move_stack(-word);
+        Emitted::Done
+    }
+
+    /// Stores a register at [R8 + R9].
+    pub(super) fn store_word(&mut self, from: u8) {
+        match self.word() {
+            8 => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9], Rq(from)),
+            _ => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9], Rd(from)),
+        }
+    }
+
+    /// Loads a register from [R8 + R9].
+    pub(super) fn load_word(&mut self, into: u8) {
+        match self.word() {
+            8 => dynasm!(self.asm ; .arch x64 ; mov Rq(into), [r8 + r9]),
+            _ => dynasm!(self.asm ; .arch x64 ; mov Rd(into), [r8 + r9]),
+        }
+    }
+
+    pub(super) fn pop(&mut self, i: &Instruction, op: u8) -> Emitted {
+        let word = self.word();
+        let to = i.op0_register();
+        let fits = i.op0_kind() == OpKind::Register && to.is_gpr() && to.size() as i32 == word;
+        if !fits || number_of(to) == 4 {
+            return Emitted::Not;
+        }
+        self.stack_address(0);
+        self.probe(word as usize, false, op);
+        let number = number_of(to);
+        match home(number) {
+            Home::Host(host) => self.load_word(host),
+            Home::Memory => {
+                self.load_word(1);
+                dynasm!(self.asm ; .arch x64 ; mov [r14 + slot(number)], rcx);
+            }
+        }
+        self.move_stack(word);
+        Emitted::Done
+    }
+
+    pub(super) fn leave_frame(&mut self, i: &Instruction, op: u8) -> Emitted {
+        match (i.code(), self.word()) {
+            (Code::Leaveq, 8) => dynasm!(self.asm ; .arch x64 ; mov r8, rbp),
+            (Code::Leaved, 4) => dynasm!(self.asm ; .arch x64 ; mov r8d, ebp),
+            _ => return Emitted::Not,
+        }
+        self.probe(self.word() as usize, false, op);
+        match self.word() {
+            8 => dynasm!(self.asm ; .arch x64 ; lea Rq(RSP_HOME), [rbp + 8]),
+            _ => dynasm!(self.asm ; .arch x64 ; lea Rd(RSP_HOME), [rbp + 4]),
+        }
+        self.load_word(5);
+        Emitted::Done
+    }
+
+    pub(super) fn lea(&mut self, i: &Instruction) -> Emitted {
+        let to = i.op0_register();
+        if to.size() < 4 || !self.is_plain(i, false) || i.memory_displ_size() == 2 {
+            return Emitted::Not;
+        }
+        let number = number_of(to);
+        // An address of 32 bits in a register of 64, or the other way round, is cut to 32 either way.
+        let narrow = to.size() == 4
+            || i.memory_base().size().max(i.memory_index().size()) == 4
+            || i.memory_base() == Register::None
+                && i.memory_index() == Register::None
+                && i.memory_displ_size() == 4;
+        let into = match home(number) {
+            Home::Host(host) => host,
+            Home::Memory => 8,
+        };
+        self.effective_address(i, into);
+        if narrow {
+            dynasm!(self.asm ; .arch x64 ; mov Rd(into), Rd(into));
+        }
+        if home(number) == Home::Memory {
+            dynasm!(self.asm ; .arch x64 ; mov [r14 + slot(number)], r8);
+        }
+        Emitted::Done
+    }
+}
