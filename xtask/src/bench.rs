@@ -45,6 +45,9 @@ pub struct Args {
     /// What is measured as time; `cpu` suits a host that is busy with other things
     #[arg(long, value_enum, default_value_t = Clock::Wall)]
     clock: Clock,
+    /// Measure this program as Trivium, instead of building one
+    #[arg(long, value_name = "FILE")]
+    trivium: Option<PathBuf>,
     /// Only list scenarios and contenders
     #[arg(long)]
     list: bool,
@@ -89,7 +92,12 @@ pub fn run(args: &Args) -> Result<()> {
     };
     fs::create_dir_all(&context.dir)
         .with_context(|| format!("Cannot make {}", context.dir.display()))?;
-    prepare(&context)?;
+    match &args.trivium {
+        Some(program) => contender::use_trivium(program),
+        None => build(&context)?,
+    }
+    guests::fetch_all()?;
+    peers::install(&context.contenders)?;
     let host = host::describe(&context.contenders)?;
     println!("\n{host}");
     let mut failures = 0;
@@ -119,8 +127,8 @@ fn list(scenarios: &[&Scenario], contenders: &[&Contender]) {
     contenders.iter().for_each(|contender| println!("  {:16} {}", contender.name, contender.about));
 }
 
-/// Builds Trivium, fetches the guests and installs the peers that are missing.
-fn prepare(context: &Context) -> Result<()> {
+/// Builds Trivium if it takes part.
+fn build(context: &Context) -> Result<()> {
     if context.contenders.iter().any(|contender| matches!(contender.kind, Kind::Trivium { .. })) {
         println!("Building trivium");
         let arguments = ["build", "--quiet", "--release", "--package", "trivium"];
@@ -129,6 +137,5 @@ fn prepare(context: &Context) -> Result<()> {
             bail!("Trivium cannot be built ({status})");
         }
     }
-    guests::fetch_all()?;
-    peers::install(&context.contenders)
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -123,8 +124,19 @@ impl Contender {
     }
 }
 
-/// Trivium as `cargo build --release` leaves it.
+/// The program that is measured as Trivium, when it is not the one that is built.
+static TRIVIUM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Measures `program` instead of the one that `cargo build --release` leaves.
+pub fn use_trivium(program: &Path) {
+    TRIVIUM.get_or_init(|| program.to_owned());
+}
+
+/// The program that is measured as Trivium.
 pub fn trivium() -> PathBuf {
+    if let Some(program) = TRIVIUM.get() {
+        return program.clone();
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| "target".into());
     ci::root().join(target).join("release/trivium")

@@ -3,7 +3,8 @@
 //! A ROM prints `loop NAME start` and `loop NAME tsc TICKS` around its work; the time is taken where
 //! those lines arrive, not from the guest's own clock. The work of a micro-benchmark is a number of
 //! instructions that its ROM states. A compiled loop depends on the C compiler: its instructions are
-//! counted by QEMU, whose TSC counts them under `-icount shift=0`.
+//! counted by QEMU, whose TSC counts them under `-icount shift=0`. The same loop as a program of the
+//! host says itself how long it took.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use trivium_test_roms::{ACCESSES, Group, LOOPS, MICRO};
 
 use super::Context;
-use super::child::{self, Finished, Until};
+use super::child::{self, Clock, Finished, Until};
 use super::contender::{self, CONTENDERS, Contender, Guest, Kind};
 use super::peers;
 use super::sample::{Metric, Row, Unit, geometric_means, interleave};
@@ -92,8 +93,14 @@ fn measure(
     interleave(context, contenders, |who| {
         let mut command = who.command(guest, &context.dir)?;
         let run = run(&mut command, name, who)?;
-        let (begin, end) = (marker(&run, name, "start")?, marker(&run, name, "tsc ")?);
-        let seconds = run.lines[end].at.since(run.lines[begin].at, context.clock);
+        let seconds = match who.kind {
+            Kind::Native => spent(&run, name, context.clock)?,
+            _ => {
+                let (begin, end) = (marker(&run, name, "start")?, marker(&run, name, "tsc ")?);
+                run.lines[end].at.since(run.lines[begin].at, context.clock)
+            }
+        };
+        ensure!(seconds > 0.0, "{name} was over before its start was seen");
         let value = instructions as f64 / 1e6 / seconds;
         Ok(vec![Metric { name: name.into(), unit: Unit::MillionsPerSecond, value }])
     })
@@ -117,6 +124,17 @@ fn marker(run: &Finished, name: &str, word: &str) -> Result<usize> {
     found.with_context(|| format!("No line with {text:?}"))
 }
 
+/// The seconds of `loop NAME spent WALL CPU`.
+fn spent(run: &Finished, name: &str, clock: Clock) -> Result<f64> {
+    let line = &run.lines[marker(run, name, "spent ")?].text;
+    let mut last = line.rsplit(' ');
+    let (cpu, wall) = (last.next(), last.next());
+    let digits = if clock == Clock::Cpu { cpu } else { wall };
+    let nanoseconds = u64::from_str_radix(digits.unwrap_or_default(), 16);
+    let nanoseconds = nanoseconds.with_context(|| format!("No time in {line:?}"))?;
+    Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
+}
+
 /// How many instructions the work of a ROM takes, by QEMU's count.
 fn count(name: &str, guest: &Guest<'_>, dir: &Path) -> Result<u64> {
     let qemu = CONTENDERS.iter().find(|who| who.kind == Kind::QemuTcg);
@@ -128,4 +146,19 @@ fn count(name: &str, guest: &Guest<'_>, dir: &Path) -> Result<u64> {
     let line = &run.lines[marker(&run, name, "tsc ")?].text;
     let ticks = line.split_whitespace().last().unwrap_or_default();
     u64::from_str_radix(ticks, 16).with_context(|| format!("No count in {line:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::child::{Line, Stamp};
+
+    #[test]
+    fn a_program_of_the_host_says_what_it_spent_by_both_clocks() {
+        let text = "loop sort spent 0000000077359400 000000003B9ACA00".to_owned();
+        let run = Finished::new(Stamp::default(), vec![Line { at: Stamp::default(), text }], None);
+        assert_eq!(spent(&run, "sort", Clock::Wall).unwrap(), 2.0);
+        assert_eq!(spent(&run, "sort", Clock::Cpu).unwrap(), 1.0);
+        assert!(spent(&run, "list", Clock::Cpu).is_err());
+    }
 }
