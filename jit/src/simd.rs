@@ -66,7 +66,9 @@ pub(crate) fn needs(i: &Instruction, mode: Mode) -> Option<Needs> {
         _ => {}
     }
     let x87 = has(i, Register::is_mm);
-    let needs = Needs { x87, ..if has_vector(i) { vectors } else { none } };
+    // These obey MXCSR even where they load what they convert.
+    let converts = matches!(i.mnemonic(), M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi);
+    let needs = Needs { x87, ..if converts || has_vector(i) { vectors } else { none } };
     (needs != none && operands(i)).then_some(needs)
 }
 
@@ -135,6 +137,7 @@ pub(crate) fn alignment(i: &Instruction) -> usize {
     match i.mnemonic() {
         M::Movups | M::Movupd | M::Movdqu | M::Lddqu => 1,
         M::Pcmpestri | M::Pcmpestrm | M::Pcmpistri | M::Pcmpistrm => 1,
+        M::Pcmpestri64 | M::Pcmpestrm64 => 1,
         M::Vmovaps | M::Vmovapd | M::Vmovdqa => size,
         M::Vmovntps | M::Vmovntpd | M::Vmovntdq | M::Vmovntdqa => size,
         _ if i.code().encoding() == EncodingKind::Legacy && size == 16 => 16,

@@ -8,8 +8,8 @@ use trivium_interp::cpu::Mode;
 use trivium_interp::decode::offered;
 
 use crate::simd::{host_has, needs};
-use crate::testing::{CODE, HLT, RAM, TestMachine, model};
-use crate::testing_random::{Case, Rng, compare};
+use crate::testing::{CODE, RAM, TestMachine, model};
+use crate::testing_random::{Case, Rng, SPACE, compare};
 
 /// Variants of registers and immediates of an opcode, each with a register and with memory.
 const VARIANTS: usize = 2;
@@ -96,7 +96,6 @@ fn case(opcode: Opcode, memory: bool, long: bool, rng: &mut Rng) -> Option<(Code
             && host_has(&instruction);
         if good {
             bytes.truncate(instruction.len());
-            bytes.push(HLT);
             let base = memory.then_some(usize::from(rm));
             let name = instruction.to_string();
             return Some((instruction.code(), Case { name, bytes, base, long }));
@@ -120,7 +119,7 @@ fn compare_all(long: bool) -> BTreeSet<String> {
                 let Some((code, case)) = case(opcode, memory, long, &mut rng) else { break };
                 compare(&case, at, &mut machines, &mut rng);
                 codes.insert(format!("{code:?}"));
-                at += 32;
+                at += SPACE;
                 assert!(at < RAM - 0x1000, "out of room for code");
             }
         }

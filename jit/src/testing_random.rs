@@ -3,7 +3,7 @@
 use trivium_cpu::CpuState;
 use trivium_cpu::state::{X87, X87Register};
 
-use crate::testing::{CODE, DATA, DATA_SIZE, TestMachine, state};
+use crate::testing::{CODE, DATA, DATA_SIZE, HLT, TestMachine, state};
 
 /// Runs of a case.
 const RUNS: u32 = 32;
@@ -29,7 +29,10 @@ impl Rng {
     }
 }
 
-/// Code that ends by HLT.
+/// What follows a case, so that there is enough to be worth entering: MOV BL, BL and HLT.
+const END: &[u8] = &[0x88, 0xdb, 0x88, 0xdb, 0x88, 0xdb, 0x88, 0xdb, HLT];
+
+/// Code to be run.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
@@ -133,11 +136,37 @@ fn random_x87(long: bool, rng: &mut Rng) -> X87 {
     x87
 }
 
+/// Bytes from one case to the next, and those before its code.
+pub(crate) const SPACE: u64 = 192;
+const TOUCHING: u64 = 64;
+
+/// Code that reads and writes the pages of data, so that translated code finds them, and goes on at
+/// `target`, changing nothing.
+fn touching(long: bool, target: u64) -> Vec<u8> {
+    let mut code = vec![0x50]; // PUSH rAX.
+    for page in 0..DATA_SIZE as u64 / 0x1000 {
+        // MOV AL, [page]; MOV [page], AL.
+        for opcode in [0x8a, 0x88] {
+            code.push(opcode);
+            code.extend(if long { &[0x04, 0x25][..] } else { &[0x05] });
+            code.extend(((DATA + 0x1000 * page) as u32).to_le_bytes());
+        }
+    }
+    // POP rAX; PUSH imm32; RET.
+    code.extend([0x58, 0x68]);
+    code.extend((target as u32).to_le_bytes());
+    code.push(0xc3);
+    code
+}
+
 /// Runs a case on both from random states.
 pub(crate) fn compare(case: &Case, at: u64, machines: &mut [TestMachine; 2], rng: &mut Rng) {
     let [interpreter, jit] = machines;
-    interpreter.put(at, &case.bytes);
-    jit.put(at, &case.bytes);
+    let code = at + TOUCHING;
+    for machine in [&mut *interpreter, &mut *jit] {
+        machine.put(at, &touching(case.long, code));
+        machine.put(code, &[&case.bytes, END].concat());
+    }
     let before = jit.translated();
     for run in 0..RUNS {
         let mut state = random_state(case.long, case.base, rng);
@@ -162,5 +191,5 @@ pub(crate) fn compare(case: &Case, at: u64, machines: &mut [TestMachine; 2], rng
         );
         assert!(expected.1 == found.1, "{name}: memory, from {}", show(&state));
     }
-    assert!(jit.translated() > before, "{}: not translated", case.name);
+    assert!(jit.translated() > before + 1, "{}: not translated", case.name);
 }

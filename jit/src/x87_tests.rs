@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use iced_x86::{Code, Decoder, Instruction};
 use trivium_interp::decode::offered;
 
-use crate::testing::{CODE, HLT, TestMachine, model};
-use crate::testing_random::{Case, Rng, compare};
+use crate::testing::{CODE, TestMachine, model};
+use crate::testing_random::{Case, Rng, SPACE, compare};
 use crate::x87::{Notes, is_copied};
 
 /// RSI and ESI.
@@ -30,8 +30,7 @@ fn encodings(long: bool) -> Vec<(Code, Vec<u8>)> {
     all.filter_map(|bytes| Some((decode(&bytes, long)?.code(), bytes))).collect()
 }
 
-fn case(name: String, mut bytes: Vec<u8>, long: bool) -> Case {
-    bytes.push(HLT);
+fn case(name: String, bytes: Vec<u8>, long: bool) -> Case {
     Case { name, bytes, base: Some(BASE.into()), long }
 }
 
@@ -44,7 +43,7 @@ fn compare_all(long: bool) {
     assert!(codes.len() > 110, "{}", codes.len());
     for (code, bytes) in &encodings {
         compare(&case(format!("{code:?}"), bytes.clone(), long), at, &mut machines, &mut rng);
-        at += 32;
+        at += SPACE;
     }
     for n in 0..SEQUENCES {
         let bytes = (0..LENGTH).flat_map(|_| {
@@ -53,7 +52,7 @@ fn compare_all(long: bool) {
         });
         let bytes = bytes.collect();
         compare(&case(format!("run {n}"), bytes, long), at, &mut machines, &mut rng);
-        at += 64;
+        at += SPACE;
     }
 }
 

@@ -95,7 +95,15 @@ pub(super) fn name_memory(host: &mut Instruction, n: u32, folded: bool) {
 /// Whether its result is in ECX, whatever its operands are.
 fn gives_index(i: &Instruction) -> bool {
     use Mnemonic as M;
-    matches!(i.mnemonic(), M::Pcmpestri | M::Pcmpistri | M::Vpcmpestri | M::Vpcmpistri)
+    matches!(
+        i.mnemonic(),
+        M::Pcmpestri
+            | M::Pcmpestri64
+            | M::Pcmpistri
+            | M::Vpcmpestri
+            | M::Vpcmpestri64
+            | M::Vpcmpistri
+    )
 }
 
 /// The operands that are general registers.
