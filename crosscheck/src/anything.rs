@@ -14,14 +14,14 @@ use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
 
 /// RAM; a device lies behind it.
 pub const RAM: u64 = 0x10_0000;
-const CODE: u64 = 0x1000;
-const CODE_SIZE: u64 = 0x1000;
+pub(crate) const CODE: u64 = 0x1000;
+pub(crate) const CODE_SIZE: u64 = 0x1000;
 const GDT: u64 = 0x2000;
 const IDT: u64 = 0x3000;
 const TSS: u64 = 0x4000;
-const LONG_TABLES: u64 = 0x8000;
-const PAE_TABLES: u64 = 0xb000;
-const LEGACY_TABLES: u64 = 0xe000;
+pub(crate) const LONG_TABLES: u64 = 0x8000;
+pub(crate) const PAE_TABLES: u64 = 0xb000;
+pub(crate) const LEGACY_TABLES: u64 = 0xe000;
 const STACK: u64 = 0x7000;
 
 /// Instructions in a go; there are two of them, with the state saved and loaded between.
@@ -79,7 +79,7 @@ pub fn run(bytes: &[u8], make: impl FnOnce(Arc<GuestMemory>, usize) -> Box<dyn V
         Region::new(0, RAM, RegionKind::Ram { offset: 0 }),
         Region::new(RAM, 0x1000, RegionKind::Mmio { id: 0 }),
     ]));
-    let mode = &MODES[usize::from(head[0]) % MODES.len()];
+    let mode = &MODES[mode_number(head[0])];
     furnish(&memory, mode, code);
     let scratch = memory.scratch(0, 1).unwrap_or_default();
     let mut vcpu = make(memory, scratch);
@@ -93,6 +93,21 @@ pub fn run(bytes: &[u8], make: impl FnOnce(Arc<GuestMemory>, usize) -> Box<dyn V
         state = vcpu.save().expect("its state can be saved");
     }
     state.validate().expect("and is one that a CPU can be in");
+}
+
+/// Which mode a byte chooses.
+pub(crate) fn mode_number(byte: u8) -> usize {
+    usize::from(byte) % MODES.len()
+}
+
+/// Puts code into memory, and tables for the mode that a byte chooses.
+pub(crate) fn furnish_mode(memory: &GuestMemory, byte: u8, code: &[u8]) {
+    furnish(memory, &MODES[mode_number(byte)], code);
+}
+
+/// The state that the first bytes choose.
+pub(crate) fn initial_state(head: &[u8; 8], bus: &dyn CpuBus) -> CpuState {
+    initial(&MODES[mode_number(head[0])], head, bus)
 }
 
 /// Puts code and tables into memory.
@@ -132,7 +147,7 @@ fn furnish(memory: &GuestMemory, mode: &Mode, code: &[u8]) {
     put(LEGACY_TABLES, &0x87_u32.to_le_bytes());
 }
 
-fn initial(mode: &Mode, head: &[u8; 8], bus: &Platform) -> CpuState {
+fn initial(mode: &Mode, head: &[u8; 8], bus: &dyn CpuBus) -> CpuState {
     let mut state = CpuState::default();
     state.control.cr0 = mode.cr0 | cr0::ET | cr0::NE;
     state.control.cr3 = mode.cr3;

@@ -67,6 +67,12 @@ impl Duel {
         self.engines.iter().all(|e| e.has_ldt())
     }
 
+    /// Whether single steps do not show what an engine makes of an instruction.
+    #[must_use]
+    pub fn steps_otherwise(&self) -> bool {
+        self.engines.iter().any(|e| e.steps_otherwise())
+    }
+
     /// Runs cases on both engines.
     ///
     /// # Errors

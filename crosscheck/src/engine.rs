@@ -40,6 +40,11 @@ pub trait Engine: Send {
         true
     }
 
+    /// Whether it runs single steps by other means than all else, so that they say little about it.
+    fn steps_otherwise(&self) -> bool {
+        false
+    }
+
     /// Whether it has the state of AVX-512.
     fn has_avx512(&self) -> bool;
 

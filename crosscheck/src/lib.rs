@@ -19,6 +19,7 @@ pub mod host;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 #[path = "host/elsewhere.rs"]
 pub mod host;
+pub mod hot;
 pub mod layout;
 pub mod minimise;
 pub mod outcome;

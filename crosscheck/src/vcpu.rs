@@ -135,6 +135,11 @@ impl Engine for VcpuEngine {
         far.then_some("RIP is beyond 4 GiB in code that is not 64-bit")
     }
 
+    fn steps_otherwise(&self) -> bool {
+        // What is stepped is interpreted.
+        self.name == JIT
+    }
+
     fn has_avx512(&self) -> bool {
         false
     }

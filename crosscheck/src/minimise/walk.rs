@@ -43,8 +43,19 @@ pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, Engi
             let apart = !duel.differences(&plain)?.is_empty();
             return Ok(Walk::Instruction(Box::new(if apart { plain } else { at })));
         }
-        let [one, other] = &round.outcomes;
-        if !compare(one, other, &Default::default(), false).is_empty() && !undefined {
+        let mut vague = differs(&round);
+        if duel.steps_otherwise() && !shadow {
+            let plain = without_trap(&at);
+            if let Verdict::Run(round) = duel.run_one(&plain)?
+                && ends_behind(&plain, &round)
+            {
+                if !round.fields.is_empty() {
+                    return Ok(Walk::Instruction(Box::new(plain)));
+                }
+                vague |= differs(&round);
+            }
+        }
+        if vague && !undefined {
             undefined = true;
             left = left.min(STEPS_AFTER);
         }
@@ -54,6 +65,19 @@ pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, Engi
         }
     }
     Ok(if undefined { Walk::Undefined } else { Walk::Whole })
+}
+
+/// Whether engines differ at all, be it in what they may.
+fn differs(round: &Round) -> bool {
+    let [one, other] = &round.outcomes;
+    !compare(one, other, &Default::default(), false).is_empty()
+}
+
+/// Whether both engines have run one instruction and then the INT3 behind it.
+fn ends_behind(plain: &Case, round: &Round) -> bool {
+    let behind = plain.state.rip.wrapping_add(plain.code.len() as u64 + 1);
+    let is_done = |stop: &Stop| matches!(stop, Stop::Exception { vector: 3, .. });
+    round.outcomes.iter().all(|o| is_done(&o.stop) && o.state.rip == behind)
 }
 
 /// The first instruction of a case, alone.

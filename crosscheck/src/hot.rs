@@ -1,0 +1,246 @@
+//! Any code, and any changes to it and to its page tables, on the JIT and on the interpreter: both
+//! must do the same.
+//!
+//! For fuzzing, and for tests. Bytes become code of any mode, in pages of 4 KiB that are all
+//! accessible to all. It is run in slices of a few instructions; between them pages are mapped
+//! elsewhere, code is written as by a device, breakpoints are set, and interrupts come, the same on
+//! both. After each slice the states are compared, at the end RAM is.
+
+mod platform;
+mod side;
+mod snippets;
+mod vague;
+
+use trivium_cpu::Exit;
+
+use crate::anything::{self, CODE, CODE_SIZE};
+use side::Side;
+
+/// Slices of a run, and the most instructions in one.
+const SLICES: u64 = 10;
+const LONGEST: u64 = 160;
+
+/// What makes a run what it is.
+struct Plan {
+    head: [u8; 8],
+    code: Vec<u8>,
+    /// How often a block is interpreted before it is translated.
+    warm: u32,
+}
+
+impl Plan {
+    fn new(bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<8>()?;
+        let code = snippets::code(rest, CODE_SIZE as usize);
+        (!code.is_empty()).then(|| Self { head: *head, code, warm: u32::from(head[5] & 3) })
+    }
+
+    /// What happens before a slice, and how many instructions it has.
+    fn slice(&self, number: u64) -> (Event, u64) {
+        let mut random = Random(u64::from_le_bytes(self.head) ^ number << 56 | 1);
+        let event = match random.below(12) {
+            0 | 1 => Event::Interrupt(random.any() as u8),
+            2 | 3 => {
+                let page = random.pick(&[CODE, CODE, side::DATA, side::DATA + 0x1000]);
+                let bytes = random.any().to_le_bytes()[..1 + random.below(4) as usize].to_vec();
+                Event::Write(page + random.below(0x1000 - 8), bytes)
+            }
+            4 | 5 => {
+                let to = random.pick(&[CODE, side::DATA, side::DATA + 0x3000, 0, 0xff_f000]);
+                let rights = random.pick(&[7, 7, 7, 5, 3, 1, 0, 0x67]);
+                Event::Map(side::DATA + 0x1000 * random.below(4), to, rights)
+            }
+            6 => Event::Breakpoint(
+                CODE + random.below(0x800),
+                random.pick(&[0x401, 0xd_0402, 0xf_0401]),
+            ),
+            7 => Event::SingleStep(1 + random.below(8)),
+            _ => Event::None,
+        };
+        (event, 1 + random.below(LONGEST))
+    }
+}
+
+/// What happens from outside before a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Event {
+    None,
+    /// An interrupt of this vector.
+    Interrupt(u8),
+    /// A device writes to guest-physical memory.
+    Write(u64, Vec<u8>),
+    /// A linear page leads to this guest-physical one, with these rights; the TLB is flushed.
+    Map(u64, u64, u64),
+    /// A breakpoint: DR0 and DR7.
+    Breakpoint(u64, u64),
+    /// So many instructions with RFLAGS.TF set at first.
+    SingleStep(u64),
+}
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn any(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        (self.any() >> 16) % n
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Both did the same, for so many instructions at most.
+    Alike(u64),
+    /// Nothing can be said: it ran into what is undefined, or did not end.
+    Vague(&'static str),
+    /// They did not.
+    Differ(String),
+}
+
+/// Runs bytes on both.
+///
+/// # Panics
+/// The host gives no memory.
+#[must_use]
+pub fn compare(bytes: &[u8]) -> Found {
+    let Some(plan) = Plan::new(bytes) else { return Found::Vague("no code") };
+    match run(&plan, SLICES, u64::MAX) {
+        Outcome::Alike(instructions) => Found::Alike(instructions),
+        Outcome::Exhausted => Found::Vague("a repeated instruction without an end"),
+        Outcome::Differ(slice, differences) => judge(&plan, slice, differences),
+    }
+}
+
+/// What came of some slices.
+enum Outcome {
+    /// Both did the same, for so many instructions at most.
+    Alike(u64),
+    /// They asked too much of the platform.
+    Exhausted,
+    /// They did not, in the slice of this number.
+    Differ(u64, Vec<String>),
+}
+
+/// Runs so many slices on both, the last of them with no more than `most` instructions.
+fn run(plan: &Plan, slices: u64, most: u64) -> Outcome {
+    let mut sides = [Side::jit(plan), Side::interpreter(plan)];
+    let mut instructions = 0;
+    for number in 0..slices {
+        let (event, count) = plan.slice(number);
+        let last = number + 1 == slices;
+        let count = if last { count.min(most) } else { count };
+        let exits = sides.each_mut().map(|side| side.slice(&event, count));
+        if sides.iter().any(Side::is_exhausted) {
+            return Outcome::Exhausted;
+        }
+        instructions += count;
+        let states = sides.each_mut().map(Side::state);
+        let mut differences: Vec<String> =
+            states[0].differences(&states[1]).iter().map(ToString::to_string).collect();
+        if exits[0] != exits[1] {
+            differences.push(format!("{:?} and {:?}", exits[0], exits[1]));
+        }
+        let last = last || exits[0] == Exit::Shutdown;
+        if differences.is_empty() && last {
+            differences = memory_differences(&sides);
+        }
+        if !differences.is_empty() {
+            return Outcome::Differ(number, differences);
+        }
+        if last {
+            break;
+        }
+    }
+    Outcome::Alike(instructions)
+}
+
+fn memory_differences(sides: &[Side; 2]) -> Vec<String> {
+    let [ours, theirs] = sides.each_ref().map(Side::memory);
+    let bytes = ours.iter().zip(&theirs).enumerate().filter(|(_, (a, b))| a != b);
+    bytes.take(8).map(|(at, (a, b))| format!("memory {at:#x}: {a:#x} and {b:#x}")).collect()
+}
+
+/// Whether the interpreter, instruction by instruction up to a slice, meets what is undefined; and
+/// after how many instructions of the slice the two part.
+fn judge(plan: &Plan, slice: u64, differences: Vec<String>) -> Found {
+    let mut side = Side::interpreter(plan);
+    let mut trace = Vec::new();
+    for number in 0..=slice {
+        let (event, count) = plan.slice(number);
+        trace.push(format!("slice {number}: {event:?}, {count} instructions"));
+        for n in 0..count {
+            let instruction = side.next_instruction();
+            if let Some(instruction) = &instruction {
+                if vague::is_vague(instruction) {
+                    return Found::Vague("what is undefined");
+                }
+                trace.push(format!("{n}: {:#x} {instruction}", side.state().general.rip));
+            }
+            let before = if n == 0 { event.clone() } else { Event::None };
+            side.slice(&before, 1);
+        }
+    }
+    let count = plan.slice(slice).1;
+    let first = (1..=count).find_map(|most| match run(plan, slice + 1, most) {
+        Outcome::Differ(_, differences) => Some((most, differences)),
+        _ => None,
+    });
+    let (most, differences) = first.unwrap_or((count, differences));
+    let end = trace.len().saturating_sub((count - most) as usize);
+    let start = end.saturating_sub(60);
+    let mode = anything::mode_number(plan.head[0]);
+    let about = format!("mode {mode}, warm {}, slice {slice}, part by {most}", plan.warm);
+    Found::Differ(format!("{about}\n{}\n{}", trace[start..end].join("\n"), differences.join("\n")))
+}
+
+/// Runs bytes on both, and fails if they differ.
+///
+/// # Panics
+/// They do.
+pub fn check(bytes: &[u8]) {
+    if let Found::Differ(report) = compare(bytes) {
+        panic!("JIT and interpreter differ on {bytes:02x?}\n{report}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(seed: u64) -> Vec<u8> {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        random.any();
+        let length = 16 + random.below(120);
+        (0..length).map(|_| (random.any() >> 13) as u8).collect()
+    }
+
+    #[test]
+    fn the_jit_does_what_the_interpreter_does_with_any_code_and_any_changes_to_it() {
+        let default = if cfg!(debug_assertions) { 300 } else { 6000 };
+        let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+        let cases = number("TRIVIUM_HOT_CASES").unwrap_or(default);
+        let first = number("TRIVIUM_HOT_FIRST").unwrap_or(0);
+        let (mut alike, mut failures) = (0, Vec::new());
+        for seed in first..first + cases {
+            match compare(&bytes(seed)) {
+                Found::Alike(_) => alike += 1,
+                Found::Vague(_) => {}
+                Found::Differ(report) => failures.push(format!("seed {seed}: {report}")),
+            }
+        }
+        let shown = failures.iter().take(3).cloned().collect::<Vec<_>>().join("\n\n");
+        assert!(failures.is_empty(), "{} of {cases} differ\n{shown}", failures.len());
+        assert!(alike * 2 > cases, "{alike} of {cases} say something");
+    }
+}

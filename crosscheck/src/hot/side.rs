@@ -1,0 +1,176 @@
+//! One of the two CPUs that are compared, with its memory and platform.
+
+use std::sync::Arc;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+use trivium_cpu::bits::rflags;
+use trivium_cpu::model::CpuModel;
+use trivium_cpu::state::{CS, SegmentAttributes};
+use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
+use trivium_interp::{Interpreter, Topology};
+use trivium_jit::Jit;
+use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
+
+use super::platform::Platform;
+use super::{Event, Plan};
+use crate::anything;
+
+/// RAM.
+pub(super) const RAM_SIZE: u64 = anything::RAM;
+/// The pages that are mapped elsewhere at times: four of them, with the same code.
+pub(super) const DATA: u64 = 0x2_0000;
+/// The lowest page tables: of 64-bit and PAE entries, and of 32-bit ones.
+const WIDE_TABLE: u64 = 0x1_0000;
+const NARROW_TABLE: u64 = 0x1_1000;
+
+/// A CPU with all that it needs.
+pub(super) struct Side {
+    vcpu: Box<dyn Vcpu>,
+    memory: Arc<GuestMemory>,
+    platform: Platform,
+}
+
+impl Side {
+    pub(super) fn jit(plan: &Plan) -> Self {
+        let jit = Jit::new().expect("the host lets translated code be executed");
+        let warm = plan.warm;
+        Self::new(plan, |cpu| Box::new(cpu.with_translator(Box::new(jit)).with_warm(warm)))
+    }
+
+    pub(super) fn interpreter(plan: &Plan) -> Self {
+        Self::new(plan, |cpu| Box::new(cpu))
+    }
+
+    fn new(plan: &Plan, make: impl FnOnce(Interpreter) -> Box<dyn Vcpu>) -> Self {
+        let memory = Arc::new(GuestMemory::new(RAM_SIZE, 1).expect("the host has a MiB"));
+        memory.set_map(FlatMap::new(&[
+            Region::new(0, RAM_SIZE, RegionKind::Ram { offset: 0 }),
+            Region::new(RAM_SIZE, 0x1000, RegionKind::Mmio { id: 0 }),
+        ]));
+        anything::furnish_mode(&memory, plan.head[0], &plan.code);
+        let put = |at: u64, bytes: &[u8]| {
+            // All of it lies in RAM.
+            let _ = memory.write(GuestPhysAddr(at), bytes);
+        };
+        for page in 0..=RAM_SIZE >> 12 {
+            put(WIDE_TABLE + 8 * page, &(page << 12 | 7).to_le_bytes());
+            put(NARROW_TABLE + 4 * page, &(page as u32 * 0x1000 | 7).to_le_bytes());
+        }
+        for (at, size) in [(anything::LONG_TABLES + 0x2000, 8), (anything::PAE_TABLES + 0x1000, 8)]
+        {
+            put(at, &(WIDE_TABLE | 7).to_le_bytes()[..size]);
+        }
+        put(anything::LEGACY_TABLES, &(NARROW_TABLE as u32 | 7).to_le_bytes());
+        for page in 0..4 {
+            let endless = plan.code.iter().copied().cycle().take(0x1000).collect::<Vec<u8>>();
+            put(DATA + 0x1000 * page, &endless);
+        }
+        let scratch = memory.scratch(0, 1).unwrap_or_default();
+        let hz = 1_000_000_000;
+        let topology = Topology { apic_id: 0, cpus: 1, tsc_hz: hz, apic_hz: hz };
+        let model = Arc::new(CpuModel::by_name("max").expect("there is such a model"));
+        let mut vcpu = make(Interpreter::new(memory.clone(), model, topology, scratch));
+        let platform = Platform::new(u64::from_le_bytes(plan.head));
+        let _ = platform.kicker.set(vcpu.kicker());
+        let mut state = anything::initial_state(&plan.head, &platform);
+        // Most of memory is of no interest.
+        for (number, register) in state.general.regs.iter_mut().enumerate() {
+            if number % 4 != 0 {
+                *register = DATA - 0x800 + (*register & 0x5fff);
+            }
+        }
+        vcpu.load(&state).expect("it is a state that a CPU can be in");
+        Self { vcpu, memory, platform }
+    }
+
+    /// Runs some instructions after an event.
+    pub(super) fn slice(&mut self, event: &Event, count: u64) -> Exit {
+        self.happen(event);
+        let budget = Budget { instructions: count };
+        self.vcpu.run(&self.platform, budget).expect("no guest can make a CPU fail")
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match event {
+            Event::None => {}
+            Event::Interrupt(vector) => self.platform.interrupt(*vector),
+            Event::Write(at, bytes) => {
+                // It lies in RAM.
+                let _ = self.memory.write(GuestPhysAddr(*at), bytes);
+            }
+            Event::Map(linear, to, rights) => {
+                let (page, entry) = (linear >> 12, to | rights);
+                let entries = [(WIDE_TABLE, 8), (NARROW_TABLE, 4)];
+                for (table, size) in entries {
+                    let bytes = &entry.to_le_bytes()[..size];
+                    let _ = self.memory.write(GuestPhysAddr(table + size as u64 * page), bytes);
+                }
+                // To load a state flushes the TLB.
+                self.change(|_| ());
+            }
+            Event::Breakpoint(address, dr7) => self.change(|state| {
+                state.debug.address[0] = *address;
+                state.debug.dr7 = *dr7;
+            }),
+            Event::SingleStep(_) => self.change(|state| state.general.rflags |= rflags::TF),
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut CpuState)) {
+        let mut state = self.state();
+        change(&mut state);
+        self.vcpu.load(&state).expect("it is a state that a CPU can be in");
+    }
+
+    pub(super) fn state(&mut self) -> CpuState {
+        self.vcpu.save().expect("its state can be saved")
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.platform.is_exhausted()
+    }
+
+    /// All of RAM.
+    pub(super) fn memory(&self) -> Vec<u8> {
+        let mut bytes = vec![0; RAM_SIZE as usize];
+        let _ = self.memory.read(GuestPhysAddr(0), &mut bytes);
+        bytes
+    }
+
+    /// The instruction at RIP, if it is not in pages that may lead elsewhere.
+    pub(super) fn next_instruction(&mut self) -> Option<Instruction> {
+        let state = self.state();
+        let code = &state.segments.regs[CS];
+        let long = state.control.efer & trivium_cpu::bits::efer::LMA != 0
+            && code.attributes.has(SegmentAttributes::L);
+        let wide = code.attributes.has(SegmentAttributes::DB);
+        let bitness = if long {
+            64
+        } else if wide {
+            32
+        } else {
+            16
+        };
+        let base = if long { 0 } else { code.base };
+        let linear = base.wrapping_add(state.general.rip);
+        let mut bytes = [0; 15];
+        for (place, at) in bytes.iter_mut().zip(linear..) {
+            *place = self.byte(at, state.control.cr0 & trivium_cpu::bits::cr0::PG != 0)?;
+        }
+        let mut decoder =
+            Decoder::with_ip(bitness, &bytes, state.general.rip, DecoderOptions::NONE);
+        Some(decoder.decode())
+    }
+
+    fn byte(&self, linear: u64, paged: bool) -> Option<u8> {
+        let read = |at: u64, into: &mut [u8]| self.memory.read(GuestPhysAddr(at), into).ok();
+        let mut entry = [0; 8];
+        let page = linear >> 12;
+        read(WIDE_TABLE + 8 * page.min(RAM_SIZE >> 12), &mut entry)?;
+        let mapped = u64::from_le_bytes(entry) & 0xff_f000;
+        let at = if paged { mapped | linear & 0xfff } else { linear };
+        let mut byte = [0];
+        read(at, &mut byte)?;
+        Some(byte[0])
+    }
+}
