@@ -180,15 +180,19 @@ fn judge(plan: &Plan, slice: u64, differences: Vec<String>) -> Found {
         let (event, count) = plan.slice(number);
         trace.push(format!("slice {number}: {event:?}, {count} instructions"));
         for n in 0..count {
-            let instruction = side.next_instruction();
-            if let Some(instruction) = &instruction {
-                if vague::is_vague(instruction) {
-                    return Found::Vague("what is undefined");
-                }
-                trace.push(format!("{n}: {:#x} {instruction}", side.state().general.rip));
-            }
+            let at = side.state().general.rip;
+            let next = side.instruction(at);
             let before = if n == 0 { event.clone() } else { Event::None };
             side.slice(&before, 1);
+            // An exception does not count: what counts is its handler's first instruction.
+            let handler = side.delivered().map(|vector| CODE + 7 * u64::from(vector));
+            let first = handler.and_then(|at| side.instruction(at));
+            let both = next.into_iter().chain(first);
+            let texts: Vec<_> = both.clone().map(|i| format!("{:#x} {i}", i.ip())).collect();
+            trace.push(format!("{n}: {}", texts.join("; ")));
+            if both.into_iter().any(|i| vague::is_vague(&i)) {
+                return Found::Vague("what is undefined");
+            }
         }
     }
     let count = plan.slice(slice).1;

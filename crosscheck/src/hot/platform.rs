@@ -1,7 +1,7 @@
 //! A platform that answers the same questions with the same, and interrupts when it is told to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use trivium_cpu::{CpuBus, Kick, MsrFault, ResetKind};
 
@@ -13,18 +13,24 @@ pub(super) struct Platform {
     seed: AtomicU64,
     calls: AtomicU64,
     interrupt: Mutex<Option<u8>>,
+    delivered: Mutex<Option<u8>>,
     pub(super) kicker: OnceLock<Arc<dyn Kick>>,
 }
 
 impl Platform {
     pub(super) fn new(seed: u64) -> Self {
-        let (calls, interrupt) = (AtomicU64::new(0), Mutex::new(None));
-        Self { seed: AtomicU64::new(seed), calls, interrupt, kicker: OnceLock::new() }
+        let (calls, interrupt, delivered) = Default::default();
+        Self { seed: AtomicU64::new(seed), calls, interrupt, delivered, kicker: OnceLock::new() }
     }
 
     /// An interrupt of this vector waits.
     pub(super) fn interrupt(&self, vector: u8) {
-        *self.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(vector);
+        *locked(&self.interrupt) = Some(vector);
+    }
+
+    /// The vector of the last event that was delivered since the last call.
+    pub(super) fn delivered(&self) -> Option<u8> {
+        locked(&self.delivered).take()
     }
 
     /// Whether the CPU was stopped as it asked too much.
@@ -43,6 +49,10 @@ impl Platform {
         let mixed = (next ^ next >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed ^ mixed >> 27
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CpuBus for Platform {
@@ -77,10 +87,10 @@ impl CpuBus for Platform {
     }
     fn set_tsc_offset(&self, _: u64) {}
     fn interrupt_pending(&self) -> bool {
-        self.interrupt.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        locked(&self.interrupt).is_some()
     }
     fn acknowledge_interrupt(&self) -> Option<u8> {
-        self.interrupt.lock().unwrap_or_else(PoisonError::into_inner).take()
+        locked(&self.interrupt).take()
     }
     fn take_nmi(&self) -> bool {
         false
@@ -88,7 +98,8 @@ impl CpuBus for Platform {
     fn take_reset(&self) -> Option<ResetKind> {
         None
     }
-    fn delivering(&self, _: u8, _: Option<u32>, _: u64) {
+    fn delivering(&self, vector: u8, _: Option<u32>, _: u64) {
+        *locked(&self.delivered) = Some(vector);
         self.next();
     }
     fn set_ferr(&self, _: bool) {}

@@ -137,8 +137,13 @@ impl Side {
         bytes
     }
 
-    /// The instruction at RIP, if it is not in pages that may lead elsewhere.
-    pub(super) fn next_instruction(&mut self) -> Option<Instruction> {
+    /// The vector of the last exception or interrupt since the last call.
+    pub(super) fn delivered(&self) -> Option<u8> {
+        self.platform.delivered()
+    }
+
+    /// The instruction that the present mode finds at an address.
+    pub(super) fn instruction(&mut self, rip: u64) -> Option<Instruction> {
         let state = self.state();
         let code = &state.segments.regs[CS];
         let long = state.control.efer & trivium_cpu::bits::efer::LMA != 0
@@ -152,14 +157,12 @@ impl Side {
             16
         };
         let base = if long { 0 } else { code.base };
-        let linear = base.wrapping_add(state.general.rip);
+        let linear = base.wrapping_add(rip);
         let mut bytes = [0; 15];
         for (place, at) in bytes.iter_mut().zip(linear..) {
             *place = self.byte(at, state.control.cr0 & trivium_cpu::bits::cr0::PG != 0)?;
         }
-        let mut decoder =
-            Decoder::with_ip(bitness, &bytes, state.general.rip, DecoderOptions::NONE);
-        Some(decoder.decode())
+        Some(Decoder::with_ip(bitness, &bytes, rip, DecoderOptions::NONE).decode())
     }
 
     fn byte(&self, linear: u64, paged: bool) -> Option<u8> {
