@@ -26,6 +26,7 @@ const TARGETS: &[(&str, u32)] = &[
     ("boot", 8192),
     ("config", 512),
     ("code", 256),
+    ("jit", 128),
     ("repro", 2048),
 ];
 /// The same for devices.
