@@ -11,6 +11,8 @@ use trivium_interp::op::{Op, StopReason};
 
 use crate::emit::Assembler;
 use crate::regs::{BIAS, Home, at, home, slot};
+use crate::simd::Needs;
+use crate::simd_state::Routines;
 use crate::{simd_state, x87_state};
 
 /// Why translated code came back, with the block's number and the operation's packed in 32 bits.
@@ -66,7 +68,7 @@ const FLAGS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, flags) as i3
 const QUANTUM: i32 = at(offset_of!(Cpu, quantum));
 
 /// Emits the routine that [`enter`] calls: from Rust's registers to the guest's.
-pub(crate) fn emit_enter(asm: &mut Assembler) {
+pub(crate) fn emit_enter(asm: &mut Assembler, routines: Routines) {
     dynasm!(asm
         ; .arch x64
         ; push rbx
@@ -79,6 +81,10 @@ pub(crate) fn emit_enter(asm: &mut Assembler) {
         ; lea r14, [rdi + BIAS]
         ; mov r8, rsi
         ; mov r11, [r14 + QUANTUM]
+    );
+    simd_state::emit_load_needed(asm, routines);
+    dynasm!(asm
+        ; .arch x64
         ; mov rax, [r14 + FLAGS]
         // OF is set if AL is 1, the others come from AH.
         ; add al, 127
@@ -139,8 +145,12 @@ pub(crate) fn tag(cpu: &Cpu, reach: Reach) -> u64 {
 }
 
 /// Runs translated code, from the beginning of an operation on. `imm` is the code's address, `disp`
-/// that of the routine of [`emit_enter`].
-pub(crate) fn enter(cpu: &mut Cpu, op: &Op, _: &[Op], _: &Block, links: &BlockCache) {
+/// that of the routine of [`emit_enter`], `aux` what the code takes for loaded, by [`Needs::bits`].
+pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
+    if op.aux != 0 && !simd_state::can_load(cpu, Needs::from_bits(op.aux)) {
+        let number = usize::from(block.target.len).saturating_sub(rest.len() + 1);
+        return resume(cpu, block, number as u8, links);
+    }
     cpu.native.flags = to_native(cpu.flags.get());
     for reach in [Reach::Global, Reach::Any] {
         cpu.native.tags[reach as usize] = tag(cpu, reach);
@@ -204,7 +214,7 @@ pub(crate) fn is_enter(op: &Op) -> bool {
 }
 
 fn call(cpu: &mut Cpu, op: &Op) -> u32 {
-    type Routine = unsafe extern "sysv64" fn(*mut Cpu, u64) -> u64;
+    type Routine = unsafe extern "sysv64" fn(*mut Cpu, u64, u64) -> u64;
     // SAFETY: operations with this handler are made by `Jit` alone, which gives them the addresses
     // of its own routine and of code that it has translated and that the block still stands for:
     // blocks are dropped with their code, and code is dropped with all blocks. The routine keeps
@@ -212,7 +222,7 @@ fn call(cpu: &mut Cpu, op: &Op) -> u32 {
     // TLB, guest memory.
     let exit = unsafe {
         let routine: Routine = std::mem::transmute(op.disp as usize);
-        routine(cpu, op.imm)
+        routine(cpu, op.imm, op.aux.into())
     };
     exit as u32
 }

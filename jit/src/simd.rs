@@ -14,18 +14,42 @@ use crate::{x87, x87_state};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
     /// What SSE needs of the vector registers.
-    sse: bool,
+    pub(crate) sse: bool,
     /// What AVX needs of them.
-    avx: bool,
+    pub(crate) avx: bool,
     /// The x87 unit, or its registers as MMX registers.
-    x87: bool,
+    pub(crate) x87: bool,
 }
 
 /// Which of these are at hand, as far as is known at a place in a block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct AtHand(Needs);
 
+impl Needs {
+    /// Bits of [`Self::bits`].
+    pub(crate) const SSE: u8 = 1;
+    pub(crate) const AVX: u8 = 2;
+    pub(crate) const X87: u8 = 4;
+
+    /// As a number.
+    pub(crate) fn bits(self) -> u8 {
+        let table = [(self.sse, Self::SSE), (self.avx, Self::AVX), (self.x87, Self::X87)];
+        table.iter().filter(|(needed, _)| *needed).map(|(_, bit)| bit).sum()
+    }
+
+    /// From [`Self::bits`].
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        let has = |bit| bits & bit != 0;
+        Self { sse: has(Self::SSE), avx: has(Self::AVX), x87: has(Self::X87) }
+    }
+}
+
 impl AtHand {
+    /// What is to be loaded by those who come from outside.
+    pub(crate) fn needs(self) -> Needs {
+        self.0
+    }
+
     /// Whether the x87 unit is.
     pub(crate) fn has_x87(self) -> bool {
         self.0.x87

@@ -12,6 +12,7 @@ use trivium_interp::native::{Native, NativeSimd};
 
 use crate::emit::Assembler;
 use crate::regs::at;
+use crate::simd::Needs;
 use crate::x87_state;
 
 const NATIVE: usize = offset_of!(Cpu, native) + offset_of!(Native, simd);
@@ -50,13 +51,53 @@ pub(crate) struct Routines {
 
 impl Routines {
     /// Emits them by a function that gives a routine's address.
-    pub(crate) fn emit(mut routine: impl FnMut(fn(&mut Assembler)) -> u64) -> Self {
+    pub(crate) fn emit(mut routine: impl FnMut(&dyn Fn(&mut Assembler)) -> u64) -> Self {
         Self {
-            load_sse: routine(|asm| emit_load(asm, SSE_REFUSED)),
-            load_avx: routine(|asm| emit_load(asm, AVX_REFUSED)),
-            load_x87: routine(x87_state::emit_load),
+            load_sse: routine(&|asm| emit_load(asm, SSE_REFUSED)),
+            load_avx: routine(&|asm| emit_load(asm, AVX_REFUSED)),
+            load_x87: routine(&x87_state::emit_load),
         }
     }
+}
+
+/// Emits code that calls the routines for what the bits in EDX say is needed, as of [`Needs::bits`].
+/// R8 is kept; flags, RCX and R9 are overwritten.
+pub(crate) fn emit_load_needed(asm: &mut Assembler, routines: Routines) {
+    dynasm!(asm
+        ; .arch x64
+        ; cmp edx, 0
+        ; je >loaded
+        ; mov r9, r8
+        ; test edx, Needs::AVX.into()
+        ; jz >no_avx
+        // That loads all that SSE needs too.
+        ; mov rcx, QWORD routines.load_avx as i64
+        ; call rcx
+        ; jmp >no_sse
+        ; no_avx:
+        ; test edx, Needs::SSE.into()
+        ; jz >no_sse
+        ; mov rcx, QWORD routines.load_sse as i64
+        ; call rcx
+        ; no_sse:
+        ; test edx, Needs::X87.into()
+        ; jz >no_x87
+        ; mov rcx, QWORD routines.load_x87 as i64
+        ; call rcx
+        ; no_x87:
+        ; mov r8, r9
+        ; loaded:
+    );
+}
+
+/// Whether the routines would load what is needed.
+pub(crate) fn can_load(cpu: &Cpu, needs: Needs) -> bool {
+    let mxcsr = cpu.vector.mxcsr as i32;
+    let simd = &cpu.native.simd;
+    let vectors = mxcsr & MASKS == MASKS && mxcsr & HIGH == 0;
+    (!needs.sse || vectors && simd.sse_refused == 0)
+        && (!needs.avx || vectors && simd.avx_refused == 0)
+        && (!needs.x87 || x87_state::can_load(cpu))
 }
 
 /// Emits a routine that loads the registers unless the byte at `refused` is set, or MXCSR has what

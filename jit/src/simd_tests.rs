@@ -14,6 +14,18 @@ use crate::testing_random::{Case, Rng, SPACE, compare};
 /// Variants of registers and immediates of an opcode, each with a register and with memory.
 const VARIANTS: usize = 2;
 
+/// Runs of instructions, and instructions in one.
+const RUNS: u64 = 200;
+const LENGTH: usize = 8;
+
+/// Whether an instruction is to have a memory operand, and by which register.
+#[derive(Clone, Copy, PartialEq)]
+enum Memory {
+    None,
+    Anywhere,
+    At(u8),
+}
+
 /// An opcode: what comes before ModR/M. REX and VEX are filled in with register bits.
 #[derive(Clone, Copy)]
 struct Opcode {
@@ -71,13 +83,16 @@ impl Opcode {
 }
 
 /// The case of an opcode with random operands, if it is one that is copied.
-fn case(opcode: Opcode, memory: bool, long: bool, rng: &mut Rng) -> Option<(Code, Case)> {
+fn case(opcode: Opcode, memory: Memory, long: bool, rng: &mut Rng) -> Option<(Code, Case)> {
     let count = if long { 16 } else { 8 };
     let [reg, mut rm, third] = [0; 3].map(|_| rng.below(count) as u8);
-    // RSP is the stack's.
-    if memory && rm == 4 {
-        rm = 5;
+    match memory {
+        Memory::At(base) => rm = base,
+        // RSP is the stack's.
+        Memory::Anywhere if rm == 4 => rm = 5,
+        _ => {}
     }
+    let memory = memory != Memory::None;
     // Without a first source VVVV is all ones.
     let numbers = |third| [reg, rm, third];
     let (bitness, mode) = if long { (64, Mode::LONG) } else { (32, Mode::CODE32) };
@@ -91,7 +106,7 @@ fn case(opcode: Opcode, memory: bool, long: bool, rng: &mut Rng) -> Option<(Code
             && offered::has(model.features, instruction.code())
             && memory
                 == (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory)
-            && !(0..instruction.op_count()).any(|n| names_rsp(&instruction, n))
+            && !(0..instruction.op_count()).any(|n| names_fixed(&instruction, n))
             && needs(&instruction, mode).is_some()
             && host_has(&instruction);
         if good {
@@ -104,8 +119,30 @@ fn case(opcode: Opcode, memory: bool, long: bool, rng: &mut Rng) -> Option<(Code
     None
 }
 
-fn names_rsp(i: &Instruction, n: u32) -> bool {
-    i.op_kind(n) == OpKind::Register && i.op_register(n).full_register() == Register::RSP
+/// Whether an operand is a register that must stay as it is: RSP, or RSI, which runs of
+/// instructions have their memory by.
+fn names_fixed(i: &Instruction, n: u32) -> bool {
+    let fixed = [Register::RSP, Register::RSI];
+    i.op_kind(n) == OpKind::Register && fixed.contains(&i.op_register(n).full_register())
+}
+
+/// Runs of instructions of all kinds, some of which leave translated code in the middle.
+fn compare_runs(long: bool) {
+    let mut rng = Rng(0x1234_5678_9abc_def1);
+    let mut machines = [TestMachine::interpreter(), TestMachine::jit()];
+    let all: Vec<Opcode> = opcodes().collect();
+    for n in 0..RUNS {
+        let (mut bytes, mut count) = (Vec::new(), 0);
+        while count < LENGTH {
+            let opcode = all[rng.below(all.len() as u64) as usize];
+            let memory = if rng.percent(50) { Memory::At(6) } else { Memory::None };
+            let Some((_, case)) = case(opcode, memory, long, &mut rng) else { continue };
+            bytes.extend(case.bytes);
+            count += 1;
+        }
+        let case = Case { name: format!("run {n}"), bytes, base: Some(6), long };
+        compare(&case, CODE + SPACE * n, &mut machines, &mut rng);
+    }
 }
 
 fn compare_all(long: bool) -> BTreeSet<String> {
@@ -114,7 +151,7 @@ fn compare_all(long: bool) -> BTreeSet<String> {
     let mut machines = [TestMachine::interpreter(), TestMachine::jit()];
     let mut at = CODE;
     for opcode in opcodes() {
-        for memory in [false, true] {
+        for memory in [Memory::None, Memory::Anywhere] {
             for _ in 0..VARIANTS {
                 let Some((code, case)) = case(opcode, memory, long, &mut rng) else { break };
                 compare(&case, at, &mut machines, &mut rng);
@@ -137,4 +174,10 @@ fn all_that_is_copied_does_what_the_interpreter_does_in_64_bit_code() {
 fn all_that_is_copied_does_what_the_interpreter_does_in_32_bit_code() {
     let codes = compare_all(false);
     assert!(codes.len() > 800, "{}", codes.len());
+}
+
+#[test]
+fn runs_of_what_is_copied_do_what_the_interpreter_does() {
+    compare_runs(true);
+    compare_runs(false);
 }

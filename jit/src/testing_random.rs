@@ -159,6 +159,23 @@ fn touching(long: bool, target: u64) -> Vec<u8> {
     code
 }
 
+/// The parts of two states that differ.
+fn difference(expected: &CpuState, found: &CpuState) -> String {
+    let parts = |state: &CpuState| {
+        let vectors = state.vector.regs.iter().map(|r| format!("{r:x?}"));
+        let registers = state.x87.regs.iter().map(|r| format!("{r:x?}"));
+        let x87 = X87 { regs: Default::default(), ..state.x87 };
+        let rest = [
+            format!("mxcsr {:x}", state.vector.mxcsr),
+            format!("{x87:x?}"),
+            format!("{:x?}", state.general),
+        ];
+        vectors.chain(registers).chain(rest).collect::<Vec<_>>()
+    };
+    let pairs = parts(expected).into_iter().zip(parts(found));
+    pairs.filter(|(a, b)| a != b).map(|(a, b)| format!("\n  {a}\n  not {b}")).collect()
+}
+
 /// Runs a case on both from random states.
 pub(crate) fn compare(case: &Case, at: u64, machines: &mut [TestMachine; 2], rng: &mut Rng) {
     let [interpreter, jit] = machines;
@@ -180,16 +197,9 @@ pub(crate) fn compare(case: &Case, at: u64, machines: &mut [TestMachine; 2], rng
             (after, memory)
         });
         let name = format!("{} {:02x?} run {run}", case.name, case.bytes);
-        let show =
-            |state: &CpuState| format!("{:x?}{:x?}{:x?}", state.general, state.x87, state.vector);
-        assert!(
-            expected.0 == found.0,
-            "{name} from {}\nto {}\nnot {}",
-            show(&state),
-            show(&expected.0),
-            show(&found.0)
-        );
-        assert!(expected.1 == found.1, "{name}: memory, from {}", show(&state));
+        let differ = difference(&expected.0, &found.0);
+        assert!(expected.0 == found.0, "{name}: {differ}\nfrom {:x?}", state.general);
+        assert!(expected.1 == found.1, "{name}: memory, from {:x?}", state.general);
     }
     assert!(jit.translated() > before + 1, "{}: not translated", case.name);
 }

@@ -7,13 +7,14 @@ use trivium_interp::block::{Block, Dropped, Reach};
 use trivium_interp::cpu::Mode;
 use trivium_interp::decode::offered;
 use trivium_interp::native::{Native, NativeJump};
-use trivium_interp::op::Op;
+use trivium_interp::op::{Handler, Op};
 use trivium_interp::run::{Translated, Translator};
 
 use crate::analyse::{End, instructions};
 use crate::code::{CodeError, CodeMemory};
 use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, TAGS, layout};
 use crate::enter::{self, MAX_OP, tag};
+use crate::simd::Needs;
 use crate::simd_state::Routines;
 use crate::x87::Notes;
 
@@ -52,7 +53,7 @@ impl Jit {
     /// The host gives no memory that may be executed.
     pub fn new() -> Result<Self, CodeError> {
         let mut memory = CodeMemory::new(CODE_SIZE)?;
-        let mut routine = |emit: fn(&mut Assembler)| {
+        let mut routine = |emit: &dyn Fn(&mut Assembler)| {
             let address = memory.next();
             let mut asm = Assembler::new(address as usize);
             emit(&mut asm);
@@ -60,9 +61,9 @@ impl Jit {
             debug_assert!(fits);
             address
         };
-        let enter = routine(enter::emit_enter);
-        let leave = routine(enter::emit_leave);
         let simd = Routines::emit(&mut routine);
+        let enter = routine(&|asm| enter::emit_enter(asm, simd));
+        let leave = routine(&enter::emit_leave);
         let routines = memory.used();
         let info = InstructionInfoFactory::new();
         Ok(Self { memory, routines, enter, leave, simd, blocks: Vec::new(), info })
@@ -85,7 +86,7 @@ impl Jit {
         for guest in &guests {
             let is_offered = offered::has(cpu.model.features, guest.instruction.code());
             let is_known = is_offered && !guest.instruction.is_invalid();
-            let (offset, enterable) = (emitter.offset(), emitter.is_enterable());
+            let (offset, needs) = (emitter.offset(), emitter.simd.needs());
             emitter.notes.opcode = ops.get(usize::from(guest.op)).map_or(0, |op| op.imm as u16);
             emitted = match is_known {
                 true => emitter.instruction(&guest.instruction, guest.op),
@@ -97,7 +98,7 @@ impl Jit {
                 emitter.leave_to_interpreter(guest.op);
             }
             if is_first || left {
-                starts.push(Start { op: guest.op, offset, enterable, left });
+                starts.push(Start { op: guest.op, offset, needs, left });
             }
             if emitted == Emitted::Ended {
                 break;
@@ -128,8 +129,8 @@ struct Start {
     op: u8,
     /// From the block's code.
     offset: usize,
-    /// Nothing that came before is taken for granted.
-    enterable: bool,
+    /// What is taken for loaded.
+    needs: Needs,
     /// It is the interpreter's.
     left: bool,
 }
@@ -137,8 +138,9 @@ struct Start {
 /// The operations that lead into the code: the whole block's, and those that come after one that is
 /// left to the interpreter or may have been.
 fn entries(starts: &[Start], at: u64, enter: u64, ops: &[Op]) -> Vec<(u8, Op)> {
-    let leads = |from: &Op, address: u64| {
-        let op = Op { run: enter::enter, imm: address, disp: enter, ..*from };
+    let leads = |from: &Op, address: u64, needs: Needs| {
+        let (run, aux): (Handler, _) = (enter::enter, needs.bits());
+        let op = Op { run, imm: address, disp: enter, aux, ..*from };
         debug_assert!(enter::is_enter(&op));
         op
     };
@@ -146,13 +148,13 @@ fn entries(starts: &[Start], at: u64, enter: u64, ops: &[Op]) -> Vec<(u8, Op)> {
     for (number, start) in starts.iter().enumerate() {
         let run = starts.iter().skip(number).take_while(|start| !start.left).count();
         let to_end = number + run == starts.len();
-        if start.left || !start.enterable || run < WORTH_ENTERING && !to_end {
+        if start.left || run < WORTH_ENTERING && !to_end {
             continue;
         }
         let from = if number == 0 { 0 } else { start.op };
         let Some(op) = ops.get(usize::from(from)) else { continue };
         let offset = if number == 0 { layout::BODY } else { start.offset as u64 };
-        list.push((from, leads(op, at + offset)));
+        list.push((from, leads(op, at + offset, start.needs)));
     }
     list
 }

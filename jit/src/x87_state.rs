@@ -55,6 +55,12 @@ pub(crate) fn host_can() -> bool {
     is_x86_feature_detected!("xsave")
 }
 
+/// Whether the routine of [`emit_load`] would load the unit.
+pub(crate) fn can_load(cpu: &Cpu) -> bool {
+    let (control, status) = (i32::from(cpu.x87.control), i32::from(cpu.x87.status));
+    !cpu.x87_blocked && control & MASKS == MASKS && status & PENDING == 0
+}
+
 /// Emits a routine that loads the unit: R8 is overwritten; afterwards RCX is 0, or the
 /// unit has not been loaded, as it has or may have exceptions to be raised or may not be used.
 pub(crate) fn emit_load(asm: &mut Assembler) {

@@ -199,11 +199,6 @@ impl<'a> Emitter<'a> {
         self.simd = AtHand::default();
     }
 
-    /// Whether what comes next may be entered from outside: nothing is taken for granted.
-    pub(crate) fn is_enterable(&self) -> bool {
-        self.simd == AtHand::default()
-    }
-
     /// The jump just emitted is the one of a link.
     fn note_link(&mut self, slot: u8, out: DynamicLabel) {
         if let Some(link) = self.links.get_mut(usize::from(slot)) {
