@@ -18,6 +18,7 @@
 //! | `xen` | `xen` | Xen, a Multiboot kernel |
 //! | `invaders` | `invaders.exec` | GRUB invaders, a Multiboot kernel |
 //! | `firmware-tools` | `initrd` | a user space that looks at SMBIOS and ACPI tables |
+//! | `debian` | `initrd` | Debian with systemd and some programs, 64-bit; for benchmarks |
 //! | `paths`, `paths386` | `initrd` | a program of ours that goes the kernel's paths |
 //!
 //! Beside them `guest.json` names the packages with their versions and the sizes of the files.
@@ -29,6 +30,7 @@ mod apt;
 mod cache;
 mod catalogue;
 mod cpio;
+mod debian;
 mod initrd;
 mod program;
 mod unpack;
@@ -63,9 +65,16 @@ pub fn run(args: &Args) -> Result<()> {
     if args.list { list(&cache, &chosen) } else { fetch(&cache, &chosen) }
 }
 
-/// Fetches every guest that is not present yet; for the commands that boot them.
+/// Fetches every guest that is not present yet, but for large ones; for the commands that boot them.
 pub fn fetch_all() -> Result<()> {
-    fetch(&Cache::open()?, &GUESTS.iter().collect::<Vec<_>>())
+    let wanted = GUESTS.iter().filter(|guest| !guest.is_on_demand());
+    fetch(&Cache::open()?, &wanted.collect::<Vec<_>>())
+}
+
+/// Fetches one guest if it is not present yet.
+pub fn fetch_one(name: &str) -> Result<()> {
+    let wanted = GUESTS.iter().filter(|guest| guest.name == name);
+    fetch(&Cache::open()?, &wanted.collect::<Vec<_>>())
 }
 
 /// Where `guest`'s `file` is, once fetched.
@@ -132,12 +141,15 @@ fn make(
             bar.set_message("compiling");
             return program::build(source, width, work, out, &mut || bar.tick());
         }
-        Recipe::Members { .. } => None,
+        Recipe::Members { .. } | Recipe::Debian { .. } => None,
         Recipe::Initrd { .. } => Some(initrd::INIT),
         Recipe::Tools { .. } => Some(initrd::TOOLS_INIT),
     };
     let tree = work.join("initrd");
-    let to = if init.is_some() { &tree } else { out };
+    let to = match guest.recipe {
+        Recipe::Members { .. } => out,
+        _ => tree.as_path(),
+    };
     let mut packages = Vec::new();
     for (index, (source, members)) in parts.iter().enumerate() {
         let folder = work.join(format!("package-{index}"));
@@ -145,6 +157,10 @@ fn make(
         let (deb, package) = download(cache, source, &folder, bar)?;
         unpack::members(&deb, members, &folder, to, &mut || bar.tick())?;
         packages.push(package);
+    }
+    if let Recipe::Debian { .. } = guest.recipe {
+        bar.set_message("making the tree, which takes minutes");
+        packages.extend(debian::build(&tree.join("mmdebstrap"), work, out, &mut || bar.tick())?);
     }
     if let Some(init) = init {
         let programs: Vec<_> = parts.iter().flat_map(|(_, members)| *members).collect();

@@ -7,6 +7,7 @@ use super::child::{self, Clock, Finished, Until};
 use super::contender::{Contender, Guest, Kind};
 use super::sample::{Metric, Row, geometric_means, interleave};
 use super::scenario::LIMIT;
+use crate::guests;
 
 /// A guest with Linux, by the names of the guests' cache.
 #[derive(Clone, Copy)]
@@ -48,6 +49,16 @@ const fn installer(guest: &'static str) -> Linux {
         command_line: "console=ttyS0 TERM=vt102",
         memory_mib: 1024,
     }
+}
+
+/// Debian with systemd as the first process.
+const SYSTEMD: Linux = debian("console=ttyS0 panic=-1 quiet rdinit=/usr/lib/systemd/systemd");
+/// Debian with a script that works as the first process.
+const WORK: Linux = debian("console=ttyS0 panic=-1 quiet rdinit=/bench/work.sh");
+
+const fn debian(command_line: &'static str) -> Linux {
+    let (kernel, initrd) = (("cloud", "vmlinuz"), ("debian", "initrd"));
+    Linux { kernel, initrd, command_line, memory_mib: 1024 }
 }
 
 /// The jobs of the reference guest and what each must print.
@@ -153,6 +164,18 @@ pub fn installer64(context: &Context) -> Result<Vec<Row>> {
 /// The 32-bit one.
 pub fn installer32(context: &Context) -> Result<Vec<Row>> {
     to_text(context, installer("installer-i386"), "first question", "Choose the language")
+}
+
+/// Debian from start until systemd has somebody ask for a name on the serial line.
+pub fn systemd(context: &Context) -> Result<Vec<Row>> {
+    guests::fetch_one("debian")?;
+    to_text(context, SYSTEMD, "start to login", "login: ")
+}
+
+/// Programs of Debian at work.
+pub fn work(context: &Context) -> Result<Vec<Row>> {
+    guests::fetch_one("debian")?;
+    between_marks(context, WORK)
 }
 
 /// From start until the guest has printed `text`.

@@ -45,6 +45,8 @@ pub const SCENARIOS: &[Scenario] = &[
         run: linux::installer64,
     },
     Scenario { name: "installer32", about: "the 32-bit installer", run: linux::installer32 },
+    Scenario { name: "systemd", about: "Debian with systemd to its login", run: linux::systemd },
+    Scenario { name: "work", about: "programs of Debian at work", run: linux::work },
     Scenario { name: "paths", about: "the kernel's paths, in a 64-bit guest", run: linux::paths },
     Scenario { name: "paths32", about: "the same in a 32-bit guest", run: linux::paths32 },
     Scenario { name: "loops", about: "compiled loops in a ROM, 64-bit", run: roms::loops },

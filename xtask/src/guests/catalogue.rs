@@ -2,6 +2,7 @@
 
 use flate2::Crc;
 
+use super::debian::{PACKAGES, WORK};
 use super::initrd::{INIT, TOOLS_INIT};
 
 /// One guest of the cache.
@@ -55,6 +56,11 @@ pub enum Recipe {
         /// Packages, and the files that go into the archive under their names.
         parts: &'static [Part],
     },
+    /// A whole tree of Debian as a cpio archive.
+    Debian {
+        /// The package of the program that makes it.
+        source: Source,
+    },
     /// A gzipped cpio archive with nothing but an `/init` of our own, a static program in C.
     Program {
         /// Its source.
@@ -76,7 +82,14 @@ pub struct Part {
 /// The file of a package with a static busybox.
 const BUSYBOX: &[Member] = &[Member { pattern: "./bin/busybox", file: "bin/busybox" }];
 
+const MMDEBSTRAP: &[Member] = &[Member { pattern: "./usr/bin/mmdebstrap", file: "mmdebstrap" }];
+
 impl Guest {
+    /// Whether it is large and only benchmarks want it.
+    pub fn is_on_demand(&self) -> bool {
+        matches!(self.recipe, Recipe::Debian { .. })
+    }
+
     /// The packages that the guest is made from, and what is taken from each.
     pub fn parts(&self) -> Vec<(&Source, &'static [Member])> {
         match &self.recipe {
@@ -85,6 +98,7 @@ impl Guest {
             Recipe::Tools { parts } => {
                 parts.iter().map(|part| (&part.source, part.members)).collect()
             }
+            Recipe::Debian { source } => vec![(source, MMDEBSTRAP)],
             Recipe::Program { .. } => Vec::new(),
         }
     }
@@ -93,7 +107,7 @@ impl Guest {
     pub fn files(&self) -> Vec<&'static str> {
         match &self.recipe {
             Recipe::Members { members, .. } => members.iter().map(|member| member.file).collect(),
-            Recipe::Initrd { .. } | Recipe::Tools { .. } | Recipe::Program { .. } => vec!["initrd"],
+            _ => vec!["initrd"],
         }
     }
 
@@ -105,6 +119,10 @@ impl Guest {
             Recipe::Members { .. } | Recipe::Program { .. } => return crc.sum(),
             Recipe::Initrd { .. } => INIT,
             Recipe::Tools { .. } => TOOLS_INIT,
+            Recipe::Debian { .. } => {
+                crc.update(PACKAGES.join(" ").as_bytes());
+                WORK
+            }
         };
         crc.update(init.as_bytes());
         crc.update(super::initrd::APPLETS.join(" ").as_bytes());
@@ -234,6 +252,11 @@ pub const GUESTS: &[Guest] = &[
         name: "paths386",
         about: "a program that goes the kernel's paths, 32-bit",
         recipe: Recipe::Program { source: PATHS, width: "-m32" },
+    },
+    Guest {
+        name: "debian",
+        about: "Debian with systemd, a compiler, Python, SQLite and OpenSSL, 64-bit",
+        recipe: Recipe::Debian { source: plain("amd64", "mmdebstrap") },
     },
     Guest {
         name: "firmware-tools",
