@@ -5,9 +5,13 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 /// Whether an instruction is one of general registers, memory and immediates that computes the same
 /// on the host, whatever its registers are called there.
 pub(crate) fn is_copied(i: &Instruction) -> bool {
+    is_listed(i.mnemonic()) && !is_bit_string(i) && operands(i)
+}
+
+fn is_listed(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
-    let listed = matches!(
-        i.mnemonic(),
+    matches!(
+        mnemonic,
         M::Mov
             | M::Movzx
             | M::Movsx
@@ -110,8 +114,7 @@ pub(crate) fn is_copied(i: &Instruction) -> bool {
             | M::Lahf
             | M::Sahf
             | M::Lea
-    );
-    listed && !is_bit_string(i) && operands(i)
+    )
 }
 
 /// BT and its like reach beyond their operand where a register says which bit of memory.
@@ -156,6 +159,14 @@ pub(crate) fn in_long_mode(code: Code) -> Code {
         Code::Xchg_r16_AX => Code::Xchg_rm16_r16,
         Code::Xchg_r32_EAX => Code::Xchg_rm32_r32,
         Code::Xchg_r64_RAX => Code::Xchg_rm64_r64,
+        Code::Add_rm8_imm8_82 => Code::Add_rm8_imm8,
+        Code::Or_rm8_imm8_82 => Code::Or_rm8_imm8,
+        Code::Adc_rm8_imm8_82 => Code::Adc_rm8_imm8,
+        Code::Sbb_rm8_imm8_82 => Code::Sbb_rm8_imm8,
+        Code::And_rm8_imm8_82 => Code::And_rm8_imm8,
+        Code::Sub_rm8_imm8_82 => Code::Sub_rm8_imm8,
+        Code::Xor_rm8_imm8_82 => Code::Xor_rm8_imm8,
+        Code::Cmp_rm8_imm8_82 => Code::Cmp_rm8_imm8,
         // Those that name the accumulator are as good with a ModR/M byte, if it is elsewhere: it
         // never is.
         other => other,
@@ -184,4 +195,21 @@ pub(crate) fn host_has(i: &Instruction) -> bool {
         F::MOVBE => is_x86_feature_detected!("movbe"),
         _ => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_encoding_on_the_list_is_one_that_64_bit_code_has() {
+        // Control, debug and test registers are no general ones, and no decoder gives those of the
+        // first 486s.
+        let other = ["_cr", "_dr", "_tr", "Cmpxchg486"];
+        let is_other = |name: &str| other.iter().any(|part| name.contains(part));
+        let listed = Code::values().filter(|code| is_listed(code.mnemonic()));
+        let lacking = listed.filter(|&code| !in_long_mode(code).op_code().mode64());
+        let names = lacking.map(|code| format!("{code:?}")).filter(|name| !is_other(name));
+        assert_eq!(names.collect::<Vec<_>>(), [""; 0]);
+    }
 }
