@@ -35,7 +35,8 @@ pub struct Block {
     /// Whether its first operation stands for all of it: [`crate::op::count`], or what a translator
     /// has made.
     pub has_entry: bool,
-    /// How many times it is still to be entered before it is worth translating.
+    /// How many times it is still to be entered before it is worth translating; then the
+    /// translator's.
     pub cold: Cell<u32>,
     /// Arena page of its last byte if that is not the first byte's, and its linear address.
     pub second_page: Option<(usize, u64)>,
@@ -363,11 +364,15 @@ impl BlockCache {
     pub fn replace_ops(&mut self, index: u32, replaced: &[(u8, Op)]) -> bool {
         let Some(block) = self.blocks.get_mut(index as usize) else { return true };
         let (start, len) = (block.target.start as usize, usize::from(block.target.len));
-        if self.ops.len() + len > MAX_OPS {
+        let decoded = block.decoded as usize;
+        if decoded != start {
+            self.ops.copy_within(decoded..decoded + len, start);
+        } else if self.ops.len() + len > MAX_OPS {
             return false;
+        } else {
+            block.decoded = self.ops.len() as u32;
+            self.ops.extend_from_within(start..start + len);
         }
-        block.decoded = self.ops.len() as u32;
-        self.ops.extend_from_within(start..start + len);
         let Some(ops) = self.ops.get_mut(start..start + len) else { return true };
         for &(number, op) in replaced {
             if let Some(place) = ops.get_mut(usize::from(number)) {

@@ -28,6 +28,8 @@ pub struct Native {
     pub code: u64,
     /// What ways of each [`crate::block::Reach`] hold for: the generation of mappings, and the mode.
     pub tags: [u64; 4],
+    /// What is to be added to addresses of the present block's spans to get the host's.
+    pub spans: [u64; 16],
     /// Of vector registers.
     pub simd: NativeSimd,
     /// Of the x87 unit.
@@ -37,7 +39,7 @@ pub struct Native {
 }
 
 /// Entries of [`Native::jumps`].
-pub const NATIVE_JUMPS: usize = 4096;
+pub const NATIVE_JUMPS: usize = 16384;
 
 /// Where code for an address is; the code itself looks whether it still belongs there.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +69,7 @@ impl Native {
             target: 0,
             code: 0,
             tags: [0; 4],
+            spans: [0; 16],
             simd: NativeSimd::default(),
             x87: NativeX87::default(),
             jumps: Box::new(std::array::from_fn(NativeJump::empty)),

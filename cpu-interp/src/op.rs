@@ -135,6 +135,8 @@ pub enum StopReason {
     /// The operation, which has changed nothing, leads to a translated block at `Cpu::native.target`
     /// that translated code does not know of.
     Jump,
+    /// The operation, which has changed nothing, is of a block that is to be translated anew.
+    Anew,
     /// The operation needs a value of a device: `Cpu::mmio_wanted`.
     MmioRead,
 }

@@ -22,6 +22,8 @@ pub(crate) enum Exit {
     Resume { block: u32, op: u8 },
     /// The same; it leads where `Native::target` says, and no code is known there.
     Jump { block: u32, op: u8 },
+    /// As `Resume`; the memory of several accesses was looked for.
+    Span { block: u32, op: u8 },
     /// The block is done; by this link it is followed by the one at RIP.
     Follow { block: u32, slot: u8 },
     /// The block was not begun, as the quantum is used up.
@@ -43,6 +45,7 @@ impl Exit {
             Self::Follow { block, slot } => (2, block, slot),
             Self::Exhausted { block } => (3, block, 0),
             Self::Stale { block } => (4, block, 0),
+            Self::Span { block, op } => (5, block, op),
         };
         let fits = block >> (32 - OP_BITS - KIND_BITS) == 0 && usize::from(op) <= MAX_OP;
         fits.then_some((block << KIND_BITS | kind) << OP_BITS | u32::from(op))
@@ -56,7 +59,8 @@ impl Exit {
             1 => Self::Jump { block, op },
             2 => Self::Follow { block, slot: op },
             3 => Self::Exhausted { block },
-            _ => Self::Stale { block },
+            4 => Self::Stale { block },
+            _ => Self::Span { block, op },
         }
     }
 }
@@ -159,6 +163,7 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &
     x87_state::take_back(cpu);
     cpu.flags.set_explicit(from_native(cpu.native.flags));
     let (Exit::Resume { block, .. }
+    | Exit::Span { block, .. }
     | Exit::Jump { block, .. }
     | Exit::Follow { block, .. }
     | Exit::Exhausted { block }
@@ -166,11 +171,18 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &
     let Some(block) = links.block(block) else { return };
     match exit {
         Exit::Resume { op, .. } => resume(cpu, block, op, links),
+        Exit::Span { op, .. } => {
+            let cold = block.cold.get();
+            block.cold.set(cold.wrapping_sub(1));
+            if cold == 0 {
+                return cpu.stop_at(StopReason::Anew, rest_of(block, op), block);
+            }
+            resume(cpu, block, op, links)
+        }
         Exit::Jump { op, .. } => {
             let target = links.jump(cpu, cpu.native.target);
             if target.is_some_and(|target| links.ops(target).first().is_some_and(is_enter)) {
-                let rest = usize::from(block.target.len).saturating_sub(usize::from(op) + 1);
-                return cpu.stop_at(StopReason::Jump, rest, block);
+                return cpu.stop_at(StopReason::Jump, rest_of(block, op), block);
             }
             resume(cpu, block, op, links)
         }
@@ -192,6 +204,11 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &
             unlinked(cpu, NO_LINK, block);
         }
     }
+}
+
+/// How many operations of a block come after one.
+fn rest_of(block: &Block, op: u8) -> usize {
+    usize::from(block.target.len).saturating_sub(usize::from(op) + 1)
 }
 
 fn unlinked(cpu: &mut Cpu, slot: u8, block: &Block) {

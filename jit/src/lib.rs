@@ -24,6 +24,7 @@ mod simd_tests;
 mod testing;
 #[cfg(test)]
 mod testing_random;
+mod spans;
 mod translate;
 mod x87;
 mod x87_state;

@@ -169,7 +169,7 @@ pub(crate) fn alignment(i: &Instruction) -> usize {
     }
 }
 
-impl Emitter<'_> {
+impl Emitter {
     /// Emits an instruction on registers that are loaded late, or beside these, for operation `op`.
     pub(crate) fn vector_or_x87(&mut self, i: &Instruction, op: u8) -> Emitted {
         if is_hint(i) {

@@ -85,7 +85,7 @@ struct Counting {
 }
 
 impl Translator for Counting {
-    fn translate(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated {
+    fn translate(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated {
         let translated = self.jit.translate(cpu, block, ops);
         if matches!(translated, Translated::Ops(_)) {
             self.count.fetch_add(1, Ordering::Relaxed);

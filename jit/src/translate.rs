@@ -1,6 +1,8 @@
 //! The translator: from blocks of the interpreter to code of the host, and how such code is chained
 //! and given up.
 
+use std::collections::HashSet;
+
 use iced_x86::InstructionInfoFactory;
 use trivium_interp::Cpu;
 use trivium_interp::block::{Block, Dropped, Reach};
@@ -16,10 +18,15 @@ use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, TAGS, layout};
 use crate::enter::{self, MAX_OP, tag};
 use crate::simd::Needs;
 use crate::simd_state::Routines;
+use crate::spans;
 use crate::x87::Notes;
 
 /// Bytes of code memory.
 const CODE_SIZE: usize = 64 << 20;
+
+/// How often the memory of several accesses may not be found before a block is translated anew, with
+/// each access by itself.
+const SPAN_MISSES: u32 = 20_000;
 
 /// A block's code.
 struct Code {
@@ -44,6 +51,8 @@ pub struct Jit {
     /// By the blocks' numbers.
     blocks: Vec<Option<Code>>,
     info: InstructionInfoFactory,
+    /// RIPs of blocks whose spans were mostly on two pages.
+    apart: HashSet<u64>,
 }
 
 impl Jit {
@@ -66,7 +75,7 @@ impl Jit {
         let leave = routine(&enter::emit_leave);
         let routines = memory.used();
         let info = InstructionInfoFactory::new();
-        Ok(Self { memory, routines, enter, leave, simd, blocks: Vec::new(), info })
+        Ok(Self { memory, routines, enter, leave, simd, blocks: Vec::new(), info, apart: HashSet::new() })
     }
 
     fn code(&mut self, block: u32) -> Option<&mut Code> {
@@ -77,19 +86,24 @@ impl Jit {
     fn emit(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Option<(Finished, Vec<Start>)> {
         let (guests, end) = instructions(cpu, block, ops);
         let about = (block.target.index, block.mode, block.target.count);
+        let list: Vec<_> = guests.iter().map(|guest| guest.instruction).collect();
+        let word = if block.mode.has(Mode::LONG) { 8 } else { 4 };
+        let (facts, spans) = spans::find(&list, word, &mut self.info);
+        let spans = if self.apart.contains(&block.rip) { Vec::new() } else { spans };
         let routines = (self.leave, self.simd);
-        let mut emitter = Emitter::new(self.memory.next(), routines, &mut self.info, about);
+        let mut emitter = Emitter::new(self.memory.next(), routines, about, spans);
         emitter.notes = Notes::new(&cpu.model);
         let mut starts = Vec::with_capacity(guests.len());
         let mut emitted = Emitted::Done;
         let mut last = 0;
-        for guest in &guests {
+        for (guest, facts) in guests.iter().zip(facts) {
             let is_offered = offered::has(cpu.model.features, guest.instruction.code());
             let is_known = is_offered && !guest.instruction.is_invalid();
             let (offset, needs) = (emitter.offset(), emitter.simd.needs());
+            let enterable = emitter.is_enterable();
             emitter.notes.opcode = ops.get(usize::from(guest.op)).map_or(0, |op| op.imm as u16);
             emitted = match is_known {
-                true => emitter.instruction(&guest.instruction, guest.op),
+                true => emitter.instruction(&guest.instruction, facts, guest.op),
                 false => Emitted::Not,
             };
             let is_first = std::mem::replace(&mut last, guest.op) != guest.op;
@@ -98,7 +112,7 @@ impl Jit {
                 emitter.leave_to_interpreter(guest.op);
             }
             if is_first || left {
-                starts.push(Start { op: guest.op, offset, needs, left });
+                starts.push(Start { op: guest.op, offset, needs, enterable, left });
             }
             if emitted == Emitted::Ended {
                 break;
@@ -111,6 +125,19 @@ impl Jit {
             return None;
         }
         Some((emitter.finish()?, starts))
+    }
+
+    /// Lets nobody come to a block's code any more.
+    fn release(&mut self, cpu: &mut Cpu, block: u32) {
+        let code = self.blocks.get_mut(block as usize).and_then(Option::take);
+        let Some(code) = code else { return };
+        let slot = Native::jump_slot(code.rip);
+        if cpu.native.jumps[slot].code == code.start {
+            cpu.native.jumps[slot] = NativeJump::empty(slot);
+        }
+        for (operand, stub) in code.incoming {
+            self.memory.jump_to(operand, stub);
+        }
     }
 
     /// Makes a block's guard look for what it depends on now.
@@ -131,6 +158,8 @@ struct Start {
     offset: usize,
     /// What is taken for loaded.
     needs: Needs,
+    /// No memory is taken for found.
+    enterable: bool,
     /// It is the interpreter's.
     left: bool,
 }
@@ -148,7 +177,7 @@ fn entries(starts: &[Start], at: u64, enter: u64, ops: &[Op]) -> Vec<(u8, Op)> {
     for (number, start) in starts.iter().enumerate() {
         let run = starts.iter().skip(number).take_while(|start| !start.left).count();
         let to_end = number + run == starts.len();
-        if start.left || run < WORTH_ENTERING && !to_end {
+        if start.left || !start.enterable || run < WORTH_ENTERING && !to_end {
             continue;
         }
         let from = if number == 0 { 0 } else { start.op };
@@ -171,9 +200,13 @@ fn is_translated(block: &Block) -> bool {
 }
 
 impl Translator for Jit {
-    fn translate(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated {
+    fn translate(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated {
         if !is_translated(block) || ops.len() > MAX_OP {
             return Translated::Not;
+        }
+        if self.code(block.target.index).is_some() {
+            self.release(cpu, block.target.index);
+            self.apart.insert(block.rip);
         }
         let Some((finished, starts)) = self.emit(cpu, block, ops) else { return Translated::Not };
         let start = self.memory.next();
@@ -187,7 +220,11 @@ impl Translator for Jit {
             self.blocks.resize_with(index + 1, || None);
         }
         self.blocks[index] = Some(Code { start, rip: block.rip, sites, incoming: Vec::new() });
-        Translated::Ops(entries(&starts, start, self.enter, ops))
+        let entries = entries(&starts, start, self.enter, ops);
+        if entries.first().is_some_and(|(number, _)| *number == 0) {
+            block.cold.set(SPAN_MISSES);
+        }
+        Translated::Ops(entries)
     }
 
     fn chain(&mut self, cpu: &Cpu, (from, slot): (u32, u8), to: u32, reach: Reach) {
@@ -216,23 +253,14 @@ impl Translator for Jit {
         match dropped {
             Dropped::None => {}
             Dropped::Some(list) => {
-                for block in list {
-                    let code = self.blocks.get_mut(block as usize).and_then(Option::take);
-                    let Some(code) = code else { continue };
-                    let slot = Native::jump_slot(code.rip);
-                    if cpu.native.jumps[slot].code == code.start {
-                        cpu.native.jumps[slot] = NativeJump::empty(slot);
-                    }
-                    for (operand, stub) in code.incoming {
-                        self.memory.jump_to(operand, stub);
-                    }
-                }
+                list.into_iter().for_each(|block| self.release(cpu, block));
             }
             Dropped::All => {
                 for (slot, jump) in cpu.native.jumps.iter_mut().enumerate() {
                     *jump = NativeJump::empty(slot);
                 }
                 self.blocks.clear();
+                self.apart.clear();
                 self.memory.truncate(self.routines);
             }
         }

@@ -9,7 +9,7 @@ use trivium_cpu::model::{CpuModel, Quirk};
 use trivium_cpu::state::{CS, Segment, Segments};
 use trivium_interp::Cpu;
 
-use crate::emit::{Emitted, Emitter};
+use crate::emit::{Emitted, Emitter, Way};
 use crate::enter::Exit;
 use crate::regs::at;
 use crate::x87_state::{
@@ -160,7 +160,7 @@ fn selector(segment: usize) -> i32 {
     at(regs + size_of::<Segment>() * segment + offset_of!(Segment, selector))
 }
 
-impl Emitter<'_> {
+impl Emitter {
     /// Emits an instruction of the unit, which is at hand.
     pub(crate) fn x87(&mut self, i: &Instruction, op: u8) -> Emitted {
         match i.mnemonic() {
@@ -224,8 +224,8 @@ impl Emitter<'_> {
         if !self.is_plain(i, false) {
             return Emitted::Not;
         }
-        self.linear_address(i);
-        self.probe(2, false, op);
+        self.linear_address(i, 0);
+        self.reach(Way::Alone, 2, false, op);
         let out = self.stub(Exit::Resume { block: self.block, op }, None);
         dynasm!(self.asm
             ; .arch x64

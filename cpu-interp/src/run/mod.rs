@@ -34,8 +34,8 @@ pub const WARM: u32 = 50;
 
 /// Makes something faster of blocks that are entered often.
 pub trait Translator: Send {
-    /// Translates a block whose operations are these.
-    fn translate(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated;
+    /// Translates a block whose operations are these; anew if it has been.
+    fn translate(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated;
 
     /// One block has been found to follow another, by its link `slot`.
     fn chain(&mut self, cpu: &Cpu, link: (u32, u8), to: u32, reach: Reach);
@@ -353,6 +353,7 @@ impl Interpreter {
             }
             StopReason::Miss
             | StopReason::Jump
+            | StopReason::Anew
             | StopReason::System
             | StopReason::Exception
             | StopReason::MmioRead => {
@@ -405,7 +406,7 @@ impl Interpreter {
         let Self { cpu, cache, translator, .. } = self;
         let (Some(translator), Some(block)) = (translator, cache.block(index)) else { return };
         block.cold.set(u32::MAX);
-        let fits = match translator.translate(cpu, block, cache.ops(block.target)) {
+        let fits = match translator.translate(cpu, block, cache.decoded_ops(block)) {
             Translated::Ops(ops) => cache.replace_ops(index, &ops),
             Translated::Not => true,
             Translated::Full => false,
@@ -425,9 +426,16 @@ impl Interpreter {
                 return Served::Resume;
             }
         }
-        if self.cpu.stop == StopReason::Jump {
-            self.know_jump();
-            return Served::Resume;
+        match self.cpu.stop {
+            StopReason::Jump => {
+                self.know_jump();
+                return Served::Resume;
+            }
+            StopReason::Anew => {
+                self.translate(position.block);
+                return Served::Resume;
+            }
+            _ => {}
         }
         self.cpu.mmio.forget();
         if self.cpu.stop == StopReason::System && self.call_at_once(position, session) {

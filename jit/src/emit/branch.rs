@@ -8,7 +8,7 @@ use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
 use trivium_interp::native::{Native, NativeJump};
 
-use super::{Emitted, Emitter};
+use super::{Emitted, Emitter, Way};
 use crate::enter::Exit;
 use crate::regs::{Home, at, home, number_of, slot};
 
@@ -20,7 +20,7 @@ const CODE: i32 = NATIVE + offset_of!(Native, code) as i32;
 const JUMP_CODE: i32 = offset_of!(NativeJump, code) as i32;
 const _: () = assert!(size_of::<NativeJump>() == 16 && offset_of!(NativeJump, tag) == 0);
 
-impl Emitter<'_> {
+impl Emitter {
     /// Goes on to the block at `rip`, by a link.
     pub(crate) fn go_on(&mut self, slot: u8, rip: u64) {
         self.note_x87(None);
@@ -74,10 +74,9 @@ impl Emitter<'_> {
             );
         }
         let word = self.word();
-        self.stack_address(-word);
-        self.probe(word as usize, true, op);
+        let plus = self.reach_stack(-word, true, op);
         self.constant(1, self.next_ip(i));
-        self.store_word(1);
+        self.store_word(plus, 1);
         self.move_stack(-word);
         match target {
             Some(target) => self.go_on(0, target),
@@ -94,9 +93,8 @@ impl Emitter<'_> {
             (Code::Retnq_imm16, 8) | (Code::Retnd_imm16, 4) => i32::from(i.immediate16()),
             _ => return Emitted::Not,
         };
-        self.stack_address(0);
-        self.probe(word as usize, false, op);
-        self.load_word(8);
+        let plus = self.reach_stack(0, false, op);
+        self.load_word(plus, 8);
         self.find_jump(op);
         self.move_stack(word + extra);
         dynasm!(self.asm ; .arch x64 ; jmp QWORD [r9 + JUMP_CODE]);
@@ -125,9 +123,9 @@ impl Emitter<'_> {
                     && i.is_jmp_near_indirect() | i.is_call_near_indirect()
                     && self.is_plain(i, false) =>
             {
-                self.linear_address(i);
-                self.probe(word as usize, false, op);
-                self.load_word(8);
+                self.linear_address(i, 0);
+                let plus = self.reach(Way::Alone, word as usize, false, op);
+                self.load_word(plus, 8);
             }
             _ => return false,
         }

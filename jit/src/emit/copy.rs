@@ -8,6 +8,7 @@ use super::{Emitted, Emitter};
 use crate::regs::{Home, RCX, RCX_HOME, home, is_high, like, number_of, slot};
 use crate::select;
 use crate::simd;
+use crate::spans::is_write as writes;
 
 /// The registers that are free beside a memory operand at [R8 + R9], at [R8], and without one; less
 /// RCX where it holds a shift count.
@@ -15,16 +16,13 @@ const BESIDE_SUM: &[u8] = &[1];
 const BESIDE_R8: &[u8] = &[9, 1];
 const WITHOUT_MEMORY: &[u8] = &[8, 9, 1];
 
-impl Emitter<'_> {
+impl Emitter {
     /// Copies an instruction with its registers and its memory operand replaced.
     pub(crate) fn copy(&mut self, i: &Instruction, op: u8) -> Emitted {
         let mut host = *i;
         host.set_code(select::in_long_mode(i.code()));
         let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
-        let accesses: [OpAccess; 4] = {
-            let info = self.info.info(i);
-            std::array::from_fn(|n| info.op_access(n as u32))
-        };
+        let accesses = self.accesses;
         let write = memory.is_some_and(|n| writes(accesses[n as usize]));
         if memory.is_some() && !self.is_plain(i, write) {
             return Emitted::Not;
@@ -38,12 +36,20 @@ impl Emitter<'_> {
         };
         let Some(plan) = plan else { return Emitted::Not };
         if let Some(n) = memory {
-            self.linear_address(i);
-            self.probe_aligned(i.memory_size().size(), simd::alignment(i), write, op);
+            let (size, alignment) = (i.memory_size().size(), simd::alignment(i));
+            let way = self.way(alignment);
+            self.linear_address(i, -way.back());
+            let plus = match alignment {
+                1 => self.reach(way, size, write, op),
+                _ => {
+                    self.reach_aligned(size, alignment, write, op);
+                    0
+                }
+            };
             if folded {
-                dynasm!(self.asm ; .arch x64 ; lea r8, [r8 + r9]);
+                dynasm!(self.asm ; .arch x64 ; lea r8, [r8 + r9 + plus]);
             }
-            name_memory(&mut host, n, folded);
+            name_memory(&mut host, n, (!folded).then_some(plus));
         }
         for moved in plan.moved().filter(|moved| moved.load) {
             match home(moved.guest) {
@@ -81,14 +87,15 @@ impl Emitter<'_> {
     }
 }
 
-/// Makes the operand of a number the memory at [R8 + R9], or at [R8].
-pub(super) fn name_memory(host: &mut Instruction, n: u32, folded: bool) {
+/// Makes the operand of a number the memory at [R8 + R9] and something more, or at [R8].
+fn name_memory(host: &mut Instruction, n: u32, sum: Option<i32>) {
     host.set_op_kind(n, OpKind::Memory);
     host.set_memory_base(Register::R8);
-    host.set_memory_index(if folded { Register::None } else { Register::R9 });
+    host.set_memory_index(if sum.is_none() { Register::None } else { Register::R9 });
     host.set_memory_index_scale(1);
-    host.set_memory_displacement64(0);
-    host.set_memory_displ_size(0);
+    let plus = sum.unwrap_or(0);
+    host.set_memory_displacement64(i64::from(plus) as u64);
+    host.set_memory_displ_size(u32::from(plus != 0));
     host.set_segment_prefix(Register::None);
 }
 
@@ -125,11 +132,6 @@ fn count_operand(i: &Instruction) -> Option<u32> {
 
 fn reads(access: OpAccess) -> bool {
     !matches!(access, OpAccess::Write | OpAccess::None | OpAccess::NoMemAccess)
-}
-
-pub(super) fn writes(access: OpAccess) -> bool {
-    use OpAccess as A;
-    matches!(access, A::Write | A::CondWrite | A::ReadWrite | A::ReadCondWrite)
 }
 
 /// A guest register that passes through a scratch register.

@@ -9,19 +9,22 @@ use trivium_interp::cpu::{Mode, SEG_BASE};
 use trivium_interp::native::Native;
 use trivium_interp::tlb::{Entry, Tlb};
 
-use super::Emitter;
+use super::{Emitter, Way};
 use crate::enter::Exit;
 use crate::regs::{Home, at, home, number_of, slot, wide};
 use crate::simd_state::ALIGNED;
+use crate::spans::Member;
 
 const TLB: i32 = at(offset_of!(Cpu, tlb));
 const INDEX_MASK: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, index_mask) as i32;
+/// Of [`Native::spans`].
+const SPANS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, spans) as i32;
 const READ: i32 = offset_of!(Tlb, read) as i32;
 const WRITE: i32 = offset_of!(Tlb, write) as i32;
 const ADDEND: i32 = offset_of!(Entry, addend) as i32;
 const _: () = assert!(size_of::<Entry>() == 16 && offset_of!(Entry, tag) == 0);
 
-impl Emitter<'_> {
+impl Emitter {
     /// Whether a memory operand is one that is reached by its linear address alone.
     pub(crate) fn is_plain(&self, i: &Instruction, write: bool) -> bool {
         let wide_enough = |register: Register, none: bool| match register {
@@ -44,7 +47,7 @@ impl Emitter<'_> {
 
     /// The effective address as an operand of LEA, and whether it has 64 bits; nothing if it is a
     /// number alone. R8 and R9 may be loaded for it.
-    fn address_operand(&mut self, i: &Instruction) -> Option<(MemoryOperand, bool)> {
+    fn address_operand(&mut self, i: &Instruction, plus: i32) -> Option<(MemoryOperand, bool)> {
         let (base, index) = (i.memory_base(), i.memory_index());
         if base == Register::None && index == Register::None || i.is_ip_rel_memory_operand() {
             return None;
@@ -53,7 +56,7 @@ impl Emitter<'_> {
         let none = Register::None;
         let base = (base != none).then(|| self.in_register(base, 8));
         let index = (index != none).then(|| self.in_register(index, 9));
-        let displacement = i64::from(i.memory_displacement64() as i32);
+        let displacement = i64::from((i.memory_displacement64() as i32).wrapping_add(plus));
         let memory = MemoryOperand::new(
             base.map_or(none, wide),
             index.map_or(none, wide),
@@ -75,10 +78,13 @@ impl Emitter<'_> {
         }
     }
 
-    /// Computes the effective address into the host's register `to`, as wide as the address is.
-    pub(super) fn effective_address(&mut self, i: &Instruction, to: u8) {
-        let Some((memory, is_wide)) = self.address_operand(i) else {
-            return self.constant(to, Self::absolute(i));
+    /// Computes the effective address, and something more, into the host's register `to`, as wide as
+    /// the address is.
+    pub(super) fn effective_address(&mut self, i: &Instruction, plus: i32, to: u8) {
+        let Some((memory, is_wide)) = self.address_operand(i, plus) else {
+            let address = Self::absolute(i).wrapping_add(i64::from(plus) as u64);
+            let mask = if self.mode.has(Mode::LONG) { !0 } else { 0xffff_ffff };
+            return self.constant(to, address & mask);
         };
         let (code, to) = match is_wide {
             true => (Code::Lea_r64_m, wide(to)),
@@ -89,9 +95,9 @@ impl Emitter<'_> {
         }
     }
 
-    /// The linear address of the memory operand, in R8.
-    pub(crate) fn linear_address(&mut self, i: &Instruction) {
-        self.effective_address(i, 8);
+    /// The linear address of the memory operand, and something more, in R8.
+    pub(crate) fn linear_address(&mut self, i: &Instruction, plus: i32) {
+        self.effective_address(i, plus, 8);
         let number = match i.memory_segment() {
             Register::FS => 4,
             Register::GS => 5,
@@ -127,15 +133,52 @@ impl Emitter<'_> {
         }
     }
 
-    /// Finds the linear address in R8 in the TLB: the operand is then at [R8 + R9]. RCX is
-    /// overwritten. If it is not there, the interpreter does the operation.
-    pub(crate) fn probe(&mut self, size: usize, write: bool, op: u8) {
-        self.probe_aligned(size, 1, write, op);
+    /// How the access of the present instruction is to find its memory.
+    pub(crate) fn way(&mut self, alignment: usize) -> Way {
+        let Some(Member { number, offset, is_last }) = self.member.take() else {
+            return Way::Alone;
+        };
+        let bit = 1 << number;
+        let is_known = self.known_spans & bit != 0;
+        if is_last {
+            self.known_spans &= !bit;
+        }
+        match self.spans.get(usize::from(number)) {
+            Some(_) if is_known && alignment == 1 => Way::Again(number),
+            Some(&span) if !is_last && alignment == 1 => Way::First { number, span, offset },
+            _ => Way::Alone,
+        }
     }
 
-    /// The same, of an operand whose address must be a multiple of `alignment`, unless that is 1.
-    pub(crate) fn probe_aligned(&mut self, size: usize, alignment: usize, write: bool, op: u8) {
-        let out = self.stub(Exit::Resume { block: self.block, op }, None);
+    /// Finds the memory of an access whose linear address, moved by [`Way::back`], is in R8: it is
+    /// then at [R8 + R9], and the displacement that this gives. RCX is overwritten. If it is not in
+    /// the TLB, the interpreter does the operation.
+    pub(crate) fn reach(&mut self, way: Way, size: usize, write: bool, op: u8) -> i32 {
+        let resume = Exit::Resume { block: self.block, op };
+        match way {
+            Way::Alone => self.probe(size, 1, write, resume),
+            Way::First { number, span, offset } => {
+                let exit = Exit::Span { block: self.block, op };
+                self.probe(span.len, 1, span.write, exit);
+                dynasm!(self.asm ; .arch x64 ; mov [r14 + SPANS + 8 * i32::from(number)], r9);
+                self.known_spans |= 1 << number;
+                return offset;
+            }
+            Way::Again(number) => {
+                dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + SPANS + 8 * i32::from(number)]);
+            }
+        }
+        0
+    }
+
+    /// The same of an operand whose address must be a multiple of `alignment`, and that is in no span.
+    pub(crate) fn reach_aligned(&mut self, size: usize, alignment: usize, write: bool, op: u8) {
+        self.probe(size, alignment, write, Exit::Resume { block: self.block, op });
+    }
+
+    /// Finds the linear address in R8 in the TLB.
+    fn probe(&mut self, size: usize, alignment: usize, write: bool, exit: Exit) {
+        let out = self.stub(exit, None);
         let entries = if write { WRITE } else { READ };
         let last = size as i32 - 1;
         dynasm!(self.asm

@@ -18,7 +18,7 @@ use std::mem::offset_of;
 
 use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
-use iced_x86::{ConditionCode, Encoder, Instruction, InstructionInfoFactory, Mnemonic};
+use iced_x86::{ConditionCode, Encoder, Instruction, Mnemonic, OpAccess};
 use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
 use trivium_interp::native::Native;
@@ -28,6 +28,7 @@ use crate::regs::at;
 use crate::select;
 use crate::simd::{self, AtHand};
 use crate::simd_state::Routines;
+use crate::spans::{Facts, Member, Span};
 use crate::x87::Notes;
 
 /// Where code is put together.
@@ -58,6 +59,27 @@ pub(crate) enum Emitted {
     Ended,
     /// It is not: the interpreter is to do it.
     Not,
+}
+
+/// How an access finds its memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    /// By the TLB.
+    Alone,
+    /// The same, for all of a span of which this access has the part at an offset.
+    First { number: u8, span: Span, offset: i32 },
+    /// As the first access of the span of this number did.
+    Again(u8),
+}
+
+impl Way {
+    /// How far before the access's own address the one is that is looked for.
+    pub(crate) fn back(self) -> i32 {
+        match self {
+            Self::First { offset, .. } => offset,
+            _ => 0,
+        }
+    }
 }
 
 /// A place that a block's end jumps from, and the way out that it leads to at first.
@@ -100,10 +122,9 @@ struct Stub {
 }
 
 /// What emits one block.
-pub(crate) struct Emitter<'a> {
+pub(crate) struct Emitter {
     pub(crate) asm: Assembler,
     encoder: Encoder,
-    info: &'a mut InstructionInfoFactory,
     pub(crate) mode: Mode,
     pub(crate) block: u32,
     /// Where the code will be.
@@ -115,22 +136,27 @@ pub(crate) struct Emitter<'a> {
     pub(crate) simd: AtHand,
     pub(crate) loads: Vec<simd::Load>,
     pub(crate) notes: Notes,
+    /// The block's spans, and which of them have their place in `Native::spans`.
+    spans: Vec<Span>,
+    known_spans: u16,
+    /// What the present instruction's operands are for, and the part in a span that it has.
+    accesses: [OpAccess; 4],
+    member: Option<Member>,
     stubs: Vec<Stub>,
     links: [Option<(usize, DynamicLabel)>; 2],
 }
 
-impl<'a> Emitter<'a> {
+impl Emitter {
     /// Begins a block of `count` instructions, whose code will be at `address`.
     pub(crate) fn new(
         address: u64,
         (leave, routines): (u64, Routines),
-        info: &'a mut InstructionInfoFactory,
         (block, mode, count): (u32, Mode, u8),
+        spans: Vec<Span>,
     ) -> Self {
         let mut emitter = Self {
             asm: Assembler::new(address as usize),
             encoder: Encoder::new(64),
-            info,
             mode,
             block,
             address,
@@ -139,6 +165,10 @@ impl<'a> Emitter<'a> {
             simd: AtHand::default(),
             loads: Vec::new(),
             notes: Notes::default(),
+            spans,
+            known_spans: 0,
+            accesses: [OpAccess::None; 4],
+            member: None,
             stubs: Vec::new(),
             links: [None; 2],
         };
@@ -197,6 +227,12 @@ impl<'a> Emitter<'a> {
         let out = self.stub(Exit::Resume { block: self.block, op }, None);
         dynasm!(self.asm ; .arch x64 ; jmp =>out);
         self.simd = AtHand::default();
+        self.known_spans = 0;
+    }
+
+    /// Whether what comes next may be entered from outside: no span is taken for known.
+    pub(crate) fn is_enterable(&self) -> bool {
+        self.known_spans == 0
     }
 
     /// The jump just emitted is the one of a link.
@@ -206,8 +242,9 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Emits an instruction, which belongs to operation `op`.
-    pub(crate) fn instruction(&mut self, i: &Instruction, op: u8) -> Emitted {
+    /// Emits an instruction, of which this is known and which belongs to operation `op`.
+    pub(crate) fn instruction(&mut self, i: &Instruction, facts: Facts, op: u8) -> Emitted {
+        (self.accesses, self.member) = (facts.accesses, facts.span);
         self.note_x87(Some(i));
         match i.mnemonic() {
             Mnemonic::Push => self.push(i, op),

@@ -7,7 +7,7 @@ use trivium_interp::cpu::Mode;
 use super::{Emitted, Emitter};
 use crate::regs::{Home, RSP_HOME, home, number_of, slot};
 
-impl Emitter<'_> {
+impl Emitter {
     /// Bytes of the mode's usual stack slot.
     pub(super) fn word(&self) -> i32 {
         if self.mode.has(Mode::LONG) { 8 } else { 4 }
@@ -42,8 +42,7 @@ impl Emitter<'_> {
             OpKind::Immediate8to32 | OpKind::Immediate32 if word == 4 => Some(i.immediate(0)),
             _ => return Emitted::Not,
         };
-        self.stack_address(-word);
-        self.probe(word as usize, true, op);
+        let plus = self.reach_stack(-word, true, op);
         let from = match value {
             Some(value) => {
                 self.constant(1, value);
@@ -51,24 +50,31 @@ impl Emitter<'_> {
             }
             None => self.in_register(i.op0_register(), 1),
         };
-        self.store_word(from);
+        self.store_word(plus, from);
         self.move_stack(-word);
         Emitted::Done
     }
 
-    /// Stores a register at [R8 + R9].
-    pub(super) fn store_word(&mut self, from: u8) {
+    /// Reaches a word of the stack, so far from where its pointer leads; gives the displacement.
+    pub(super) fn reach_stack(&mut self, plus: i32, write: bool, op: u8) -> i32 {
+        let way = self.way(1);
+        self.stack_address(plus - way.back());
+        self.reach(way, self.word() as usize, write, op)
+    }
+
+    /// Stores a register at [R8 + R9] and something more.
+    pub(super) fn store_word(&mut self, plus: i32, from: u8) {
         match self.word() {
-            8 => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9], Rq(from)),
-            _ => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9], Rd(from)),
+            8 => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9 + plus], Rq(from)),
+            _ => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9 + plus], Rd(from)),
         }
     }
 
-    /// Loads a register from [R8 + R9].
-    pub(super) fn load_word(&mut self, into: u8) {
+    /// Loads a register from [R8 + R9] and something more.
+    pub(super) fn load_word(&mut self, plus: i32, into: u8) {
         match self.word() {
-            8 => dynasm!(self.asm ; .arch x64 ; mov Rq(into), [r8 + r9]),
-            _ => dynasm!(self.asm ; .arch x64 ; mov Rd(into), [r8 + r9]),
+            8 => dynasm!(self.asm ; .arch x64 ; mov Rq(into), [r8 + r9 + plus]),
+            _ => dynasm!(self.asm ; .arch x64 ; mov Rd(into), [r8 + r9 + plus]),
         }
     }
 
@@ -79,13 +85,12 @@ impl Emitter<'_> {
         if !fits || number_of(to) == 4 {
             return Emitted::Not;
         }
-        self.stack_address(0);
-        self.probe(word as usize, false, op);
+        let plus = self.reach_stack(0, false, op);
         let number = number_of(to);
         match home(number) {
-            Home::Host(host) => self.load_word(host),
+            Home::Host(host) => self.load_word(plus, host),
             Home::Memory => {
-                self.load_word(1);
+                self.load_word(plus, 1);
                 dynasm!(self.asm ; .arch x64 ; mov [r14 + slot(number)], rcx);
             }
         }
@@ -94,17 +99,21 @@ impl Emitter<'_> {
     }
 
     pub(super) fn leave_frame(&mut self, i: &Instruction, op: u8) -> Emitted {
-        match (i.code(), self.word()) {
-            (Code::Leaveq, 8) => dynasm!(self.asm ; .arch x64 ; mov r8, rbp),
-            (Code::Leaved, 4) => dynasm!(self.asm ; .arch x64 ; mov r8d, ebp),
-            _ => return Emitted::Not,
+        let is_usual = matches!((i.code(), self.word()), (Code::Leaveq, 8) | (Code::Leaved, 4));
+        if !is_usual {
+            return Emitted::Not;
         }
-        self.probe(self.word() as usize, false, op);
+        let way = self.way(1);
+        match self.word() {
+            8 => dynasm!(self.asm ; .arch x64 ; lea r8, [rbp - way.back()]),
+            _ => dynasm!(self.asm ; .arch x64 ; lea r8d, [rbp - way.back()]),
+        }
+        let plus = self.reach(way, self.word() as usize, false, op);
         match self.word() {
             8 => dynasm!(self.asm ; .arch x64 ; lea Rq(RSP_HOME), [rbp + 8]),
             _ => dynasm!(self.asm ; .arch x64 ; lea Rd(RSP_HOME), [rbp + 4]),
         }
-        self.load_word(5);
+        self.load_word(plus, 5);
         Emitted::Done
     }
 
@@ -124,7 +133,7 @@ impl Emitter<'_> {
             Home::Host(host) => host,
             Home::Memory => 8,
         };
-        self.effective_address(i, into);
+        self.effective_address(i, 0, into);
         if narrow {
             dynasm!(self.asm ; .arch x64 ; mov Rd(into), Rd(into));
         }
