@@ -26,6 +26,8 @@ pub struct Native {
     pub target: u64,
     /// The address of code that is about to be jumped to.
     pub code: u64,
+    /// The host's stack pointer when translated code was entered.
+    pub stack: u64,
     /// What ways of each [`crate::block::Reach`] hold for: the generation of mappings, and the mode.
     pub tags: [u64; 4],
     /// What is to be added to addresses of the present block's spans to get the host's.
@@ -68,6 +70,7 @@ impl Native {
             jump_mask: NATIVE_JUMPS as u64 - 1,
             target: 0,
             code: 0,
+            stack: 0,
             tags: [0; 4],
             spans: [0; 16],
             simd: NativeSimd::default(),

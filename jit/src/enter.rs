@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use dynasmrt::{DynasmApi, dynasm};
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use trivium_cpu::bits::rflags;
 use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache, NO_LINK, Reach, follow};
@@ -22,6 +22,8 @@ pub(crate) enum Exit {
     Resume { block: u32, op: u8 },
     /// The same; it leads where `Native::target` says, and no code is known there.
     Jump { block: u32, op: u8 },
+    /// A return, which is done, led to RIP 0.
+    Stray,
     /// As `Resume`; the memory of several accesses was looked for.
     Span { block: u32, op: u8 },
     /// The block is done; by this link it is followed by the one at RIP.
@@ -46,6 +48,7 @@ impl Exit {
             Self::Exhausted { block } => (3, block, 0),
             Self::Stale { block } => (4, block, 0),
             Self::Span { block, op } => (5, block, op),
+            Self::Stray => (STRAY as u32 >> OP_BITS, 0, 0),
         };
         let fits = block >> (32 - OP_BITS - KIND_BITS) == 0 && usize::from(op) <= MAX_OP;
         fits.then_some((block << KIND_BITS | kind) << OP_BITS | u32::from(op))
@@ -60,7 +63,8 @@ impl Exit {
             2 => Self::Follow { block, slot: op },
             3 => Self::Exhausted { block },
             4 => Self::Stale { block },
-            _ => Self::Span { block, op },
+            5 => Self::Span { block, op },
+            _ => Self::Stray,
         }
     }
 }
@@ -68,7 +72,12 @@ impl Exit {
 /// The operations of a block that translated code can come back to.
 pub(crate) const MAX_OP: usize = (1 << OP_BITS) - 1;
 
+/// [`Exit::Stray`], packed.
+const STRAY: i32 = 6 << OP_BITS;
+
+const RIP: i32 = at(offset_of!(Cpu, rip));
 const FLAGS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, flags) as i32;
+const STACK: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, stack) as i32;
 const QUANTUM: i32 = at(offset_of!(Cpu, quantum));
 
 /// Emits the routine that [`enter`] calls: from Rust's registers to the guest's.
@@ -81,8 +90,12 @@ pub(crate) fn emit_enter(asm: &mut Assembler, routines: Routines) {
         ; push r13
         ; push r14
         ; push r15
-        ; sub rsp, 8
         ; lea r14, [rdi + BIAS]
+        ; mov [r14 + STACK], rsp
+        // A return that comes here and not from a call, to the RIP that it is then taken to have.
+        ; push BYTE 0
+        ; lea rcx, [>stray]
+        ; push rcx
         ; mov r8, rsi
         ; mov r11, [r14 + QUANTUM]
     );
@@ -99,7 +112,14 @@ pub(crate) fn emit_enter(asm: &mut Assembler, routines: Routines) {
             dynasm!(asm ; .arch x64 ; mov Rq(host), [r14 + slot(number)]);
         }
     }
-    dynasm!(asm ; .arch x64 ; jmp r8);
+    dynasm!(asm
+        ; .arch x64
+        ; jmp r8
+        ; stray:
+        ; mov QWORD [r14 + RIP], 0
+        ; mov ecx, STRAY
+    );
+    emit_leave(asm);
 }
 
 /// Emits the routine that translated code jumps to with a packed [`Exit`] in ECX.
@@ -121,7 +141,7 @@ pub(crate) fn emit_leave(asm: &mut Assembler) {
     dynasm!(asm
         ; .arch x64
         ; mov eax, ecx
-        ; add rsp, 8
+        ; mov rsp, [r14 + STACK]
         ; pop r15
         ; pop r14
         ; pop r13
@@ -150,10 +170,10 @@ pub(crate) fn tag(cpu: &Cpu, reach: Reach) -> u64 {
 
 /// Runs translated code, from the beginning of an operation on. `imm` is the code's address, `disp`
 /// that of the routine of [`emit_enter`], `aux` what the code takes for loaded, by [`Needs::bits`].
-pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
+pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &BlockCache) {
     if op.aux != 0 && !simd_state::can_load(cpu, Needs::from_bits(op.aux)) {
-        let number = usize::from(block.target.len).saturating_sub(rest.len() + 1);
-        return resume(cpu, block, number as u8, links);
+        let number = usize::from(begun.target.len).saturating_sub(rest.len() + 1);
+        return resume(cpu, begun, number as u8, links);
     }
     cpu.native.flags = to_native(cpu.flags.get());
     for reach in [Reach::Global, Reach::Any] {
@@ -167,7 +187,10 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &
     | Exit::Jump { block, .. }
     | Exit::Follow { block, .. }
     | Exit::Exhausted { block }
-    | Exit::Stale { block }) = exit;
+    | Exit::Stale { block }) = exit
+    else {
+        return unlinked(cpu, NO_LINK, begun);
+    };
     let Some(block) = links.block(block) else { return };
     match exit {
         Exit::Resume { op, .. } => resume(cpu, block, op, links),
@@ -199,7 +222,7 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &
             cpu.rip = block.rip;
             cpu.stop_at(StopReason::Quantum, 0, block);
         }
-        Exit::Stale { .. } => {
+        Exit::Stale { .. } | Exit::Stray => {
             cpu.rip = block.rip;
             unlinked(cpu, NO_LINK, block);
         }

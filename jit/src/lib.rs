@@ -19,12 +19,12 @@ mod simd;
 mod simd_state;
 #[cfg(test)]
 mod simd_tests;
+mod spans;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;
 #[cfg(test)]
 mod testing_random;
-mod spans;
 mod translate;
 mod x87;
 mod x87_state;

@@ -4,9 +4,7 @@
 //! that is small. They are then mostly on the same page; where they are not, the interpreter takes
 //! over at the first of them.
 
-use iced_x86::{
-    Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use crate::regs::number_of;
 
@@ -198,7 +196,8 @@ impl Values {
         let (base, index) = (i.memory_base(), i.memory_index());
         let segment = i.memory_segment();
         let segment = matches!(segment, Register::FS | Register::GS).then_some(segment);
-        let is_absolute = i.is_ip_rel_memory_operand() || base == Register::None && index == Register::None;
+        let is_absolute =
+            i.is_ip_rel_memory_operand() || base == Register::None && index == Register::None;
         if is_absolute {
             let at = match i.is_ip_rel_memory_operand() {
                 true => i.ip_rel_memory_address(),
@@ -251,7 +250,8 @@ impl Values {
 
     /// What the destination of an instruction has afterwards, if that is known.
     fn known(&self, i: &Instruction) -> Option<(usize, Value)> {
-        if i.op_count() == 0 || i.op0_kind() != OpKind::Register || !self.is_word(i.op0_register()) {
+        if i.op_count() == 0 || i.op0_kind() != OpKind::Register || !self.is_word(i.op0_register())
+        {
             return None;
         }
         let to = usize::from(number_of(i.op0_register()) & 15);
@@ -315,9 +315,7 @@ mod tests {
     #[test]
     fn what_is_far_apart_or_alone_is_in_none() {
         // mov rax, [rdx]; mov rcx, [rdx+1000]; mov eax, edx; mov ebx, [rax]
-        let code = [
-            0x48, 0x8b, 0x02, 0x48, 0x8b, 0x8a, 0xe8, 0x03, 0, 0, 0x89, 0xd0, 0x8b, 0x18,
-        ];
+        let code = [0x48, 0x8b, 0x02, 0x48, 0x8b, 0x8a, 0xe8, 0x03, 0, 0, 0x89, 0xd0, 0x8b, 0x18];
         assert_eq!(spans(&code), (vec![None; 4], vec![]));
     }
 }

@@ -75,7 +75,16 @@ impl Jit {
         let leave = routine(&enter::emit_leave);
         let routines = memory.used();
         let info = InstructionInfoFactory::new();
-        Ok(Self { memory, routines, enter, leave, simd, blocks: Vec::new(), info, apart: HashSet::new() })
+        Ok(Self {
+            memory,
+            routines,
+            enter,
+            leave,
+            simd,
+            blocks: Vec::new(),
+            info,
+            apart: HashSet::new(),
+        })
     }
 
     fn code(&mut self, block: u32) -> Option<&mut Code> {

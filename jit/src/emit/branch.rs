@@ -75,13 +75,22 @@ impl Emitter {
         }
         let word = self.word();
         let plus = self.reach_stack(-word, true, op);
-        self.constant(1, self.next_ip(i));
+        let next = self.next_ip(i);
+        self.constant(1, next);
         self.store_word(plus, 1);
         self.move_stack(-word);
+        self.constant(1, next.wrapping_neg());
+        dynasm!(self.asm ; .arch x64 ; push rcx);
         match target {
-            Some(target) => self.go_on(0, target),
-            None => dynasm!(self.asm ; .arch x64 ; jmp QWORD [r14 + CODE]),
+            Some(target) => {
+                let out = self.stub(Exit::Follow { block: self.block, slot: 0 }, Some(target));
+                dynasm!(self.asm ; .arch x64 ; call =>out);
+                self.note_link(0, out);
+            }
+            None => dynasm!(self.asm ; .arch x64 ; call QWORD [r14 + CODE]),
         }
+        dynasm!(self.asm ; .arch x64 ; lea rsp, [rsp + 8]);
+        self.go_on(1, next);
         Emitted::Ended
     }
 
@@ -95,9 +104,18 @@ impl Emitter {
         };
         let plus = self.reach_stack(0, false, op);
         self.load_word(plus, 8);
+        dynasm!(self.asm
+            ; .arch x64
+            // What the call has left there, which was one of the host too.
+            ; mov rcx, [rsp + 8]
+            ; lea rcx, [rcx + r8]
+            ; jrcxz >paired
+        );
         self.find_jump(op);
         self.move_stack(word + extra);
-        dynasm!(self.asm ; .arch x64 ; jmp QWORD [r9 + JUMP_CODE]);
+        dynasm!(self.asm ; .arch x64 ; jmp QWORD [r9 + JUMP_CODE] ; paired:);
+        self.move_stack(word + extra);
+        dynasm!(self.asm ; .arch x64 ; ret);
         Emitted::Ended
     }
 
