@@ -3,9 +3,11 @@
 //! Contenders take turns (A, B, C, A, B, C, ...) so that a machine that grows slower or faster
 //! meanwhile does so for all; medians are compared. Nothing is tuned for one of them: QEMU is
 //! Debian's with one TCG thread, Bochs is Debian's, and every guest is the same to the byte.
-//! The table is printed as markdown and the samples are kept in `target/bench/<scenario>.json`.
+//! The table is printed as markdown and the samples are kept in `target/bench/<scenario>.json`, from
+//! which `--draw` makes a picture.
 
 mod bochs;
+mod chart;
 mod child;
 mod contender;
 mod host;
@@ -48,6 +50,9 @@ pub struct Args {
     /// Measure this program as Trivium, instead of building one
     #[arg(long, value_name = "FILE")]
     trivium: Option<PathBuf>,
+    /// Only draw the samples that are kept, all of them, as a PNG
+    #[arg(long, value_name = "FILE")]
+    draw: Option<PathBuf>,
     /// Only list scenarios and contenders
     #[arg(long)]
     list: bool,
@@ -92,6 +97,10 @@ pub fn run(args: &Args) -> Result<()> {
     };
     fs::create_dir_all(&context.dir)
         .with_context(|| format!("Cannot make {}", context.dir.display()))?;
+    if let Some(file) = &args.draw {
+        peers::install_font()?;
+        return chart::draw(&context.dir, file);
+    }
     match &args.trivium {
         Some(program) => contender::use_trivium(program),
         None => build(&context)?,

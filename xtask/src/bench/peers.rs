@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::chart;
 use super::contender::{Contender, Kind};
 use crate::process;
 
@@ -29,6 +30,15 @@ pub fn install(contenders: &[&Contender]) -> Result<()> {
         Kind::QemuTcg => QEMU.iter(),
         Kind::Bochs => BOCHS.iter(),
     });
+    install_all(needed)
+}
+
+/// Installs what the chart is written with.
+pub fn install_font() -> Result<()> {
+    install_all([(chart::FONT, "fonts-dejavu-core")].iter())
+}
+
+fn install_all<'a>(needed: impl Iterator<Item = &'a (&'a str, &'a str)>) -> Result<()> {
     let missing: Vec<&str> =
         needed.filter(|(file, _)| !is_present(file)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
