@@ -28,6 +28,7 @@ use clap::builder::PossibleValuesParser;
 use crate::{ci, guests, interrupt, process};
 use child::Clock;
 use contender::{CONTENDERS, Contender, Kind};
+use host::Host;
 use scenario::{SCENARIOS, Scenario};
 
 /// Arguments of `cargo xtask bench`.
@@ -50,6 +51,9 @@ pub struct Args {
     /// Measure this program as Trivium, instead of building one
     #[arg(long, value_name = "FILE")]
     trivium: Option<PathBuf>,
+    /// Where samples and working files go; `target/bench` when not given
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
     /// Only draw the samples that are kept, all of them, as a PNG
     #[arg(long, value_name = "FILE")]
     draw: Option<PathBuf>,
@@ -89,12 +93,8 @@ pub fn run(args: &Args) -> Result<()> {
         list(&scenarios, &contenders);
         return Ok(());
     }
-    let context = Context {
-        runs: args.runs,
-        clock: args.clock,
-        contenders,
-        dir: ci::root().join("target/bench"),
-    };
+    let dir = args.dir.clone().unwrap_or_else(|| ci::root().join("target/bench"));
+    let context = Context { runs: args.runs, clock: args.clock, contenders, dir };
     fs::create_dir_all(&context.dir)
         .with_context(|| format!("Cannot make {}", context.dir.display()))?;
     if let Some(file) = &args.draw {
@@ -111,12 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
     println!("\n{host}");
     let mut failures = 0;
     for scenario in scenarios {
-        interrupt::check()?;
-        let rows =
-            (scenario.run)(&context).with_context(|| format!("Scenario {}", scenario.name))?;
-        println!("{}", report::markdown(scenario, &rows));
-        failures += rows.iter().filter(|row| row.error.is_some()).count();
-        report::save(&context.dir, scenario, &host, &rows)?;
+        failures += measure(&context, scenario, &host)?;
     }
     println!("Samples are in {}", context.dir.display());
     if failures > 0 {
@@ -125,13 +120,30 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Measures one scenario, prints and keeps it; gives the number of failures, of which the others
+/// are to take no notice.
+fn measure(context: &Context, scenario: &Scenario, host: &Host) -> Result<usize> {
+    interrupt::check()?;
+    let rows = match (scenario.run)(context) {
+        Ok(rows) => rows,
+        Err(error) => {
+            interrupt::check()?;
+            println!("### {}\n\nfailed: {error:#}\n", scenario.name);
+            return Ok(1);
+        }
+    };
+    println!("{}", report::markdown(scenario, &rows));
+    report::save(&context.dir, scenario, host, &rows)?;
+    Ok(rows.iter().filter(|row| row.error.is_some()).count())
+}
+
 fn is_chosen(name: &str, names: &[String]) -> bool {
     names.is_empty() || names.iter().any(|chosen| chosen == name)
 }
 
 fn list(scenarios: &[&Scenario], contenders: &[&Contender]) {
     println!("Scenarios:");
-    scenarios.iter().for_each(|scenario| println!("  {:8} {}", scenario.name, scenario.about));
+    scenarios.iter().for_each(|scenario| println!("  {:11} {}", scenario.name, scenario.about));
     println!("Contenders:");
     contenders.iter().for_each(|contender| println!("  {:16} {}", contender.name, contender.about));
 }

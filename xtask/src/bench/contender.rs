@@ -132,6 +132,11 @@ pub fn use_trivium(program: &Path) {
     TRIVIUM.get_or_init(|| program.to_owned());
 }
 
+/// Whether it is not the one that is built from this source.
+pub fn is_foreign() -> bool {
+    TRIVIUM.get().is_some()
+}
+
 /// The program that is measured as Trivium.
 pub fn trivium() -> PathBuf {
     if let Some(program) = TRIVIUM.get() {

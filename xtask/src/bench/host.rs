@@ -51,6 +51,9 @@ fn version(kind: Kind) -> Result<String> {
     match kind {
         Kind::Trivium { .. } => {
             let version = first_line(Command::new(contender::trivium()).arg("--version"))?;
+            if contender::is_foreign() {
+                return Ok(format!("{version} (a program of the user's)"));
+            }
             let mut git = Command::new("git");
             git.args(["describe", "--always", "--dirty"]).current_dir(ci::root());
             let revision = first_line(&mut git).unwrap_or_else(|_| "no git".into());
