@@ -36,6 +36,8 @@ pub struct Native {
     pub simd: NativeSimd,
     /// Of the x87 unit.
     pub x87: NativeX87,
+    /// Of vectors across two pages.
+    pub crossing: NativeCrossing,
     /// Where indirect jumps find their code.
     pub jumps: Box<[NativeJump; NATIVE_JUMPS]>,
 }
@@ -75,6 +77,7 @@ impl Native {
             spans: [0; 16],
             simd: NativeSimd::default(),
             x87: NativeX87::default(),
+            crossing: NativeCrossing::default(),
             jumps: Box::new(std::array::from_fn(NativeJump::empty)),
         }
     }
@@ -157,5 +160,25 @@ pub struct NativeX87 {
 impl Default for NativeX87 {
     fn default() -> Self {
         Self { image: X87Image([0; IMAGE_SIZE]), control: 0, idle: 1, mmx: 0 }
+    }
+}
+
+/// Where vectors pass that lie across two pages.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct NativeCrossing {
+    /// What is before the border and what is behind it, 32 bytes each.
+    pub buffer: [u8; 64],
+    /// The linear address of the border.
+    pub border: u64,
+    /// The host's address of the first page's end.
+    pub first: u64,
+    /// The host's address of the second page.
+    pub second: u64,
+}
+
+impl Default for NativeCrossing {
+    fn default() -> Self {
+        Self { buffer: [0; 64], border: 0, first: 0, second: 0 }
     }
 }

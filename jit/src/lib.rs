@@ -11,6 +11,7 @@
 
 mod analyse;
 mod code;
+mod crossing;
 mod emit;
 mod enter;
 mod regs;

@@ -13,7 +13,7 @@ use trivium_interp::native::{Native, NativeSimd};
 use crate::emit::Assembler;
 use crate::regs::at;
 use crate::simd::Needs;
-use crate::x87_state;
+use crate::{crossing, x87_state};
 
 const NATIVE: usize = offset_of!(Cpu, native) + offset_of!(Native, simd);
 const HOST_MXCSR: i32 = at(NATIVE + offset_of!(NativeSimd, host_mxcsr));
@@ -47,6 +47,8 @@ pub(crate) struct Routines {
     pub(crate) load_avx: u64,
     /// The same for the x87 unit.
     pub(crate) load_x87: u64,
+    /// Those for vectors across pages.
+    pub(crate) crossing: crossing::Routines,
 }
 
 impl Routines {
@@ -56,6 +58,7 @@ impl Routines {
             load_sse: routine(&|asm| emit_load(asm, SSE_REFUSED)),
             load_avx: routine(&|asm| emit_load(asm, AVX_REFUSED)),
             load_x87: routine(&x87_state::emit_load),
+            crossing: crossing::Routines::emit(routine),
         }
     }
 }

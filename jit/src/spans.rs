@@ -6,6 +6,7 @@
 
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
+use crate::crossing;
 use crate::regs::number_of;
 
 /// Bytes that accesses of a span may reach over.
@@ -159,6 +160,12 @@ fn group(accesses: &[Access], facts: &mut [Facts]) -> Vec<Span> {
     spans
 }
 
+/// Whether an access is one of those with which code goes through arrays that need not be aligned:
+/// they often lie across pages, which is looked after only if they are by themselves.
+fn streams(base: Register, size: usize) -> bool {
+    crossing::SIZES.contains(&size) && ![RSP, RBP].contains(&usize::from(number_of(base)))
+}
+
 impl Values {
     fn new(word: usize) -> Self {
         let of = std::array::from_fn(|id| Value { id: id as u32, plus: 0 });
@@ -194,6 +201,9 @@ impl Values {
         let write = is_write(*operands.get(operand as usize)?);
         let size = i.memory_size().size() as i64;
         let (base, index) = (i.memory_base(), i.memory_index());
+        if streams(base, size as usize) {
+            return None;
+        }
         let segment = i.memory_segment();
         let segment = matches!(segment, Register::FS | Register::GS).then_some(segment);
         let is_absolute =

@@ -6,7 +6,7 @@ use trivium_cpu::state::{X87, X87Register};
 use crate::testing::{CODE, DATA, DATA_SIZE, HLT, TestMachine, state};
 
 /// Runs of a case.
-const RUNS: u32 = 32;
+const RUNS: u32 = 16;
 const MXCSR_MASKS: u32 = 0x1f80;
 
 /// xorshift64*.

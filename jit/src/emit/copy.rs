@@ -72,6 +72,9 @@ impl Emitter {
             // Nothing was stored, and what was loaded is scratch.
             return Emitted::Not;
         }
+        if let Some(number) = self.crossing_store.take() {
+            self.crossed(number, Some(host));
+        }
         if gives_index(i) {
             dynasm!(self.asm ; .arch x64 ; mov Rq(RCX_HOME), rcx);
         }

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use trivium_interp::Cpu;
 use trivium_interp::cpu::{Mode, SEG_BASE};
@@ -10,18 +10,20 @@ use trivium_interp::native::Native;
 use trivium_interp::tlb::{Entry, Tlb};
 
 use super::{Emitter, Way};
+use crate::crossing;
 use crate::enter::Exit;
 use crate::regs::{Home, at, home, number_of, slot, wide};
 use crate::simd_state::ALIGNED;
 use crate::spans::Member;
 
-const TLB: i32 = at(offset_of!(Cpu, tlb));
-const INDEX_MASK: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, index_mask) as i32;
+pub(crate) const TLB: i32 = at(offset_of!(Cpu, tlb));
+pub(crate) const INDEX_MASK: i32 =
+    at(offset_of!(Cpu, native)) + offset_of!(Native, index_mask) as i32;
 /// Of [`Native::spans`].
 const SPANS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, spans) as i32;
-const READ: i32 = offset_of!(Tlb, read) as i32;
-const WRITE: i32 = offset_of!(Tlb, write) as i32;
-const ADDEND: i32 = offset_of!(Entry, addend) as i32;
+pub(crate) const READ: i32 = offset_of!(Tlb, read) as i32;
+pub(crate) const WRITE: i32 = offset_of!(Tlb, write) as i32;
+pub(crate) const ADDEND: i32 = offset_of!(Entry, addend) as i32;
 const _: () = assert!(size_of::<Entry>() == 16 && offset_of!(Entry, tag) == 0);
 
 impl Emitter {
@@ -156,10 +158,23 @@ impl Emitter {
     pub(crate) fn reach(&mut self, way: Way, size: usize, write: bool, op: u8) -> i32 {
         let resume = Exit::Resume { block: self.block, op };
         match way {
-            Way::Alone => self.probe(size, 1, write, resume),
+            Way::Alone if crossing::SIZES.contains(&size) => {
+                let out = self.stub(resume, None);
+                let (label, number) = self.crossing(size, out);
+                self.probe(size, 1, write, label);
+                match write {
+                    true => self.crossing_store = Some(number),
+                    false => self.crossed(number, None),
+                }
+            }
+            Way::Alone => {
+                let out = self.stub(resume, None);
+                self.probe(size, 1, write, out);
+            }
             Way::First { number, span, offset } => {
                 let exit = Exit::Span { block: self.block, op };
-                self.probe(span.len, 1, span.write, exit);
+                let out = self.stub(exit, None);
+                self.probe(span.len, 1, span.write, out);
                 dynasm!(self.asm ; .arch x64 ; mov [r14 + SPANS + 8 * i32::from(number)], r9);
                 self.known_spans |= 1 << number;
                 return offset;
@@ -173,12 +188,12 @@ impl Emitter {
 
     /// The same of an operand whose address must be a multiple of `alignment`, and that is in no span.
     pub(crate) fn reach_aligned(&mut self, size: usize, alignment: usize, write: bool, op: u8) {
-        self.probe(size, alignment, write, Exit::Resume { block: self.block, op });
+        let out = self.stub(Exit::Resume { block: self.block, op }, None);
+        self.probe(size, alignment, write, out);
     }
 
-    /// Finds the linear address in R8 in the TLB.
-    fn probe(&mut self, size: usize, alignment: usize, write: bool, exit: Exit) {
-        let out = self.stub(exit, None);
+    /// Finds the linear address in R8 in the TLB, or goes elsewhere.
+    fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
         let entries = if write { WRITE } else { READ };
         let last = size as i32 - 1;
         dynasm!(self.asm

@@ -11,7 +11,7 @@
 
 mod branch;
 mod copy;
-mod memory;
+pub(crate) mod memory;
 mod stack;
 
 use std::mem::offset_of;
@@ -23,6 +23,7 @@ use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
 use trivium_interp::native::Native;
 
+use crate::crossing::Crossing;
 use crate::enter::Exit;
 use crate::regs::at;
 use crate::select;
@@ -135,6 +136,9 @@ pub(crate) struct Emitter {
     pub(crate) routines: Routines,
     pub(crate) simd: AtHand,
     pub(crate) loads: Vec<simd::Load>,
+    pub(crate) crossings: Vec<Crossing>,
+    /// The one that the store being emitted belongs to.
+    crossing_store: Option<usize>,
     pub(crate) notes: Notes,
     /// The block's spans, and which of them have their place in `Native::spans`.
     spans: Vec<Span>,
@@ -164,6 +168,8 @@ impl Emitter {
             routines,
             simd: AtHand::default(),
             loads: Vec::new(),
+            crossings: Vec::new(),
+            crossing_store: None,
             notes: Notes::default(),
             spans,
             known_spans: 0,
@@ -263,7 +269,7 @@ impl Emitter {
     }
 
     /// Appends an instruction that is in the host's terms.
-    fn raw(&mut self, i: &Instruction) -> bool {
+    pub(crate) fn raw(&mut self, i: &Instruction) -> bool {
         let rip = self.asm.offset().0 as u64;
         if self.encoder.encode(i, rip).is_err() {
             return false;
@@ -285,6 +291,7 @@ impl Emitter {
     /// Emits the ways out and gives the code; nothing if a number is out of range.
     pub(crate) fn finish(mut self) -> Option<Finished> {
         self.emit_loads();
+        self.emit_crossings();
         let mut places = Vec::with_capacity(self.stubs.len());
         for stub in std::mem::take(&mut self.stubs) {
             places.push((stub.label, self.asm.offset().0));
