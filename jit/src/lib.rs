@@ -14,6 +14,8 @@ mod code;
 mod crossing;
 mod emit;
 mod enter;
+#[cfg(test)]
+mod exchange_tests;
 mod regs;
 mod select;
 mod simd;

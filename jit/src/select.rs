@@ -21,6 +21,8 @@ fn is_listed(mnemonic: Mnemonic) -> bool {
             | M::Xchg
             | M::Xadd
             | M::Cmpxchg
+            | M::Cmpxchg8b
+            | M::Cmpxchg16b
             | M::Add
             | M::Adc
             | M::Sub
@@ -187,6 +189,8 @@ pub(crate) fn host_has(i: &Instruction) -> bool {
         | F::CPUID
         | F::INTEL8086_ONLY
         | F::INTEL386_ONLY => true,
+        F::CX8 => true,
+        F::CMPXCHG16B => is_x86_feature_detected!("cmpxchg16b"),
         F::BMI1 => is_x86_feature_detected!("bmi1"),
         F::BMI2 => is_x86_feature_detected!("bmi2"),
         F::ADX => is_x86_feature_detected!("adx"),

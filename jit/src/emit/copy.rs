@@ -59,7 +59,7 @@ impl Emitter {
                 }
             }
         }
-        if count.is_some() {
+        if count.is_some() || takes_rcx(i) {
             dynasm!(self.asm ; .arch x64 ; mov rcx, Rq(RCX_HOME));
         }
         for n in general(i) {
@@ -100,6 +100,11 @@ fn name_memory(host: &mut Instruction, n: u32, sum: Option<i32>) {
     host.set_memory_displacement64(i64::from(plus) as u64);
     host.set_memory_displ_size(u32::from(plus != 0));
     host.set_segment_prefix(Register::None);
+}
+
+/// Whether it takes RCX, whatever its operands are.
+fn takes_rcx(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b)
 }
 
 /// Whether its result is in ECX, whatever its operands are.
