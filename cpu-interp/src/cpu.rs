@@ -30,6 +30,11 @@ pub const RSP: u8 = 4;
 pub const ZERO: u8 = 16;
 /// Index in [`Cpu::regs`] of the base that ES has in address computations; CS to GS follow.
 pub const SEG_BASE: u8 = 24;
+/// Indices in [`Cpu::regs`] of what translated code looks for TLB entries with: the address of the
+/// TLB, and the bits of an address that choose the entry.
+pub const TLB_ADDRESS: u8 = 32;
+/// The second of these.
+pub const TLB_MASK: u8 = 33;
 
 /// What code is decoded for: part of a block's key. Two blocks of the same bytes with different
 /// modes have nothing to do with each other.

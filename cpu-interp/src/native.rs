@@ -18,8 +18,6 @@ const PAGE_OFFSET: u64 = 0xfff;
 pub struct Native {
     /// The arithmetic flags on the way in and out, as LAHF and SETO give them: AH above AL.
     pub flags: u64,
-    /// The bits of an address that choose its place in the TLB.
-    pub index_mask: u64,
     /// The bits of a sum of an address's parts that choose its place in `jumps`.
     pub jump_mask: u64,
     /// Where an indirect jump leads, for [`crate::op::StopReason::Jump`], and the code there.
@@ -68,7 +66,6 @@ impl Native {
     pub(crate) fn new() -> Self {
         Self {
             flags: 0,
-            index_mask: crate::tlb::INDEX_MASK,
             jump_mask: NATIVE_JUMPS as u64 - 1,
             target: 0,
             code: 0,

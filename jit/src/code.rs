@@ -23,6 +23,8 @@ pub(crate) struct CodeMemory {
     write: MmapMut,
     execute: Mmap,
     used: usize,
+    /// Bytes in use from the middle on: code that is seldom run.
+    used_cold: usize,
 }
 
 impl CodeMemory {
@@ -36,21 +38,37 @@ impl CodeMemory {
         let write = unsafe { MmapOptions::new().len(size).map_mut(&file)? };
         // SAFETY: as above.
         let execute = unsafe { MmapOptions::new().len(size).map_exec(&file)? };
-        Ok(Self { write, execute, used: 0 })
+        Ok(Self { write, execute, used: 0, used_cold: size / 2 })
     }
 
     /// The address at which the next code will be executed.
     pub(crate) fn next(&self) -> u64 {
-        self.execute.as_ptr().addr() as u64 + self.used as u64
+        self.next_two().0
+    }
+
+    /// The same, and that of the next code that is seldom run.
+    pub(crate) fn next_two(&self) -> (u64, u64) {
+        let base = self.execute.as_ptr().addr() as u64;
+        (base + self.used as u64, base + self.used_cold as u64)
     }
 
     /// Puts code at [`Self::next`]; false if there is no room.
     pub(crate) fn put(&mut self, code: &[u8]) -> bool {
-        let Some(place) = self.write.get_mut(self.used..self.used + code.len()) else {
-            return false;
-        };
-        place.copy_from_slice(code);
-        self.used = (self.used + code.len()).next_multiple_of(ALIGNMENT);
+        self.put_two(code, &[])
+    }
+
+    /// Puts code at [`Self::next_two`]; false if there is no room.
+    pub(crate) fn put_two(&mut self, hot: &[u8], cold: &[u8]) -> bool {
+        let (used, used_cold) = (self.used + hot.len(), self.used_cold + cold.len());
+        let middle = self.write.len() / 2;
+        let (first, second) = self.write.split_at_mut(middle);
+        let place = first.get_mut(self.used..used);
+        let place_cold = second.get_mut(self.used_cold - middle..used_cold - middle);
+        let (Some(place), Some(place_cold)) = (place, place_cold) else { return false };
+        place.copy_from_slice(hot);
+        place_cold.copy_from_slice(cold);
+        self.used = used.next_multiple_of(ALIGNMENT);
+        self.used_cold = used_cold;
         true
     }
 
@@ -71,6 +89,7 @@ impl CodeMemory {
     /// Gives up all code after the first `keep` bytes.
     pub(crate) fn truncate(&mut self, keep: usize) {
         self.used = keep.min(self.used);
+        self.used_cold = self.write.len() / 2;
     }
 
     /// Bytes in use.

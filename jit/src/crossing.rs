@@ -7,10 +7,11 @@ use std::mem::offset_of;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::Instruction;
 use trivium_interp::Cpu;
+use trivium_interp::cpu::{TLB_ADDRESS, TLB_MASK};
 use trivium_interp::native::{Native, NativeCrossing};
 
 use crate::emit::{Assembler, CALL, Emitter, memory as tlb};
-use crate::regs::at;
+use crate::regs::{at, near};
 
 const NATIVE: usize = offset_of!(Cpu, native) + offset_of!(Native, crossing);
 const BUFFER: i32 = at(NATIVE + offset_of!(NativeCrossing, buffer));
@@ -84,15 +85,15 @@ fn emit_begin(asm: &mut Assembler, entries: i32) {
         ; and rdx, PAGE
         ; cmp rdx, r8
         ; jbe >refused
-        ; mov rbx, [r14 + tlb::TLB]
-        ; pext rax, r8, [r14 + tlb::INDEX_MASK]
+        ; mov rbx, [BYTE r14 + near(TLB_ADDRESS)]
+        ; pext rax, r8, [BYTE r14 + near(TLB_MASK)]
         ; shl rax, 4
         ; mov rcx, [rbx + rax + entries]
         ; add rcx, r8
         ; shr rcx, 12
         ; jnz >refused
         ; mov r9, [rbx + rax + entries + tlb::ADDEND]
-        ; pext rax, rdx, [r14 + tlb::INDEX_MASK]
+        ; pext rax, rdx, [BYTE r14 + near(TLB_MASK)]
         ; shl rax, 4
         ; mov rcx, [rbx + rax + entries]
         ; add rcx, rdx
@@ -208,7 +209,7 @@ impl Emitter {
                 dynasm!(self.asm ; .arch x64 ; mov ecx, crossing.last);
                 self.go_to(CALL, routines.finish);
             }
-            dynasm!(self.asm ; .arch x64 ; jmp =>crossing.back);
+            self.jump_out(crossing.back);
         }
     }
 }

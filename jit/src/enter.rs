@@ -6,8 +6,10 @@ use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use trivium_cpu::bits::rflags;
 use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache, NO_LINK, Reach, follow};
+use trivium_interp::cpu::{TLB_ADDRESS, TLB_MASK};
 use trivium_interp::native::Native;
 use trivium_interp::op::{Op, StopReason};
+use trivium_interp::tlb::INDEX_MASK;
 
 use crate::emit::Assembler;
 use crate::regs::{BIAS, Home, at, home, slot};
@@ -179,6 +181,8 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
     for reach in [Reach::Global, Reach::Any] {
         cpu.native.tags[reach as usize] = tag(cpu, reach);
     }
+    cpu.regs[usize::from(TLB_ADDRESS)] = (&raw const *cpu.tlb).addr() as u64;
+    cpu.regs[usize::from(TLB_MASK)] = INDEX_MASK;
     let exit = Exit::unpack(call(cpu, op));
     x87_state::take_back(cpu);
     cpu.flags.set_explicit(from_native(cpu.native.flags));

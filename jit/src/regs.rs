@@ -8,6 +8,7 @@ use std::mem::offset_of;
 
 use iced_x86::Register;
 use trivium_interp::Cpu;
+use trivium_interp::cpu::TLB_MASK;
 
 /// Where the guest's RSP is.
 pub(crate) const RSP_HOME: u8 = 15;
@@ -16,8 +17,11 @@ pub(crate) const RCX_HOME: u8 = 10;
 /// The number of RCX.
 pub(crate) const RCX: u8 = 1;
 
-/// How far into the state R14 points: its address is then a shift count of 12 too.
-pub(crate) const BIAS: i32 = 12;
+/// How far into the state R14 points: so that the registers there, and what comes after them, are
+/// reached by displacements of 8 bits, and that its address is a shift count of 12 too.
+pub(crate) const BIAS: i32 = offset_of!(Cpu, regs) as i32 + 128 + 12;
+const _: () = assert!(offset_of!(Cpu, regs) % 64 == 0);
+const _: () = assert!(slot(8) >= -128 && slot(TLB_MASK) < 128);
 
 /// What R14 has to be moved by to reach a field.
 pub(crate) const fn at(offset: usize) -> i32 {
@@ -27,6 +31,11 @@ pub(crate) const fn at(offset: usize) -> i32 {
 /// The place of a general register in the state.
 pub(crate) const fn slot(number: u8) -> i32 {
     at(offset_of!(Cpu, regs)) + 8 * number as i32
+}
+
+/// The same of a register that is in memory, or that comes after these.
+pub(crate) const fn near(number: u8) -> i8 {
+    slot(number) as i8
 }
 
 /// Where a guest register is.

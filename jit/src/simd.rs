@@ -238,9 +238,9 @@ impl Emitter {
             ; .arch x64
             ; movzx ecx, BYTE [r14 + idle]
             ; jrcxz =>back
-            ; jmp =>from
-            ; =>back
         );
+        self.jump_out(from);
+        dynasm!(self.asm ; .arch x64 ; =>back);
     }
 
     /// Emits the ways to load the registers.
@@ -255,6 +255,7 @@ impl Emitter {
                 ; loaded:
                 ; jmp =>load.back
             );
+            self.note_parted();
         }
     }
 }

@@ -30,8 +30,9 @@ const SPAN_MISSES: u32 = 20_000;
 
 /// A block's code.
 struct Code {
-    /// Where it begins.
+    /// Where it begins, and its guard.
     start: u64,
+    guard: u64,
     /// The RIP that it is for.
     rip: u64,
     /// The jumps at its end and the ways out that they lead to at first.
@@ -100,7 +101,7 @@ impl Jit {
         let (facts, spans) = spans::find(&list, word, &mut self.info);
         let spans = if self.apart.contains(&block.rip) { Vec::new() } else { spans };
         let routines = (self.leave, self.simd);
-        let mut emitter = Emitter::new(self.memory.next(), routines, about, spans);
+        let mut emitter = Emitter::new(self.memory.next_two(), routines, about, spans);
         emitter.notes = Notes::new(&cpu.model);
         let mut starts = Vec::with_capacity(guests.len());
         let mut emitted = Emitted::Done;
@@ -141,7 +142,7 @@ impl Jit {
         let code = self.blocks.get_mut(block as usize).and_then(Option::take);
         let Some(code) = code else { return };
         let slot = Native::jump_slot(code.rip);
-        if cpu.native.jumps[slot].code == code.start {
+        if cpu.native.jumps[slot].code == code.guard {
             cpu.native.jumps[slot] = NativeJump::empty(slot);
         }
         for (operand, stub) in code.incoming {
@@ -151,11 +152,11 @@ impl Jit {
 
     /// Makes a block's guard look for what it depends on now.
     fn renew(&mut self, cpu: &Cpu, block: u32, reach: Reach) {
-        let Some(start) = self.code(block).map(|code| code.start) else { return };
+        let Some(guard) = self.code(block).map(|code| code.guard) else { return };
         let place = TAGS + 8 * reach as i32;
-        self.memory.write(start + layout::PLACE, &place.to_le_bytes());
+        self.memory.write(guard + layout::PLACE, &place.to_le_bytes());
         let wanted = 0_u64.wrapping_sub(tag(cpu, reach));
-        self.memory.write(start + layout::VALUE, &wanted.to_le_bytes());
+        self.memory.write(guard + layout::VALUE, &wanted.to_le_bytes());
     }
 }
 
@@ -218,17 +219,18 @@ impl Translator for Jit {
             self.apart.insert(block.rip);
         }
         let Some((finished, starts)) = self.emit(cpu, block, ops) else { return Translated::Not };
-        let start = self.memory.next();
-        if !self.memory.put(&finished.code) {
+        let (start, guard) = self.memory.next_two();
+        if !self.memory.put_two(&finished.hot, &finished.cold) {
             return Translated::Full;
         }
-        let place = |site: Site| (start + site.operand as u64, start + site.stub as u64);
+        let place = |site: Site| (start + site.operand as u64, guard + site.stub as u64);
         let sites = finished.sites.map(|site| site.map(place));
         let index = block.target.index as usize;
         if self.blocks.len() <= index {
             self.blocks.resize_with(index + 1, || None);
         }
-        self.blocks[index] = Some(Code { start, rip: block.rip, sites, incoming: Vec::new() });
+        self.blocks[index] =
+            Some(Code { start, guard, rip: block.rip, sites, incoming: Vec::new() });
         let entries = entries(&starts, start, self.enter, ops);
         if entries.first().is_some_and(|(number, _)| *number == 0) {
             block.cold.set(SPAN_MISSES);
@@ -240,8 +242,7 @@ impl Translator for Jit {
         let site = self.code(from).and_then(|code| *code.sites.get(usize::from(slot))?);
         let Some((operand, stub)) = site else { return };
         let Some(code) = self.code(to) else { return };
-        let skipped = if reach == Reach::Page { layout::CHAINED } else { 0 };
-        let target = code.start + skipped;
+        let target = if reach == Reach::Page { code.start } else { code.guard };
         if !code.incoming.contains(&(operand, stub)) {
             code.incoming.push((operand, stub));
         }
@@ -252,7 +253,7 @@ impl Translator for Jit {
     }
 
     fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach) {
-        let Some(code) = self.code(block).map(|code| code.start) else { return };
+        let Some(code) = self.code(block).map(|code| code.guard) else { return };
         let jump = NativeJump { tag: 0_u64.wrapping_sub(rip), code };
         cpu.native.jumps[Native::jump_slot(rip)] = jump;
         self.renew(cpu, block, reach);

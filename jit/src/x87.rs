@@ -235,7 +235,10 @@ impl Emitter {
             ; mov r8d, MASKS
             ; pext ecx, ecx, r8d
             ; jrcxz >masked
-            ; jmp =>out
+        );
+        self.jump_out(out);
+        dynasm!(self.asm
+            ; .arch x64
             ; masked:
             ; fldcw [r14 + CONTROL_WORD]
         );

@@ -10,7 +10,7 @@ use trivium_interp::native::{Native, NativeJump};
 
 use super::{Emitted, Emitter, Way};
 use crate::enter::Exit;
-use crate::regs::{Home, at, home, number_of, slot};
+use crate::regs::{Home, at, home, near, number_of};
 
 const NATIVE: i32 = at(offset_of!(Cpu, native));
 const JUMP_MASK: i32 = NATIVE + offset_of!(Native, jump_mask) as i32;
@@ -25,7 +25,7 @@ impl Emitter {
     pub(crate) fn go_on(&mut self, slot: u8, rip: u64) {
         self.note_x87(None);
         let out = self.stub(Exit::Follow { block: self.block, slot }, Some(rip));
-        dynasm!(self.asm ; .arch x64 ; jmp =>out);
+        self.jump_out(out);
         self.note_link(slot, out);
     }
 
@@ -85,6 +85,7 @@ impl Emitter {
             Some(target) => {
                 let out = self.stub(Exit::Follow { block: self.block, slot: 0 }, Some(target));
                 dynasm!(self.asm ; .arch x64 ; call =>out);
+                self.note_parted();
                 self.note_link(0, out);
             }
             None => dynasm!(self.asm ; .arch x64 ; call QWORD [r14 + CODE]),
@@ -129,10 +130,10 @@ impl Emitter {
                     (Home::Host(host), 8) => dynasm!(self.asm ; .arch x64 ; mov r8, Rq(host)),
                     (Home::Host(host), _) => dynasm!(self.asm ; .arch x64 ; mov r8d, Rd(host)),
                     (Home::Memory, 8) => {
-                        dynasm!(self.asm ; .arch x64 ; mov r8, [r14 + slot(number)])
+                        dynasm!(self.asm ; .arch x64 ; mov r8, [BYTE r14 + near(number)])
                     }
                     (Home::Memory, _) => {
-                        dynasm!(self.asm ; .arch x64 ; mov r8d, [r14 + slot(number)])
+                        dynasm!(self.asm ; .arch x64 ; mov r8d, [BYTE r14 + near(number)])
                     }
                 }
             }
@@ -166,9 +167,9 @@ impl Emitter {
             ; lea rcx, [rcx + r8]
             ; jrcxz >hit
             ; mov [r14 + TARGET], r8
-            ; jmp =>out
-            ; hit:
         );
+        self.jump_out(out);
+        dynasm!(self.asm ; .arch x64 ; hit:);
     }
 
     pub(super) fn jcc(&mut self, i: &Instruction) -> Emitted {
@@ -184,6 +185,7 @@ impl Emitter {
         }
         jump!(o jo, no jno, b jb, ae jae, e je, ne jne, be jbe, a ja, s js, ns jns, p jp, np jnp,
               l jl, ge jge, le jle, g jg);
+        self.note_parted();
         self.note_link(0, out);
         let next = self.next_ip(i);
         self.go_on(1, next);

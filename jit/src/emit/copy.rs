@@ -5,7 +5,7 @@ use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register};
 
 use super::{Emitted, Emitter};
-use crate::regs::{Home, RCX, RCX_HOME, home, is_high, like, number_of, slot};
+use crate::regs::{Home, RCX, RCX_HOME, home, is_high, like, near, number_of};
 use crate::select;
 use crate::simd;
 use crate::spans::is_write as writes;
@@ -55,7 +55,7 @@ impl Emitter {
             match home(moved.guest) {
                 Home::Host(home) => dynasm!(self.asm ; .arch x64 ; mov Rq(moved.scratch), Rq(home)),
                 Home::Memory => {
-                    dynasm!(self.asm ; .arch x64 ; mov Rq(moved.scratch), [r14 + slot(moved.guest)]);
+                    dynasm!(self.asm ; .arch x64 ; mov Rq(moved.scratch), [BYTE r14 + near(moved.guest)]);
                 }
             }
         }
@@ -82,7 +82,7 @@ impl Emitter {
             match home(moved.guest) {
                 Home::Host(home) => dynasm!(self.asm ; .arch x64 ; mov Rq(home), Rq(moved.scratch)),
                 Home::Memory => {
-                    dynasm!(self.asm ; .arch x64 ; mov [r14 + slot(moved.guest)], Rq(moved.scratch));
+                    dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(moved.guest)], Rq(moved.scratch));
                 }
             }
         }

@@ -5,20 +5,17 @@ use std::mem::offset_of;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use trivium_interp::Cpu;
-use trivium_interp::cpu::{Mode, SEG_BASE};
+use trivium_interp::cpu::{Mode, SEG_BASE, TLB_ADDRESS, TLB_MASK};
 use trivium_interp::native::Native;
 use trivium_interp::tlb::{Entry, Tlb};
 
 use super::{Emitter, Way};
 use crate::crossing;
 use crate::enter::Exit;
-use crate::regs::{Home, at, home, number_of, slot, wide};
+use crate::regs::{Home, at, home, near, number_of, wide};
 use crate::simd_state::ALIGNED;
 use crate::spans::Member;
 
-pub(crate) const TLB: i32 = at(offset_of!(Cpu, tlb));
-pub(crate) const INDEX_MASK: i32 =
-    at(offset_of!(Cpu, native)) + offset_of!(Native, index_mask) as i32;
 /// Of [`Native::spans`].
 const SPANS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, spans) as i32;
 pub(crate) const READ: i32 = offset_of!(Tlb, read) as i32;
@@ -105,7 +102,7 @@ impl Emitter {
             Register::GS => 5,
             _ => return,
         };
-        dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + slot(SEG_BASE + number)]);
+        dynasm!(self.asm ; .arch x64 ; mov r9, [BYTE r14 + near(SEG_BASE + number)]);
         match self.mode.has(Mode::LONG) {
             true => dynasm!(self.asm ; .arch x64 ; lea r8, [r8 + r9]),
             false => dynasm!(self.asm ; .arch x64 ; lea r8d, [r8 + r9]),
@@ -129,7 +126,7 @@ impl Emitter {
         match home(number) {
             Home::Host(host) => host,
             Home::Memory => {
-                dynasm!(self.asm ; .arch x64 ; mov Rq(scratch), [r14 + slot(number)]);
+                dynasm!(self.asm ; .arch x64 ; mov Rq(scratch), [BYTE r14 + near(number)]);
                 scratch
             }
         }
@@ -194,34 +191,34 @@ impl Emitter {
 
     /// Finds the linear address in R8 in the TLB, or goes elsewhere.
     fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
-        let entries = if write { WRITE } else { READ };
         let last = size as i32 - 1;
         dynasm!(self.asm
             ; .arch x64
-            ; pext r9, r8, [r14 + INDEX_MASK]
-            ; mov rcx, [r14 + TLB]
+            ; pext r9, r8, [BYTE r14 + near(TLB_MASK)]
+            ; mov rcx, [BYTE r14 + near(TLB_ADDRESS)]
             ; lea r9, [r9 + r9]
-            ; lea r9, [rcx + r9 * 8 + entries]
-            ; mov rcx, [r9]
         );
+        match write {
+            false => dynasm!(self.asm ; .arch x64 ; lea r9, [rcx + r9 * 8]),
+            true => dynasm!(self.asm ; .arch x64 ; lea r9, [rcx + r9 * 8 + WRITE]),
+        }
+        dynasm!(self.asm ; .arch x64 ; mov rcx, [r9]);
         match alignment {
             16 | 32 => dynasm!(self.asm
                 ; .arch x64
                 ; lea rcx, [rcx + r8]
                 ; pext rcx, rcx, [r14 + ALIGNED + 8 * (alignment as i32 / 16 - 1)]
             ),
-            _ => dynasm!(self.asm
-                ; .arch x64
-                ; lea rcx, [rcx + r8 + last]
-                ; shrx rcx, rcx, r14
-            ),
+            _ => {
+                match last {
+                    0..128 => dynasm!(self.asm ; .arch x64 ; lea rcx, [BYTE rcx + r8 + last as i8]),
+                    _ => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + r8 + last]),
+                }
+                dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14);
+            }
         }
-        dynasm!(self.asm
-            ; .arch x64
-            ; jrcxz >hit
-            ; jmp =>out
-            ; hit:
-            ; mov r9, [r9 + ADDEND]
-        );
+        dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
+        self.jump_out(out);
+        dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [BYTE r9 + ADDEND as i8]);
     }
 }

@@ -39,11 +39,6 @@ const RIP: i32 = at(offset_of!(Cpu, rip));
 /// Of [`Native::tags`], less the offset into it.
 pub(crate) const TAGS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, tags) as i32;
 
-/// Bytes of the guard, and in it the place of the displacement of what it looks at and of the
-/// negated value that is good.
-const GUARD: usize = 28;
-const GUARD_PLACE: usize = 3;
-const GUARD_VALUE: usize = 9;
 /// Bytes of the check of the quantum.
 const CHECK: usize = 20;
 
@@ -86,29 +81,29 @@ impl Way {
 /// A place that a block's end jumps from, and the way out that it leads to at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Site {
-    /// Of the relative operand, from the code's start.
+    /// Of the relative operand, from the start of the often-run code.
     pub(crate) operand: usize,
-    /// Of the way out.
+    /// Of the way out, from the start of the seldom-run code.
     pub(crate) stub: usize,
 }
 
-/// Where in a block's code things are, from its start.
+/// Where in a block's code things are.
 pub(crate) mod layout {
-    use super::{CHECK, GUARD, GUARD_PLACE, GUARD_VALUE};
-
-    /// Of what the guard looks at.
-    pub(crate) const PLACE: u64 = GUARD_PLACE as u64;
-    /// Of what the guard wants there, negated.
-    pub(crate) const VALUE: u64 = GUARD_VALUE as u64;
-    /// Where those jump to who know that the guard would find nothing.
-    pub(crate) const CHAINED: u64 = GUARD as u64;
-    /// Where the instructions begin, which were taken from the quantum.
-    pub(crate) const BODY: u64 = (GUARD + CHECK) as u64;
+    /// In the guard: the displacement of what it looks at.
+    pub(crate) const PLACE: u64 = 3;
+    /// In the guard: what it wants there, negated.
+    pub(crate) const VALUE: u64 = 9;
+    /// In the code that is often run: where the instructions begin, which were taken from the
+    /// quantum.
+    pub(crate) const BODY: u64 = super::CHECK as u64;
 }
 
 /// A finished block.
 pub(crate) struct Finished {
-    pub(crate) code: Vec<u8>,
+    /// What is often run; it begins where those jump to who know that the guard would find nothing.
+    pub(crate) hot: Vec<u8>,
+    /// The rest, which begins with the guard.
+    pub(crate) cold: Vec<u8>,
     pub(crate) sites: [Option<Site>; 2],
 }
 
@@ -128,8 +123,12 @@ pub(crate) struct Emitter {
     encoder: Encoder,
     pub(crate) mode: Mode,
     pub(crate) block: u32,
-    /// Where the code will be.
-    address: u64,
+    /// Where the often-run code will be, and the other.
+    addresses: (u64, u64),
+    /// Where the other begins in what is emitted, once it does.
+    cold_start: Option<usize>,
+    /// The relative operands that lead from one to the other.
+    parted: Vec<usize>,
     /// Of the routine that leaves translated code.
     leave: u64,
     /// Those for vector registers.
@@ -151,19 +150,21 @@ pub(crate) struct Emitter {
 }
 
 impl Emitter {
-    /// Begins a block of `count` instructions, whose code will be at `address`.
+    /// Begins a block of `count` instructions, whose code will be at these addresses.
     pub(crate) fn new(
-        address: u64,
+        addresses: (u64, u64),
         (leave, routines): (u64, Routines),
         (block, mode, count): (u32, Mode, u8),
         spans: Vec<Span>,
     ) -> Self {
         let mut emitter = Self {
-            asm: Assembler::new(address as usize),
+            asm: Assembler::new(addresses.0 as usize),
             encoder: Encoder::new(64),
             mode,
             block,
-            address,
+            addresses,
+            cold_start: None,
+            parted: Vec::new(),
             leave,
             routines,
             simd: AtHand::default(),
@@ -178,24 +179,8 @@ impl Emitter {
             stubs: Vec::new(),
             links: [None; 2],
         };
-        emitter.guard();
         emitter.take_from_quantum(count.into());
         emitter
-    }
-
-    fn guard(&mut self) {
-        let out = self.stub(Exit::Stale { block: self.block }, None);
-        dynasm!(self.asm
-            ; .arch x64
-            // The displacement and the number are filled in when the block is reached.
-            ; mov rcx, [r14 + TAGS]
-            ; mov r9, QWORD 0
-            ; lea rcx, [rcx + r9]
-            ; jrcxz >good
-            ; jmp =>out
-            ; good:
-        );
-        debug_assert_eq!(self.asm.offset().0, GUARD);
     }
 
     fn take_from_quantum(&mut self, count: i32) {
@@ -208,11 +193,10 @@ impl Emitter {
             // Less than 4096, so nothing is left of it unless it is negative.
             ; shrx rcx, r11, r14
             ; jrcxz >enough
-            ; jmp =>label
-            ; enough:
-            ; nop
         );
-        debug_assert_eq!(self.asm.offset().0, GUARD + CHECK);
+        self.jump_out(label);
+        dynasm!(self.asm ; .arch x64 ; enough: ; nop);
+        debug_assert_eq!(self.asm.offset().0, CHECK);
     }
 
     pub(crate) fn stub(&mut self, exit: Exit, rip: Option<u64>) -> DynamicLabel {
@@ -231,7 +215,7 @@ impl Emitter {
         self.note_x87(None);
         self.notes.segment = false;
         let out = self.stub(Exit::Resume { block: self.block, op }, None);
-        dynasm!(self.asm ; .arch x64 ; jmp =>out);
+        self.jump_out(out);
         self.simd = AtHand::default();
         self.known_spans = 0;
     }
@@ -281,15 +265,37 @@ impl Emitter {
         true
     }
 
+    /// Jumps to where the code is that is seldom run.
+    pub(crate) fn jump_out(&mut self, label: DynamicLabel) {
+        dynasm!(self.asm ; .arch x64 ; jmp =>label);
+        self.note_parted();
+    }
+
+    /// The relative operand that was just emitted leads from one part of the code to the other.
+    pub(crate) fn note_parted(&mut self) {
+        self.parted.push(self.asm.offset().0 - 4);
+    }
+
+    /// Where in the end the code at an offset will be.
+    fn place(&self, offset: usize) -> u64 {
+        match self.cold_start {
+            Some(start) => self.addresses.1 + (offset - start) as u64,
+            None => self.addresses.0 + offset as u64,
+        }
+    }
+
     /// Goes to a routine.
     pub(crate) fn go_to(&mut self, opcode: u8, routine: u64) {
-        let next = self.address + self.asm.offset().0 as u64 + 5;
+        let next = self.place(self.asm.offset().0 + 5);
         self.asm.push(opcode);
         self.asm.push_i32(routine.wrapping_sub(next) as i32);
     }
 
     /// Emits the ways out and gives the code; nothing if a number is out of range.
     pub(crate) fn finish(mut self) -> Option<Finished> {
+        let start = self.offset();
+        self.cold_start = Some(start);
+        self.guard();
         self.emit_loads();
         self.emit_crossings();
         let mut places = Vec::with_capacity(self.stubs.len());
@@ -310,9 +316,34 @@ impl Emitter {
         let sites = self.links.map(|link| {
             let (operand, label) = link?;
             let (_, stub) = places.iter().find(|(at, _)| *at == label)?;
-            Some(Site { operand, stub: *stub })
+            Some(Site { operand, stub: *stub - start })
         });
-        let code = self.asm.finalize().ok()?;
-        Some(Finished { code, sites })
+        let mut code = self.asm.finalize().ok()?;
+        // The parts come to lie further apart than they are now.
+        let (hot, cold) = self.addresses;
+        let moved = cold.wrapping_sub(hot + start as u64) as u32;
+        for at in self.parted {
+            let operand = code.get_mut(at..)?.first_chunk_mut()?;
+            let by = if at < start { moved } else { moved.wrapping_neg() };
+            *operand = u32::from_le_bytes(*operand).wrapping_add(by).to_le_bytes();
+        }
+        let cold = code.split_off(start);
+        Some(Finished { hot: code, cold, sites })
+    }
+
+    /// Emits the guard, at the beginning of the seldom-run code.
+    fn guard(&mut self) {
+        let out = self.stub(Exit::Stale { block: self.block }, None);
+        dynasm!(self.asm
+            ; .arch x64
+            // The displacement and the number are filled in when the block is reached.
+            ; mov rcx, [r14 + TAGS]
+            ; mov r9, QWORD 0
+            ; lea rcx, [rcx + r9]
+            ; jrcxz >good
+            ; jmp =>out
+            ; good:
+        );
+        self.go_to(JMP, self.addresses.0);
     }
 }

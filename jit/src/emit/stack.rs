@@ -5,7 +5,7 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 use trivium_interp::cpu::Mode;
 
 use super::{Emitted, Emitter};
-use crate::regs::{Home, RSP_HOME, home, number_of, slot};
+use crate::regs::{Home, RSP_HOME, home, near, number_of};
 
 impl Emitter {
     /// Bytes of the mode's usual stack slot.
@@ -91,7 +91,7 @@ impl Emitter {
             Home::Host(host) => self.load_word(plus, host),
             Home::Memory => {
                 self.load_word(plus, 1);
-                dynasm!(self.asm ; .arch x64 ; mov [r14 + slot(number)], rcx);
+                dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(number)], rcx);
             }
         }
         self.move_stack(word);
@@ -138,7 +138,7 @@ impl Emitter {
             dynasm!(self.asm ; .arch x64 ; mov Rd(into), Rd(into));
         }
         if home(number) == Home::Memory {
-            dynasm!(self.asm ; .arch x64 ; mov [r14 + slot(number)], r8);
+            dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(number)], r8);
         }
         Emitted::Done
     }
