@@ -468,7 +468,7 @@ fn enter(cpu: &mut Cpu, target: Target, links: &BlockCache) {
     let Some(next) = links.block(target.index) else { return };
     let left = cpu.quantum - i64::from(target.count);
     if left < 0 {
-        return exhausted(cpu, next);
+        return exhausted(cpu, next, links);
     }
     cpu.quantum = left;
     if let Some((op, rest)) = links.ops(target).split_first() {
@@ -476,10 +476,14 @@ fn enter(cpu: &mut Cpu, target: Target, links: &BlockCache) {
     }
 }
 
+/// Comes to a block with the quantum used up.
 #[cold]
 #[inline(never)]
-fn exhausted(cpu: &mut Cpu, next: &Block) {
+pub fn exhausted(cpu: &mut Cpu, next: &Block, links: &BlockCache) {
     cpu.rip = next.rip;
+    if cpu.refill() && cpu.quantum >= i64::from(next.target.count) {
+        return enter(cpu, next.target, links);
+    }
     cpu.stop_at(StopReason::Quantum, 0, next);
 }
 

@@ -168,6 +168,9 @@ impl Kick for Attention {
     }
 }
 
+/// The most that the quantum may be where there is translated code, which wants it to have 12 bits.
+pub(crate) const QUANTUM: i64 = 4000;
+
 /// The working state of one virtual CPU. Aligned, as translated code takes a shift count from its
 /// address.
 #[repr(align(64))]
@@ -387,6 +390,19 @@ impl Cpu {
         self.stop = reason;
         self.stop_rest = rest;
         self.stop_block = block.target.index;
+    }
+
+    /// Takes more for the quantum from what is in reserve, if nobody wants anything.
+    pub(crate) fn refill(&mut self) -> bool {
+        let native = &mut self.native;
+        let wanted = self.attention.is_wanted() || self.memory.code().any_written();
+        let more = native.reserve.min(QUANTUM - self.quantum);
+        if wanted || more <= 0 {
+            return false;
+        }
+        native.reserve -= more;
+        self.quantum += more;
+        true
     }
 
     /// Records an exception of a handler; its error code, if it has one, is 0.

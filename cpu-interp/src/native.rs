@@ -22,6 +22,8 @@ pub struct Native {
     pub jump_mask: u64,
     /// Where an indirect jump leads, for [`crate::op::StopReason::Jump`], and the code there.
     pub target: u64,
+    /// Instructions that may be run when the quantum is used up, if nobody wants anything.
+    pub reserve: i64,
     /// The address of code that is about to be jumped to.
     pub code: u64,
     /// The host's stack pointer when translated code was entered.
@@ -68,6 +70,7 @@ impl Native {
             flags: 0,
             jump_mask: NATIVE_JUMPS as u64 - 1,
             target: 0,
+            reserve: 0,
             code: 0,
             stack: 0,
             tags: [0; 4],

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use trivium_cpu::bits::rflags;
 use trivium_interp::Cpu;
-use trivium_interp::block::{Block, BlockCache, NO_LINK, Reach, follow};
+use trivium_interp::block::{Block, BlockCache, NO_LINK, Reach, exhausted, follow};
 use trivium_interp::cpu::{TLB_ADDRESS, TLB_MASK};
 use trivium_interp::native::Native;
 use trivium_interp::op::{Op, StopReason};
@@ -222,10 +222,7 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
             }
             follow(cpu, cpu.rip, slot, block, links)
         }
-        Exit::Exhausted { .. } => {
-            cpu.rip = block.rip;
-            cpu.stop_at(StopReason::Quantum, 0, block);
-        }
+        Exit::Exhausted { .. } => exhausted(cpu, block, links),
         Exit::Stale { .. } | Exit::Stray => {
             cpu.rip = block.rip;
             unlinked(cpu, NO_LINK, block);

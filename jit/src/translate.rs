@@ -128,8 +128,11 @@ impl Jit {
                 break;
             }
         }
-        if let (Emitted::Done | Emitted::Not, End::GoOn(rip)) = (emitted, end) {
-            emitter.go_on(1, rip);
+        match (emitted, end, list.last()) {
+            (Emitted::Done | Emitted::Not, End::GoOn(rip), _) => emitter.go_on(1, rip),
+            // One that the interpreter wants to look up after.
+            (Emitted::Done, End::Instruction, Some(last)) => emitter.go_on_after(last),
+            _ => {}
         }
         if starts.iter().all(|start| start.left) {
             return None;

@@ -26,8 +26,8 @@ use miss::Loans;
 /// Instructions between two looks at what others want of the CPU.
 const QUANTUM: u64 = 1000;
 
-/// The same where there is a translator; translated code wants it to have 12 bits.
-const QUANTUM_TRANSLATED: u64 = 4000;
+/// The same where there is a translator. Builds for debugging need the stack for it.
+const QUANTUM_TRANSLATED: u64 = if cfg!(debug_assertions) { 4000 } else { 32_000 };
 
 /// How often a block is interpreted before it is translated, if there is a translator.
 pub const WARM: u32 = 50;
@@ -282,11 +282,13 @@ impl Interpreter {
             // It was left to the interpreter.
             op = decoded.first()?;
         }
-        cpu.quantum = slice as i64 - retires as i64;
+        let first = (slice as i64).min(crate::cpu::QUANTUM);
+        cpu.native.reserve = slice as i64 - first;
+        cpu.quantum = first - retires as i64;
         cpu.stop = StopReason::Cut;
         cpu.leave = false;
         (op.run)(cpu, op, rest, block, cache);
-        let retired = (slice as i64 - cpu.quantum) as u64;
+        let retired = (slice as i64 - cpu.quantum - cpu.native.reserve) as u64;
         let end = start.op + given.len();
         self.came_back(start.block, end, whole, retired, session)
     }
@@ -513,7 +515,7 @@ impl Interpreter {
         cpu.mmio.rewind();
         cpu.stop = StopReason::Cut;
         cpu.leave = false;
-        cpu.quantum = 0;
+        (cpu.quantum, cpu.native.reserve) = (0, 0);
         (op.run)(cpu, op, &[], block, cache);
         match cpu.stop {
             StopReason::Cut => cpu.rip = cpu.rip_after(block, op),

@@ -29,6 +29,12 @@ impl Emitter {
         self.note_link(slot, out);
     }
 
+    /// Goes on to the block after an instruction.
+    pub(crate) fn go_on_after(&mut self, i: &Instruction) {
+        let next = self.next_ip(i);
+        self.go_on(1, next);
+    }
+
     /// The target of a direct near branch of the mode's usual size, if it can be one.
     fn target(&self, i: &Instruction) -> Option<u64> {
         let (kind, canonical) = match self.word() {

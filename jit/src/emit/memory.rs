@@ -12,7 +12,7 @@ use trivium_interp::tlb::{Entry, Tlb};
 use super::{Emitter, Way};
 use crate::crossing;
 use crate::enter::Exit;
-use crate::regs::{Home, at, home, near, number_of, wide};
+use crate::regs::{Home, RCX_HOME, at, home, near, number_of, wide};
 use crate::simd_state::ALIGNED;
 use crate::spans::Member;
 
@@ -189,9 +189,25 @@ impl Emitter {
         self.probe(size, alignment, write, out);
     }
 
-    /// Finds the linear address in R8 in the TLB, or goes elsewhere.
-    fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
-        let last = size as i32 - 1;
+    /// Finds the linear address in R8 in the TLB, of as many elements as the count says, which is
+    /// less than 4096 and not 0.
+    pub(super) fn probe_string(&mut self, scale: u8, write: bool, op: u8) {
+        let out = self.stub(Exit::Resume { block: self.block, op }, None);
+        self.load_entry(write);
+        dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + r8 - 1]);
+        match scale {
+            0 => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(RCX_HOME)]),
+            1 => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(RCX_HOME) * 2]),
+            2 => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(RCX_HOME) * 4]),
+            _ => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(RCX_HOME) * 8]),
+        }
+        dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14 ; jrcxz >hit);
+        self.jump_out(out);
+        dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [BYTE r9 + ADDEND as i8]);
+    }
+
+    /// Makes R9 lead to the entry for the linear address in R8, and RCX its tag.
+    fn load_entry(&mut self, write: bool) {
         dynasm!(self.asm
             ; .arch x64
             ; pext r9, r8, [BYTE r14 + near(TLB_MASK)]
@@ -203,6 +219,12 @@ impl Emitter {
             true => dynasm!(self.asm ; .arch x64 ; lea r9, [rcx + r9 * 8 + WRITE]),
         }
         dynasm!(self.asm ; .arch x64 ; mov rcx, [r9]);
+    }
+
+    /// Finds the linear address in R8 in the TLB, or goes elsewhere.
+    fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
+        let last = size as i32 - 1;
+        self.load_entry(write);
         match alignment {
             16 | 32 => dynasm!(self.asm
                 ; .arch x64

@@ -13,6 +13,7 @@ mod branch;
 mod copy;
 pub(crate) mod memory;
 mod stack;
+mod string;
 
 use std::mem::offset_of;
 
@@ -244,6 +245,7 @@ impl Emitter {
             Mnemonic::Ret => self.ret(i, op),
             Mnemonic::Lea => self.lea(i),
             Mnemonic::Jmp => self.jmp(i, op),
+            _ if i.is_string_instruction() => self.string(i, op),
             _ if i.condition_code() != ConditionCode::None && i.is_jcc_short_or_near() => {
                 self.jcc(i)
             }
