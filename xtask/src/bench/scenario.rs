@@ -34,7 +34,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "jobs",
-        about: "the whole of the reference guest, and each of its four jobs by its own clock",
+        about: "the whole of the reference guest, and each of its four jobs",
         run: linux::jobs,
     },
     Scenario { name: "boot32", about: "the same with a 32-bit kernel", run: linux::boot32 },
