@@ -60,8 +60,11 @@ impl Jit {
     /// A translator with nothing translated.
     ///
     /// # Errors
-    /// The host gives no memory that may be executed.
+    /// The host lacks BMI2, or gives no memory that may be executed.
     pub fn new() -> Result<Self, CodeError> {
+        if !is_x86_feature_detected!("bmi2") {
+            return Err(CodeError::NoBmi2);
+        }
         let mut memory = CodeMemory::new(CODE_SIZE)?;
         let mut routine = |emit: &dyn Fn(&mut Assembler)| {
             let address = memory.next();
