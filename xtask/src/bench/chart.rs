@@ -26,9 +26,9 @@ const BARS: &[(&str, RGBColor)] = &[
 ];
 
 /// Pixels.
-const WIDTH: u32 = 1000;
-const LEFT: i32 = 170;
-const RIGHT: i32 = 950;
+const WIDTH: u32 = 1070;
+const LEFT: i32 = 240;
+const RIGHT: i32 = 1020;
 const TOP: i32 = 70;
 const BAR: i32 = 9;
 const GAP: i32 = 7;
