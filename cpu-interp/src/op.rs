@@ -59,7 +59,8 @@ pub struct Op {
     pub size: u8,
     /// Address size in bytes: 2, 4 or 8.
     pub asize: u8,
-    /// Prefixes: [`Op::LOCK`], [`Op::REP`], [`Op::REPNE`].
+    /// Prefixes: [`Op::LOCK`], [`Op::REP`], [`Op::REPNE`]; and what of it matters to an access that
+    /// the TLB cannot serve.
     pub prefixes: u8,
     /// Free for the instruction group: condition, sub-operation, third register.
     pub aux: u8,
@@ -77,6 +78,12 @@ impl Op {
     /// The memory operand's segment was chosen by a prefix or the address, and `seg` is not DS/SS
     /// by default.
     pub const MEM: u8 = 8;
+    /// It does nothing but load its memory operand, extended by zeroes, into `dst`.
+    pub const LOAD: u8 = 16;
+    /// It does nothing but store `src` in its memory operand.
+    pub const STORE: u8 = 32;
+    /// It does nothing but store `imm` in its memory operand.
+    pub const STORE_IMMEDIATE: u8 = 64;
 
     /// Index of the memory operand's segment base in [`Cpu::regs`].
     #[inline(always)]

@@ -37,6 +37,9 @@ struct Cell {
 
 /// What waits for a processor.
 fn waiting_for(apic: &LocalApic) -> u8 {
+    if apic.is_idle() {
+        return 0;
+    }
     let requests = apic.requests();
     let mut bits = 0;
     if apic.extint_pending() || apic.highest_pending().is_some() {

@@ -169,6 +169,7 @@ impl GuestMemory {
     }
 
     /// Which pages hold code that a CPU has decoded.
+    #[inline]
     #[must_use]
     pub fn code(&self) -> &CodePages {
         &self.code
@@ -220,6 +221,7 @@ impl GuestMemory {
     }
 
     /// A number that changes whenever translations of guest-physical addresses may have.
+    #[inline]
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

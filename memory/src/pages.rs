@@ -122,6 +122,7 @@ impl CodePages {
     }
 
     /// Whether [`Self::take_written`] has something to give.
+    #[inline]
     #[must_use]
     pub fn any_written(&self) -> bool {
         self.any_written.load(Ordering::Acquire)

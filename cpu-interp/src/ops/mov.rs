@@ -217,7 +217,7 @@ fn sign_to_rdx<T: Int>(cpu: &mut Cpu, _: &Op, rest: &[Op], block: &Block, links:
 }
 
 fn mov(i: &Instruction, context: &Context) -> Option<Selection> {
-    let op = context.op(i);
+    let mut op = context.op(i);
     let kind = context.address_kind(&op);
     let special = |n: u32| {
         let r = i.op_register(n);
@@ -236,18 +236,28 @@ fn mov(i: &Instruction, context: &Context) -> Option<Selection> {
         }
         (OpKind::Register, OpKind::Memory) => {
             debug_assert!(!direct || op.has_mem());
+            op.prefixes |= Op::LOAD;
             Selection::memory(op, pick!(kind, op.size, reg_mem))
         }
-        (OpKind::Memory, OpKind::Register) => Selection::memory(op, pick!(kind, op.size, mem_reg)),
-        (OpKind::Memory, _) => Selection::memory(op, pick!(kind, op.size, mem_imm)),
+        (OpKind::Memory, OpKind::Register) => {
+            op.prefixes |= Op::STORE;
+            Selection::memory(op, pick!(kind, op.size, mem_reg))
+        }
+        (OpKind::Memory, _) => {
+            op.prefixes |= Op::STORE_IMMEDIATE;
+            Selection::memory(op, pick!(kind, op.size, mem_imm))
+        }
         _ => Selection::register(op, pick_size!(op.size, reg_imm)),
     })
 }
 
 fn extending<const SIGNED: bool>(i: &Instruction, context: &Context) -> Selection {
-    let op = context.op(i);
+    let mut op = context.op(i);
     let kind = context.address_kind(&op);
     if op.has_mem() {
+        if !SIGNED {
+            op.prefixes |= Op::LOAD;
+        }
         let run = match i.memory_size().size() {
             // Of MOVSXD with 16-bit operands a Zen 5 reads four bytes.
             _ if i.code() == Code::Movsxd_r16_rm16

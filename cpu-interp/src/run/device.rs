@@ -3,19 +3,43 @@
 
 use super::miss::Loans;
 use super::{Interpreter, Position, Served, Session};
-use crate::cpu::{Access, Miss, Space};
-use crate::op::StopReason;
+use crate::cpu::{Access, Cpu, Miss, Mode, Space};
+use crate::op::{Op, StopReason};
 
 impl Interpreter {
-    /// Serves a handler's load or store if it is of one device register, and its page is known. The
-    /// handler is given what was read, or is asked what it stores, through the scratch page.
+    /// Serves a handler's load or store if it is of one device register, and its page is known.
     pub(super) fn access_device(
         &mut self,
         position: &Position,
         session: &mut Session<'_>,
     ) -> Option<Served> {
         let miss = self.cpu.miss;
-        let gpa = self.device_register(&miss)?;
+        let Self { cpu, cache, .. } = self;
+        let gpa = device_register(cpu, &miss)?;
+        let block = cache.block(position.block)?;
+        let (op, rest) = cache.ops(block.target).get(position.op..)?.split_first()?;
+        if !move_of_device(cpu, op, &miss, gpa, session) {
+            return self.lend_register(position, &miss, gpa, session);
+        }
+        session.retire(1);
+        cpu.rip = cpu.rip_after(block, op);
+        // Between the two may be what does nothing, or a jump that was followed.
+        let goes_on = rest.first().is_some_and(|next| next.off == op.off + i16::from(op.len));
+        if !goes_on || is_wanted(cpu) || session.left == 0 {
+            return Some(Served::Other);
+        }
+        let Position { block, op, done } = *position;
+        Some(Served::Next(Position { block, op: op + 1, done: done + 1 }))
+    }
+
+    /// Gives a handler what was read, or asks it what it stores, through the scratch page.
+    fn lend_register(
+        &mut self,
+        position: &Position,
+        miss: &Miss,
+        gpa: u64,
+        session: &mut Session<'_>,
+    ) -> Option<Served> {
         let cpu = &mut self.cpu;
         let (write, size) = (miss.kind == Access::Write, usize::from(miss.size.min(8)));
         let scratch = cpu.scratch + miss.kind as usize * 64;
@@ -31,7 +55,7 @@ impl Interpreter {
         if !self.run_alone(position) {
             // It makes another access that needs help.
             self.cpu.rip = start;
-            let mut loans = Loans::of_device(miss, saved, scratch, gpa);
+            let mut loans = Loans::of_device(*miss, saved, scratch, gpa);
             return Some(self.serve_with(position, &mut loans, session));
         }
         let cpu = &mut self.cpu;
@@ -42,42 +66,62 @@ impl Interpreter {
         }
         self.flush_device_stores(session);
         session.retire(1);
-        Some(self.after(position, session).map_or(Served::Other, Served::Next))
+        Some(Served::Other)
     }
+}
 
-    /// The guest-physical address of the one device register that an access is to, unless something
-    /// watches it.
-    fn device_register(&mut self, miss: &Miss) -> Option<u64> {
-        let aligned = miss.size.is_power_of_two()
-            && miss.size <= 8
-            && miss.linear & (u64::from(miss.size) - 1) == 0;
-        let cpu = &mut self.cpu;
-        if !aligned || miss.kind == Access::Modify || cpu.space == Space::Checked || cpu.watch.data
-        {
-            return None;
-        }
-        let gpa = cpu.tlb.device(miss.linear, miss.kind == Access::Write)?;
-        if cpu.check_bounds(miss.linear, miss.size, miss.seg).is_err() {
-            // Whoever serves it otherwise meets the same exception.
-            cpu.stop = StopReason::Miss;
-            return None;
-        }
-        Some(gpa)
+/// The guest-physical address of the one device register that an access is to, unless something
+/// watches it.
+fn device_register(cpu: &mut Cpu, miss: &Miss) -> Option<u64> {
+    let aligned = miss.size.is_power_of_two()
+        && miss.size <= 8
+        && miss.linear & (u64::from(miss.size) - 1) == 0;
+    let watched = cpu.space == Space::Checked || cpu.watch.data;
+    if !aligned || watched || miss.kind == Access::Modify {
+        return None;
     }
+    let gpa = cpu.tlb.device(miss.linear, miss.kind == Access::Write)?;
+    // In long mode an address whose page is known is canonical.
+    if !cpu.mode.has(Mode::LONG) && cpu.check_bounds(miss.linear, miss.size, miss.seg).is_err() {
+        // Whoever serves it otherwise meets the same exception.
+        cpu.stop = StopReason::Miss;
+        return None;
+    }
+    Some(gpa)
+}
 
-    /// The position behind an operation that was completed by itself, if the processor may go on
-    /// there: in the same block, and nobody wants anything of it.
-    fn after(&self, position: &Position, session: &Session<'_>) -> Option<Position> {
-        let Self { cpu, cache, .. } = self;
-        let block = cache.block(position.block)?;
-        let op = cache.ops(block.target).get(position.op + 1)?;
-        let done = *block.before.get(position.op + 1)?;
-        let here = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask == cpu.rip;
-        // What does nothing has no operation, but is an instruction.
-        let next = here && done == position.done + 1;
-        let wanted = cpu.look || cpu.attention.is_wanted() || cpu.pending_debug != 0;
-        let changed = cpu.memory.code().any_written() || cpu.view.is_old(&cpu.memory);
-        let free = next && !wanted && !changed && cpu.shadow == 0 && session.left > 0;
-        free.then_some(Position { block: position.block, op: position.op + 1, done })
-    }
+/// Whether anybody wants something of the processor before its next instruction, or what it runs may
+/// have changed.
+fn is_wanted(cpu: &Cpu) -> bool {
+    cpu.look
+        || cpu.attention.is_wanted()
+        || cpu.pending_debug != 0
+        || cpu.shadow != 0
+        || cpu.memory.code().any_written()
+        || cpu.view.is_old(&cpu.memory)
+}
+
+/// Does the whole of an instruction that only moves between a register and the processor, if it is
+/// such a one.
+fn move_of_device(
+    cpu: &mut Cpu,
+    op: &Op,
+    miss: &Miss,
+    gpa: u64,
+    session: &mut Session<'_>,
+) -> bool {
+    let size = usize::from(miss.size.min(8));
+    let value = match op.prefixes & (Op::LOAD | Op::STORE | Op::STORE_IMMEDIATE) {
+        Op::LOAD => {
+            let mut bytes = [0; 8];
+            session.bus().mmio_read(gpa, &mut bytes[..size]);
+            cpu.set_reg(op.dst, op.dst_shift, op.size, u64::from_le_bytes(bytes));
+            return true;
+        }
+        Op::STORE => cpu.reg(op.src, op.src_shift, miss.size),
+        Op::STORE_IMMEDIATE => op.imm,
+        _ => return false,
+    };
+    session.bus().mmio_write(gpa, &value.to_le_bytes()[..size]);
+    true
 }

@@ -45,6 +45,7 @@ impl MemoryView {
     }
 
     /// Takes the map again if it has changed; says whether it had.
+    #[inline]
     pub fn refresh(&mut self, memory: &GuestMemory) -> bool {
         let changed = self.is_old(memory);
         if changed {

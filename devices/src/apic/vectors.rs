@@ -21,6 +21,11 @@ impl VectorSet {
         if present { self.insert(vector) } else { self.remove(vector) }
     }
 
+    /// Whether it holds no vector.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; 4]
+    }
+
     /// The vector of the highest priority.
     pub fn highest(&self) -> Option<u8> {
         let (index, word) = self.0.iter().enumerate().rev().find(|(_, word)| **word != 0)?;

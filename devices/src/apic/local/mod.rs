@@ -242,6 +242,13 @@ impl LocalApic {
         self.requests
     }
 
+    /// There is certainly nothing for the processor: what is known without comparing priorities.
+    #[inline]
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty() && !self.lint[0] && self.irr.is_empty()
+    }
+
     /// There is something for the processor: one that is halted must look.
     #[must_use]
     pub fn wants_processor(&self) -> bool {
