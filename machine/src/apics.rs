@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::control::tests::{CountingKick, control};
     use trivium_chipset::ManualClock;
-    use trivium_devices::apic::LapicConfig;
+    use trivium_devices::apic::{ApicGeneration, LapicConfig};
 
     fn apics() -> (LocalApics, Arc<CountingKick>) {
         let (control, kick) = control(false);
@@ -217,6 +217,7 @@ mod tests {
             physical_bits: 40,
             x2apic: true,
             tsc_deadline: true,
+            generation: ApicGeneration::Xapic,
         };
         let apic = LocalApic::new(config, ManualClock::new());
         (LocalApics::new(vec![apic], control), kick)

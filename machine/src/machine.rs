@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use trivium_chipset::{Clock, VmTime};
 use trivium_cpu::{CpuModel, Feature, Vcpu};
-use trivium_devices::apic::LapicConfig;
+use trivium_devices::apic::{ApicGeneration, LapicConfig};
 use trivium_interp::{Interpreter, Topology};
 use trivium_jit::Jit;
 use trivium_memory::GuestMemory;
@@ -63,6 +63,7 @@ fn lapic_config(id: u32, model: &CpuModel) -> LapicConfig {
         physical_bits: model.phys_bits,
         x2apic: model.has(Feature::X2apic),
         tsc_deadline: model.has(Feature::TscDeadline),
+        generation: ApicGeneration::of(model.family, model.model),
     }
 }
 
@@ -112,7 +113,8 @@ impl Machine {
         let isa = IsaParts::new(config.parallel, config.fw_cfg, kernel.as_ref())?;
         let boot = BootSource {
             parallel: isa.has_printer(),
-            kernel,
+            // Firmware finds it in fw_cfg.
+            kernel: kernel.filter(|_| firmware.is_none()),
             reserved,
             smbios: config.smbios,
             acpi_tables: config.acpi_tables,

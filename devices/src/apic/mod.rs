@@ -12,5 +12,7 @@ mod timer;
 mod vectors;
 
 pub use ioapic::{IOAPIC_PINS, IoApic};
-pub use local::{ApicMode, LapicAction, LapicConfig, Lint, LocalApic, MsrFault, Requests};
+pub use local::{
+    ApicGeneration, ApicMode, LapicAction, LapicConfig, Lint, LocalApic, MsrFault, Requests,
+};
 pub use message::{BROADCAST, DeliveryMode, Destination, Message};

@@ -31,6 +31,29 @@ const CASCADE: u8 = 2;
 /// What the processor reads when nobody drives the data bus.
 const NOBODY: u8 = 0xff;
 
+/// The address bits that choose no register.
+const UNDECODED: u16 = 0x1c;
+
+const fn ports() -> [u16; 34] {
+    let mut ports = [ELCR1; 34];
+    ports[1] = ELCR2;
+    let mut n = 0;
+    while n < 32 {
+        let chip = if n & 1 == 0 { MASTER } else { SLAVE };
+        ports[n + 2] = chip + (n as u16 >> 1 & 1) + (n as u16 >> 2 << 2);
+        n += 1;
+    }
+    ports
+}
+
+/// The port that a register is known by.
+fn undecoded(port: u16) -> u16 {
+    match port & !UNDECODED {
+        known @ (MASTER | 0x21 | SLAVE | 0xa1) => known,
+        _ => port,
+    }
+}
+
 /// The pair of interrupt controllers.
 #[derive(Debug)]
 pub struct Pic {
@@ -42,8 +65,9 @@ pub struct Pic {
 }
 
 impl Pic {
-    /// The ports of the pair.
-    pub const PORTS: [u16; 6] = [MASTER, MASTER + 1, SLAVE, SLAVE + 1, ELCR1, ELCR2];
+    /// The ports of the pair. Those of each controller are there eight times, since address bits 2
+    /// to 4 are not decoded (82371SB data sheet, "ISA-compatible registers").
+    pub const PORTS: [u16; 34] = ports();
 
     /// Two controllers that await initialization; the master's INT drives `intr`.
     #[must_use]
@@ -115,7 +139,7 @@ impl Pic {
     /// # Errors
     /// The port is not one of [`Self::PORTS`].
     pub fn read_port(&mut self, port: u16) -> BusResult<u8> {
-        let value = match port {
+        let value = match undecoded(port) {
             MASTER => self.master.read(false),
             0x21 => self.master.read(true),
             SLAVE => self.read_slave(false),
@@ -141,7 +165,7 @@ impl Pic {
     /// # Errors
     /// The port is not one of [`Self::PORTS`].
     pub fn write_port(&mut self, port: u16, value: u8) -> BusResult<()> {
-        match port {
+        match undecoded(port) {
             MASTER => self.master.write(false, value),
             0x21 => self.master.write(true, value),
             SLAVE => self.slave.write(false, value),

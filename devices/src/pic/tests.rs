@@ -450,6 +450,24 @@ fn a_level_that_goes_away_before_the_acknowledge_is_spurious_too() {
     assert_eq!(pic.ack(), 0x27);
 }
 
+#[test]
+fn each_controller_is_there_eight_times() {
+    let mut pic = initialized();
+    for alias in (0x24..0x40).step_by(4) {
+        pic.write(alias + 1, alias as u8);
+        assert_eq!(pic.read(0x21), alias as u8);
+        pic.write(alias + 0x81, !alias as u8);
+        assert_eq!(pic.read(0xa1), !alias as u8);
+        pic.write(alias, 0x0b);
+        assert_eq!(pic.read(alias), 0, "ISR");
+    }
+    let mut distinct = Pic::PORTS.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), Pic::PORTS.len());
+    assert!(!distinct.contains(&0x22) && !distinct.contains(&0xb2), "the PIIX4's APM has B2h");
+}
+
 proptest! {
     #[test]
     fn hostile_accesses_and_restores_do_no_harm(steps in port_steps(&Pic::PORTS)) {

@@ -28,6 +28,16 @@ const CONTROL_WORD: u16 = 0x43;
 /// NMI status and control register.
 const PORT_61: u16 = 0x61;
 
+/// The port that a register is known by: its aliases are those of the 82371SB ("ISA-compatible
+/// registers").
+fn undecoded(port: u16) -> u16 {
+    match port {
+        0x50..=0x53 => port - 0x10,
+        0x63 | 0x65 | 0x67 => PORT_61,
+        _ => port,
+    }
+}
+
 /// Control word: SC1 and SC0 are above this bit.
 const SELECT_SHIFT: u32 = 6;
 /// SC1 and SC0: the read-back command.
@@ -81,7 +91,8 @@ pub struct Pit {
 
 impl Pit {
     /// The ports of the timer, with 61h.
-    pub const PORTS: [u16; 5] = [COUNTER0, COUNTER1, COUNTER2, CONTROL_WORD, PORT_61];
+    pub const PORTS: [u16; 12] =
+        [0x40, 0x41, 0x42, 0x43, 0x50, 0x51, 0x52, 0x53, PORT_61, 0x63, 0x65, 0x67];
 
     /// The frequency of CLK: 14.31818 MHz / 12.
     pub const HERTZ: u64 = 1_193_182;
@@ -216,7 +227,7 @@ impl PortIo for Pit {
     fn read(&mut self, port: u16, width: AccessWidth) -> BusResult<u32> {
         byte_only(width)?;
         self.sync(self.clock.now());
-        let value = match port {
+        let value = match undecoded(port) {
             COUNTER0 => self.channels[0].read(),
             COUNTER1 => self.channels[1].read(),
             COUNTER2 => self.channels[2].read(),
@@ -231,7 +242,7 @@ impl PortIo for Pit {
         byte_only(width)?;
         self.sync(self.clock.now());
         let value = low_byte(value);
-        match port {
+        match undecoded(port) {
             COUNTER0 => self.write_counter(0, value),
             COUNTER1 => self.write_counter(1, value),
             COUNTER2 => self.write_counter(2, value),

@@ -331,6 +331,23 @@ fn ticks_missed_by_the_host_are_dropped_or_caught_up_with() {
     assert_eq!(ticks_after_an_absence(LostTicks::Catchup), [111, 100]);
 }
 
+#[test]
+fn the_counters_are_at_50h_too_and_port_61h_four_times() {
+    let mut pit = fixture();
+    pit.write(0x53, 0x30);
+    pit.write(0x50, 0x34);
+    pit.write(0x40, 0x12);
+    pit.to(1);
+    pit.write(0x43, 0x00);
+    assert_eq!([pit.read(0x40), pit.read(0x50)], [0x34, 0x12]);
+    for alias in [0x63, 0x65, 0x67] {
+        pit.write(alias, 0x0d);
+        assert_eq!(pit.read(0x61) & 0x0f, 0x0d);
+        pit.write(0x61, 0x02);
+        assert_eq!(pit.read(alias) & 0x0f, 0x02);
+    }
+}
+
 proptest! {
     #[test]
     fn hostile_accesses_and_restores_do_no_harm(steps in port_steps(&Pit::PORTS)) {

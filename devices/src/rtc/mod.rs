@@ -60,7 +60,7 @@ pub struct Rtc {
 
 impl Rtc {
     /// The clock's ports.
-    pub const PORTS: [u16; 2] = [INDEX, DATA];
+    pub const PORTS: [u16; 8] = [INDEX, DATA, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77];
 
     /// A clock that shows `start` at the machine's start and has `memory` in its CMOS bytes.
     #[must_use]
@@ -268,10 +268,16 @@ impl Rtc {
     }
 }
 
+/// The port that a register is known by: its aliases are those of the 82371SB ("ISA-compatible
+/// registers").
+fn undecoded(port: u16) -> u16 {
+    if port & !7 == INDEX { INDEX | port & 1 } else { port }
+}
+
 impl PortIo for Rtc {
     fn read(&mut self, port: u16, width: AccessWidth) -> BusResult<u32> {
         byte_only(width)?;
-        match port {
+        match undecoded(port) {
             DATA => {
                 self.sync(self.clock.now());
                 Ok(self.read_data().into())
@@ -283,7 +289,7 @@ impl PortIo for Rtc {
     fn write(&mut self, port: u16, width: AccessWidth, value: u32) -> BusResult<()> {
         byte_only(width)?;
         let value = low_byte(value);
-        match port {
+        match undecoded(port) {
             INDEX => {
                 self.index = value & !NMI_DISABLE;
                 self.nmi_masked = value & NMI_DISABLE != 0;

@@ -409,6 +409,18 @@ fn the_address_register_is_write_only() {
     assert_eq!(rtc.device.read(0x70, AccessWidth::Byte), Err(BusError::NoRegister));
 }
 
+#[test]
+fn index_and_data_are_there_four_times() {
+    let mut rtc = fixture();
+    for alias in [0x72, 0x74, 0x76] {
+        rtc.write(alias, 0x40);
+        rtc.write(0x71, alias as u8);
+        assert_eq!(rtc.read(alias + 1), alias as u8);
+        rtc.write(alias + 1, 0x55);
+        assert_eq!(rtc.read(0x71), 0x55);
+    }
+}
+
 proptest! {
     #[test]
     fn hostile_accesses_and_restores_do_no_harm(steps in port_steps(&Rtc::PORTS)) {

@@ -7,7 +7,7 @@ use trivium_chipset::{
     Timed,
 };
 
-use crate::apic::{LapicConfig, Lint, LocalApic, Message};
+use crate::apic::{ApicGeneration, LapicConfig, Lint, LocalApic, Message};
 
 /// Where the MSRs are: eight bytes each, by number.
 const MSRS: u64 = 0x10_0000;
@@ -68,6 +68,7 @@ impl LapicBench {
             physical_bits: 40,
             x2apic: true,
             tsc_deadline: true,
+            generation: ApicGeneration::Xapic,
         };
         Self(LocalApic::new(config, clock.clone()))
     }

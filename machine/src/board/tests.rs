@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use trivium_chipset::{AccessWidth, Clock, VmTime};
 use trivium_cpu::{CpuBus, MsrFault, ResetKind};
-use trivium_devices::apic::LapicConfig;
+use trivium_devices::apic::{ApicGeneration, LapicConfig};
 use trivium_devices::i8042::{Key, MouseButtons};
 use trivium_memory::{Backing, GuestPhysAddr};
 
@@ -40,6 +40,7 @@ fn parts() -> (BoardParts, Arc<CountingKick>) {
         physical_bits: 40,
         x2apic: true,
         tsc_deadline: true,
+        generation: ApicGeneration::Xapic,
     };
     let parts = BoardParts {
         board: Board::Pc,

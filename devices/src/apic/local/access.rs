@@ -5,8 +5,7 @@ use thiserror::Error;
 use trivium_chipset::{BusError, BusResult};
 
 use super::registers::{
-    ApicBase, Esr, Icr, Lvt, LvtEntry, MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_X2APIC, Svr,
-    VERSION_VALUE, index,
+    ApicBase, Esr, Icr, Lvt, LvtEntry, MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_X2APIC, Svr, index,
 };
 use super::{ApicMode, Destination, LapicAction, LocalApic, Message};
 
@@ -134,7 +133,8 @@ impl LocalApic {
     fn read_xapic(&mut self, register: u8) -> u32 {
         let value = match register {
             index::ID => Some(self.id() << 24),
-            index::APR | index::EOI | index::RRD => Some(0),
+            index::APR => Some(self.apr().into()),
+            index::EOI | index::RRD => Some(0),
             index::DFR => Some(self.dfr()),
             index::ICR_HIGH => Some(self.icr_destination << 24),
             index::SELF_IPI => None,
@@ -144,6 +144,16 @@ impl LocalApic {
             self.error(Esr::ILLEGAL_REGISTER_ADDRESS);
             0
         })
+    }
+
+    /// The LVT entry at a register, if this APIC has it.
+    fn entry_at(&self, register: u8) -> Option<Lvt> {
+        Lvt::from_index(register).filter(|entry| self.config.generation.has(*entry))
+    }
+
+    fn is_writable(&self, register: u8) -> bool {
+        let is_entry = Lvt::from_index(register).is_some();
+        writable_bits(register).is_some() && (!is_entry || self.entry_at(register).is_some())
     }
 
     fn read_x2apic(&mut self, register: u8) -> Result<u64, MsrFault> {
@@ -164,7 +174,7 @@ impl LocalApic {
             self.settle_timer();
         }
         Some(match register {
-            index::VERSION => VERSION_VALUE,
+            index::VERSION => self.config.generation.version(),
             index::TPR => self.tpr.into(),
             index::PPR => self.ppr().into(),
             index::LDR => self.ldr(),
@@ -177,7 +187,7 @@ impl LocalApic {
             index::INITIAL_COUNT => self.timer.initial_count(),
             index::CURRENT_COUNT => self.timer.current_count(self.clock.now()),
             index::DIVIDE_CONFIGURATION => self.timer.divide_configuration(),
-            _ => self.lvt(Lvt::from_index(register)?).bits(),
+            _ => self.lvt(self.entry_at(register)?).bits(),
         })
     }
 
@@ -198,7 +208,7 @@ impl LocalApic {
             | index::RRD
             | index::ISR..=index::IRR_END
             | index::CURRENT_COUNT => {}
-            _ if writable_bits(register).is_some() => return self.write_common(register, value),
+            _ if self.is_writable(register) => return self.write_common(register, value),
             _ => self.error(Esr::ILLEGAL_REGISTER_ADDRESS),
         }
         None
@@ -267,7 +277,7 @@ impl LocalApic {
             index::INITIAL_COUNT => self.timer.set_initial_count(value, now),
             index::DIVIDE_CONFIGURATION => self.timer.set_divide_configuration(value, now),
             _ => {
-                if let Some(which) = Lvt::from_index(register) {
+                if let Some(which) = self.entry_at(register) {
                     self.write_lvt(which, value);
                 }
             }

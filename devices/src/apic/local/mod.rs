@@ -18,6 +18,7 @@ use super::message::{DeliveryMode, Destination, Message};
 use super::timer::{ApicTimer, TimerMode};
 use super::vectors::VectorSet;
 pub use access::MsrFault;
+pub use registers::ApicGeneration;
 pub use registers::Requests;
 use registers::{ApicBase, DEFAULT_BASE, Esr, Icr, LVT_ENTRIES, Lvt, LvtEntry, Svr};
 
@@ -40,6 +41,8 @@ pub struct LapicConfig {
     pub x2apic: bool,
     /// The timer has a TSC-deadline mode (CPUID.01H:ECX\[24\]).
     pub tsc_deadline: bool,
+    /// Whose it is.
+    pub generation: ApicGeneration,
 }
 
 /// The mode that IA32_APIC_BASE sets.
@@ -337,6 +340,21 @@ impl LocalApic {
     pub fn ppr(&self) -> u8 {
         let in_service = self.isr.highest().unwrap_or(0);
         if self.tpr >> 4 >= in_service >> 4 { self.tpr } else { in_service & 0xf0 }
+    }
+
+    /// APR, the arbitration priority: not there since the Pentium 4. Intel SDM vol. 3A, 11.6.2.4.
+    fn apr(&self) -> u8 {
+        if self.config.generation == ApicGeneration::Xapic {
+            return 0;
+        }
+        let class = |set: &VectorSet| set.highest().unwrap_or(0) >> 4;
+        let (requested, in_service) = (class(&self.irr), class(&self.isr));
+        let task = self.tpr >> 4;
+        if task >= requested && task > in_service {
+            self.tpr
+        } else {
+            (task & in_service).max(requested) << 4
+        }
     }
 
     fn software_enabled(&self) -> bool {

@@ -51,8 +51,51 @@ pub const DEFAULT_BASE: u64 = 0xfee0_0000;
 /// Number of entries of the local vector table.
 pub const LVT_ENTRIES: usize = 6;
 
-/// Version register: version 14h, number of the last LVT entry, EOI broadcasts can be suppressed.
-pub const VERSION_VALUE: u32 = 0x14 | (LVT_ENTRIES as u32 - 1) << 16 | 1 << 24;
+/// Version register: EOI broadcasts can be suppressed.
+const VERSION_SUPPRESSES_EOI: u32 = 1 << 24;
+
+/// Which processors' local APIC it is. Intel SDM vol. 3A, 11.4.8, 11.5.1 and 11.6.2.4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ApicGeneration {
+    /// The Pentium's: no performance counters and no thermal sensor interrupt by it.
+    Pentium,
+    /// The P6 family's: no thermal sensor.
+    P6,
+    /// The xAPIC, since the Pentium 4.
+    #[default]
+    Xapic,
+}
+
+impl ApicGeneration {
+    /// The generation of a processor of a family and model, as CPUID has them.
+    #[must_use]
+    pub fn of(family: u16, model: u8) -> Self {
+        match (family, model) {
+            (..=5, _) => Self::Pentium,
+            // The Pentium M is the first of this family with an xAPIC.
+            (6, ..0x0d) if model != 0x09 => Self::P6,
+            _ => Self::Xapic,
+        }
+    }
+
+    /// The version register: the version, and the number of the last LVT entry.
+    pub fn version(self) -> u32 {
+        match self {
+            Self::Pentium => 0x10 | 3 << 16,
+            Self::P6 => 0x11 | 4 << 16,
+            Self::Xapic => 0x14 | (LVT_ENTRIES as u32 - 1) << 16 | VERSION_SUPPRESSES_EOI,
+        }
+    }
+
+    /// Whether there is an LVT entry.
+    pub fn has(self, entry: Lvt) -> bool {
+        match entry {
+            Lvt::Thermal => self == Self::Xapic,
+            Lvt::Performance => self != Self::Pentium,
+            _ => true,
+        }
+    }
+}
 
 bitflags! {
     /// IA32_APIC_BASE without the address.
@@ -84,7 +127,7 @@ bitflags! {
         const VECTOR = 0xff;
         /// The APIC is enabled by software.
         const ENABLE = 1 << 8;
-        /// Focus processor checking is off; without effect since the Pentium 4.
+        /// Focus processor checking is off. It never is on: priority alone chooses.
         const FOCUS_CHECKING = 1 << 9;
         /// EOI does not tell the I/O APICs.
         const SUPPRESS_EOI_BROADCAST = 1 << 12;

@@ -46,6 +46,7 @@ fn config(id: u32) -> LapicConfig {
         physical_bits: 40,
         x2apic: true,
         tsc_deadline: true,
+        generation: ApicGeneration::Xapic,
     }
 }
 
@@ -664,6 +665,53 @@ impl Bench {
             assert_eq!(victim.apic.save(), before);
         }
     }
+}
+
+fn bench_of(generation: ApicGeneration) -> Bench {
+    let (clock, config) = (ManualClock::new(), LapicConfig { generation, ..config(0) });
+    let mut bench = Bench { apic: LocalApic::new(config, clock.clone()), clock };
+    bench.put(SVR, 0x1ff);
+    bench
+}
+
+#[test]
+fn the_version_tells_of_the_lvt_entries_and_the_others_are_no_registers() {
+    const ESR: u64 = 0x280;
+    // Intel SDM vol. 3A, 11.4.8 and figure 11-8: LVT performance since the P6 family, thermal since
+    // the Pentium 4.
+    for (generation, version, missing) in [
+        (ApicGeneration::of(5, 2), 0x0003_0010, &[0x330, 0x340][..]),
+        (ApicGeneration::of(6, 7), 0x0004_0011, &[0x330][..]),
+        (ApicGeneration::of(6, 13), 0x0105_0014, &[][..]),
+        (ApicGeneration::of(0x17, 1), 0x0105_0014, &[][..]),
+    ] {
+        let mut bench = bench_of(generation);
+        assert_eq!(bench.get(0x30), version, "{generation:?}");
+        for register in [0x330, 0x340] {
+            bench.put(register, 0x1_0055);
+            let there = !missing.contains(&register);
+            let shown = if there { 0x1_0055 } else { 0 };
+            assert_eq!(bench.get(register), shown, "{generation:?} {register:x}");
+            bench.put(ESR, 0);
+            assert_eq!(bench.get(ESR) & 0x80 != 0, !there, "{generation:?} {register:x}");
+        }
+    }
+}
+
+#[test]
+fn apr_is_the_greatest_of_task_request_and_service_until_the_pentium_4() {
+    const APR: u64 = 0x90;
+    let mut bench = bench_of(ApicGeneration::P6);
+    bench.put(TPR, 0x35);
+    assert_eq!(bench.get(APR), 0x35, "TPR[7:4] >= IRRV[7:4] and TPR[7:4] > ISRV[7:4]");
+    bench.apic.accept(0x52, false);
+    assert_eq!(bench.get(APR), 0x50, "the class that is requested");
+    assert_eq!(bench.apic.acknowledge(), 0x52);
+    // TPR[7:4] AND ISRV[7:4]: 3 and 5.
+    assert_eq!(bench.get(APR), 0x10);
+    let mut bench = bench_of(ApicGeneration::Xapic);
+    bench.put(TPR, 0x35);
+    assert_eq!(bench.get(APR), 0, "not supported");
 }
 
 proptest! {
