@@ -7,7 +7,7 @@ const char chapter_name[] = "acpi";
 
 #define SHEET "82371AB data sheet "
 
-enum { FUNCTION = 3, BASE = 0xB100, SMBUS = 0xB080 };
+enum { FUNCTION = 3, BASE = 0xB300, SMBUS = 0xB080 };
 enum { PMSTS = 0, PMEN = 2, PMCNTRL = 4, PMTMR = 8, GPSTS = 0x0C, GPEN = 0x0E, GLBCTL = 0x28 };
 enum { TMROF = 1, BM_STS = 1 << 4, GBL = 1 << 5, PWRBTN = 1 << 8, RTC = 1 << 10, RESUME = 1 << 15 };
 enum { SCI_EN = 1 };

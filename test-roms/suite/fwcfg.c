@@ -104,6 +104,56 @@ static void with_dma(void) {
     check(little(4) == 0x554D4551, SPEC "\"DMA interface\": and changes nothing");
 }
 
+/// The item of a file, with its size; 0 if there is none.
+static u16 file(const char *wanted, u32 *size) {
+    select(DIRECTORY);
+    u16 found = 0;
+    for (u32 count = big(4); count; count--) {
+        u32 bytes = big(4), item = big(2);
+        big(2);
+        bool same = true, ended = false;
+        for (u32 i = 0; i < 56; i++) {
+            char c = in8(DATA_PORT);
+            same &= ended || c == wanted[i];
+            ended |= !c;
+        }
+        if (same) {
+            found = item;
+            *size = bytes;
+        }
+    }
+    return found;
+}
+
+#define VMCOREINFO "vmcoreinfo.rst: "
+
+static void vmcoreinfo(void) {
+    u32 size = 0;
+    u16 item = file("etc/vmcoreinfo", &size);
+    select(FEATURES);
+    if (!item || !(in8(DATA_PORT) & 2)) {
+        skip(VMCOREINFO "etc/vmcoreinfo", "there is none");
+        return;
+    }
+    select(item);
+    check(size == 16 && little(2) == 1, VMCOREINFO "16 bytes; the host takes ELF notes");
+    // The guest's format, its size and its address.
+    static const u8 note[16] = {0, 0, 1, 0, 0x40, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0};
+    for (u32 i = 0; i < sizeof note; i++)
+        buffer[i] = note[i];
+    u32 done = dma((u32)item << 16 | SELECT | WRITE, 16);
+    select(item);
+    bool same = !done;
+    for (u32 i = 0; i < sizeof note; i++)
+        same &= in8(DATA_PORT) == note[i];
+    check(same, VMCOREINFO "the guest writes where its note is");
+    check_value(dma((u32)item << 16 | SELECT | WRITE, 17), ERROR,
+                SPEC "\"DMA interface\": a write beyond an item's end is an error");
+    for (u32 i = 0; i < sizeof note; i++)
+        buffer[i] = i == 0;
+    dma((u32)item << 16 | SELECT | WRITE, 16);
+}
+
 void chapter(void) {
     select(SIGNATURE);
     if (little(4) != 0x554D4551)
@@ -111,6 +161,7 @@ void chapter(void) {
     else {
         traditional();
         with_dma();
+        vmcoreinfo();
     }
     u8 events = in8(PVPANIC);
     if (events == 0xFF)

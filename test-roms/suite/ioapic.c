@@ -145,6 +145,35 @@ static void destinations(void) {
     start();
 }
 
+/// The 8259A's INTR is at pin 0 too (MultiProcessor specification 1.4, 3.6.2.2, figure 3-3).
+static void extint(void) {
+    enum { EXTINT = 7 << 8, INTR_PIN = 0 };
+    start();
+    pic_init(MASTER, VECTORS, ICW4_8086);
+    pic_init(SLAVE, SLAVE_VECTORS, ICW4_8086);
+    out8(MASTER + 1, (u8)~(1 << 4));
+    out8(SLAVE + 1, 0xFF);
+    redirect(INTR_PIN, EXTINT | 0x99, own);
+    bool quiet = take() == NOTHING;
+    raise_line(4);
+    u32 vector = take();
+    bool in_service = isr(MASTER) == 1 << 4 && *dwords(0xFEE00110) == 0;
+    // The report goes out by COM1, and would raise the line again.
+    out8(MASTER, EOI);
+    lower_line(4);
+    redirect(INTR_PIN, EXTINT | REDIRECT_MASKED, own);
+    raise_line(4);
+    u32 masked = take();
+    lower_line(4);
+    out8(MASTER + 1, 0xFF);
+    check(quiet && vector == VECTORS + 4,
+          SHEET "3.2.4, MultiProcessor specification 3.6.2.2: delivery mode ExtINT at pin 0: the vector is the 8259A's");
+    check(in_service, "SDM vol. 3A 11.5.1: ExtINT is in service at the 8259A, and not at the local APIC");
+    check_value(masked, NOTHING, SHEET "3.2.4: pin 0 masked, nothing comes");
+    start();
+    pics_quiet();
+}
+
 void chapter(void) {
     if (!has_ioapic()) {
         skip("82093AA data sheet: I/O APIC", "there is none");
@@ -155,5 +184,6 @@ void chapter(void) {
     edges();
     levels();
     destinations();
+    extint();
     pics_quiet();
 }

@@ -239,7 +239,43 @@ static void smram(void) {
           PMC "3.2.19: DLCK clears DOPEN and makes the register read-only");
 }
 
-/// Mechanism 2: the 82441FX has mechanism 1 only; CF9h is the reset control of the 82371SB.
+/// Ports C000h to CFFFh, if the bridge knows them; the 82441FX itself does not.
+static void mechanism_2(void) {
+    enum { CSE = 0xCF8, FORWARD = 0xCFA, WINDOW = 0xC000, KEY = 0xF0 };
+    out32(ADDRESS, 0);
+    out8(CSE, KEY);
+    out8(FORWARD, 0);
+    if (in8(CSE) != KEY) {
+        out8(CSE, 0);
+        skip(PCI "3.7.4.2: configuration mechanism 2", "there is none");
+        return;
+    }
+    begin(PCI "3.7.4.2: with a key in CSE, ports C000h to CFFFh are the registers of 16 devices on the forward register's bus");
+    for (u32 slot = 0; slot < 16; slot++) {
+        out8(CSE, 0);
+        u32 id = get(device(0, slot, 0), VENDOR), class = get(device(0, slot, 0), CLASS);
+        out32(ADDRESS, 0);
+        out8(CSE, KEY);
+        title("device %u", slot);
+        expect_value("vendor and device", in32(WINDOW + slot * 256), id);
+        expect_value("class", in32(WINDOW + slot * 256 + CLASS), class);
+        expect_value("a byte of it", in8(WINDOW + slot * 256 + CLASS + 3), class >> 24);
+    }
+    out8(FORWARD, 77);
+    title("bus 77");
+    expect_value("forward register", in8(FORWARD), 77);
+    expect_value("vendor and device", in32(WINDOW), 0xFFFFFFFF);
+    out8(FORWARD, 0);
+    out8(CSE, KEY | 3 << 1);
+    title("function 3 of device 1");
+    u32 power = in32(WINDOW + 0x100);
+    out8(CSE, 0);
+    expect_value("vendor and device", power, get(device(0, 1, 3), VENDOR));
+    end();
+    check_value(in32(WINDOW), 0xFFFFFFFF, PCI "3.7.4.2: without a key they are ports like others");
+}
+
+/// CF9h is the reset control of the 82371SB.
 static void reset_control(void) {
     out8(TRC, 0);
     bool zero = (in8(TRC) & 6) == 0;
@@ -258,6 +294,7 @@ void chapter(void) {
     host = device(0, 0, 0);
     isa = device(0, 1, 0);
     mechanism_1();
+    mechanism_2();
     headers();
     bars();
     pirq();

@@ -113,6 +113,56 @@ static void others(void) {
     end();
 }
 
+/// Address lines that the 82371SB does not look at.
+static void aliases(void) {
+    begin(PIIX3 "\"ISA-compatible registers\": aliases of the 8259As at 24h to 3Dh and A4h to BDh");
+    for (u16 alias = 4; alias < 0x20; alias += 4) {
+        title("%x", alias);
+        out8(0x21 + alias, 0xF0 | alias);
+        expect_value("the first's mask", in8(0x21), 0xF0 | alias);
+        out8(0xA1, 0xE0 | alias);
+        expect_value("the second's mask", in8(0xA1 + alias), 0xE0 | alias);
+    }
+    out8(0x21, 0xFF);
+    out8(0xA1, 0xFF);
+    end();
+    begin(PIIX3 "\"ISA-compatible registers\": the 8254 is at 50h to 53h too, port 61h at 63h, 65h and 67h");
+    out8(0x53, 0xB0);
+    out8(0x61, 0);
+    out8(0x52, 0x34);
+    out8(0x42, 0x12);
+    out8(0x43, 0xE8);
+    expect_value("the control word of counter 2", in8(0x52) & 0x3F, 0x30);
+    for (u16 alias = 0x63; alias <= 0x67; alias += 2) {
+        out8(alias, 0x0C);
+        expect_value("61h", in8(0x61) & 15, 0x0C);
+        out8(0x61, 0);
+        expect_value("alias", in8(alias) & 15, 0);
+    }
+    end();
+    begin(PIIX3 "\"ISA-compatible registers\": the MC146818 is at 72h, 74h and 76h too");
+    for (u16 alias = 0x72; alias <= 0x76; alias += 2) {
+        u8 old = cmos(0x7F);
+        out8(alias, 0x7F);
+        out8(alias + 1, alias);
+        title("%x", alias);
+        expect_value("by 71h", cmos(0x7F), alias);
+        cmos_set(0x7F, old);
+        expect_value("by its data port", in8(alias + 1), old);
+    }
+    end();
+}
+
+/// QEMU's and Bochs' port for messages, which firmware knows.
+static void debug_console(void) {
+    if (in8(0xE9) != 0xE9) {
+        skip("Bochs, \"port E9 hack\": a byte written there is printed", "there is no such port");
+        return;
+    }
+    out8(0xE9, '\n');
+    check_value(in8(0xE9), 0xE9, "Bochs, \"port E9 hack\": port E9h is read as E9h");
+}
+
 //
 // The parallel port, if there is one
 //
@@ -153,7 +203,9 @@ void chapter(void) {
     ticks_init();
     port_61();
     a20();
-    others();
+    aliases();
+    debug_console();
     parallel();
+    others();
     pics_quiet();
 }

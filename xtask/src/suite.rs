@@ -77,7 +77,8 @@ fn build() -> Result<PathBuf> {
 
 fn trivium_command(trivium: &Path, rom: &Path, cpu: &str) -> Command {
     let mut command = Command::new(trivium);
-    command.args(["run", "--debug-exit", "-m", "16M", "--cpu", cpu, "--bios"]).arg(rom);
+    command.args(["run", "--debug-exit", "-m", "16M", "--cpu", cpu]);
+    command.args(["--parallel", "null", "--debugcon", "null", "--bios"]).arg(rom);
     command
 }
 
@@ -85,6 +86,7 @@ fn qemu_command(args: &Args, rom: &Path) -> Command {
     let mut command = Command::new(&args.qemu);
     command.args(["-accel", "tcg", "-machine", "pc", "-m", "16", "-display", "none"]);
     command.args(["-device", "isa-debug-exit,iobase=0x501,iosize=2", "-no-reboot"]);
+    command.args(["-device", "vmcoreinfo", "-parallel", "null", "-debugcon", "null"]);
     command.args(["-serial", "stdio", "-monitor", "none", "-cpu", &args.cpu, "-bios"]).arg(rom);
     command
 }
