@@ -121,13 +121,15 @@ pub struct RunOptions {
     /// With ,baud=on at the end, characters take the time of the port's baud rate.
     #[arg(long, value_name = "WHERE")]
     pub serial: Vec<SerialPortOption>,
-    /// Firmware image, ending at 4 GiB and below 1 MiB; instead of --kernel.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append"])]
+    /// Firmware image, ending at 4 GiB and below 1 MiB. It starts instead of the kernel, and finds
+    /// --kernel, --initrd and --append in fw_cfg.
+    #[arg(long, value_name = "FILE")]
     pub bios: Option<PathBuf>,
     /// Kernel to boot without firmware: Linux bzImage or vmlinux, PVH ELF, Multiboot 1 and 2.
     #[arg(long, value_name = "FILE", required_unless_present = "bios")]
     pub kernel: Option<PathBuf>,
-    /// Initial RAM disk; for a Multiboot kernel its first module.
+    /// Initial RAM disk; for a Multiboot kernel its first module, or `FILE[ ARGUMENTS],FILE...` for
+    /// several (,, is a comma).
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
     /// Multiboot module and its command line: `FILE[ ARGUMENTS]`. May be repeated.

@@ -31,7 +31,8 @@ fn config_option(error: &ConfigError) -> &'static str {
         | E::MemoryBeyondCpu { .. }
         | E::ReservedTooLarge { .. } => "--memory",
         E::NoCpus | E::TooManyCpus { .. } => "--smp",
-        E::NothingToBoot | E::FirmwareAndKernel => "--kernel",
+        E::NothingToBoot => "--kernel",
+        E::FirmwareAndModules => "--module",
         E::FirmwareEmpty | E::FirmwareTooLarge { .. } => "--bios",
         E::PortsTaken { .. } => "--debug-exit",
         E::FwCfg { .. } => "--fw-cfg",
@@ -46,8 +47,8 @@ fn load_option(subject: Subject, options: Option<&RunOptions>) -> String {
     match subject {
         Subject::Kernel => path("--kernel", options.and_then(|o| o.kernel.as_ref())),
         Subject::Initrd => path("--initrd", options.and_then(|o| o.initrd.as_ref())),
-        Subject::Module(n) => match options.and_then(|o| o.module.get(n)) {
-            Some(text) => format!("--module {text}"),
+        Subject::Module(n) => match options.and_then(|o| crate::run::modules(o).get(n).cloned()) {
+            Some((option, text)) => format!("{option} {text}"),
             None => "--module".into(),
         },
         Subject::CommandLine => "--append".into(),

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -168,8 +168,10 @@ fn read(option: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
 
 fn kernel(options: &RunOptions) -> anyhow::Result<Option<KernelConfig>> {
     let Some(path) = &options.kernel else { return Ok(None) };
-    let initrd = options.initrd.as_deref().map(|path| read("--initrd", path)).transpose()?;
-    let modules = options.module.iter().map(|text| module(text)).collect::<Result<_, _>>()?;
+    let initrd = options.initrd.as_deref().filter(|_| initrd_modules(options).is_empty());
+    let initrd = initrd.map(|path| read("--initrd", &unescaped(path))).transpose()?;
+    let modules = modules(options).into_iter().map(|(option, text)| module(option, &text));
+    let modules = modules.collect::<Result<_, _>>()?;
     Ok(Some(KernelConfig {
         image: read("--kernel", path)?,
         name: path.display().to_string(),
@@ -179,9 +181,40 @@ fn kernel(options: &RunOptions) -> anyhow::Result<Option<KernelConfig>> {
     }))
 }
 
-fn module(text: &str) -> anyhow::Result<ModuleConfig> {
+/// All modules, with the options that name them.
+pub(crate) fn modules(options: &RunOptions) -> Vec<(&'static str, String)> {
+    let first = initrd_modules(options).into_iter().map(|text| ("--initrd", text));
+    first.chain(options.module.iter().map(|text| ("--module", text.clone()))).collect()
+}
+
+/// The modules that `--initrd` names; none if it names a single file.
+fn initrd_modules(options: &RunOptions) -> Vec<String> {
+    let text = options.initrd.as_deref().and_then(Path::to_str).unwrap_or_default();
+    let parts = at_commas(text);
+    if parts.len() > 1 { parts } else { Vec::new() }
+}
+
+/// The name of the only file that `--initrd` names.
+fn unescaped(path: &Path) -> PathBuf {
+    path.to_str().map_or_else(|| path.into(), |text| at_commas(text).concat().into())
+}
+
+/// The parts of a text between commas; two commas are one that separates nothing.
+fn at_commas(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match parts.last_mut() {
+            Some(part) if c != ',' || rest.next_if_eq(&',').is_some() => part.push(c),
+            _ => parts.push(String::new()),
+        }
+    }
+    parts
+}
+
+fn module(option: &str, text: &str) -> anyhow::Result<ModuleConfig> {
     let path = text.split_whitespace().next().unwrap_or_default();
-    let data = read("--module", Path::new(path))?;
+    let data = read(option, Path::new(path))?;
     Ok(ModuleConfig { data, command_line: text.into() })
 }
 
@@ -327,5 +360,18 @@ fn status(end: &RunEnd) -> u8 {
             eprint!("{}", report::shutdown(*cpu, state, code));
             SHUTDOWN
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::at_commas;
+
+    #[test]
+    fn modules_are_separated_by_commas_of_which_two_are_one_in_a_name() {
+        assert_eq!(at_commas("a"), ["a"]);
+        assert_eq!(at_commas("a,b c=1,d"), ["a", "b c=1", "d"]);
+        assert_eq!(at_commas("a,,b,c,,,d"), ["a,b", "c,", "d"]);
+        assert_eq!(at_commas(""), [""]);
     }
 }

@@ -57,7 +57,7 @@ pub enum Board {
     IsaPc,
 }
 
-/// A kernel to boot without firmware.
+/// A kernel to boot without firmware, or for the firmware to find in fw_cfg.
 #[derive(Debug, Clone, Default)]
 pub struct KernelConfig {
     /// The kernel file's content.
@@ -144,7 +144,7 @@ pub struct MachineConfig {
     pub lost_ticks: LostTicks,
     /// A firmware image, which ends at 4 GiB and has its last 128 KiB also below 1 MiB.
     pub firmware: Option<Vec<u8>>,
-    /// A kernel to boot without firmware.
+    /// A kernel: booted without firmware; if there is firmware, it finds it in fw_cfg.
     pub kernel: Option<KernelConfig>,
     /// What SMBIOS tells a kernel that is booted without firmware, other than the machine's own
     /// values.
@@ -240,9 +240,11 @@ impl MachineConfig {
     fn check_boot(&self) -> Result<(), ConfigError> {
         match (&self.firmware, &self.kernel) {
             (None, None) => Err(ConfigError::NothingToBoot),
-            (Some(_), Some(_)) => Err(ConfigError::FirmwareAndKernel),
-            (Some(image), None) if image.is_empty() => Err(ConfigError::FirmwareEmpty),
-            (Some(image), None) if image.len() > MAX_FIRMWARE => {
+            (Some(image), _) if image.is_empty() => Err(ConfigError::FirmwareEmpty),
+            (Some(_), Some(kernel)) if !kernel.modules.is_empty() => {
+                Err(ConfigError::FirmwareAndModules)
+            }
+            (Some(image), _) if image.len() > MAX_FIRMWARE => {
                 Err(ConfigError::FirmwareTooLarge { mib: image.len() as u64 / MIB })
             }
             _ => Ok(()),
@@ -301,9 +303,9 @@ pub enum ConfigError {
     /// Neither firmware nor kernel.
     #[error("There is nothing to boot; give a kernel or a firmware image")]
     NothingToBoot,
-    /// Both firmware and kernel.
-    #[error("A kernel is booted without firmware; give either a kernel or a firmware image")]
-    FirmwareAndKernel,
+    /// Both firmware and modules.
+    #[error("Firmware is given a kernel without modules; give either modules or a firmware image")]
+    FirmwareAndModules,
     /// The firmware image has no bytes.
     #[error("The firmware image is empty; give a ROM image")]
     FirmwareEmpty,
@@ -389,10 +391,12 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_thing_is_booted() {
+    fn something_is_booted() {
         let mut config = config(MIN_RAM);
         config.firmware = Some(vec![0; 16]);
-        assert_eq!(config.check(), Err(ConfigError::FirmwareAndKernel));
+        assert_eq!(config.check(), Ok(()), "the firmware finds the kernel in fw_cfg");
+        config.kernel.as_mut().unwrap().modules.push(ModuleConfig::default());
+        assert_eq!(config.check(), Err(ConfigError::FirmwareAndModules));
         config.kernel = None;
         assert_eq!(config.check(), Ok(()));
         config.firmware = Some(Vec::new());
