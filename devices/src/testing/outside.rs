@@ -75,10 +75,11 @@ impl GuestEventSink for Outside {
 /// finds the same.
 impl DmaMemory for Outside {
     fn read(&self, address: u64, data: &mut [u8]) -> Result<(), DmaError> {
+        self.write(address, data)?;
         for (byte, at) in data.iter_mut().zip(address..) {
             *byte = (at ^ at >> 4 ^ at >> 8) as u8;
         }
-        self.write(address, data)
+        Ok(())
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaError> {
