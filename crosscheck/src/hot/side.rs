@@ -78,6 +78,10 @@ impl Side {
             if number % 4 != 0 {
                 *register = DATA - 0x800 + (*register & 0x5fff);
             }
+            if number >= 13 {
+                // Upper halves that are to go.
+                *register |= !0 << 44;
+            }
         }
         vcpu.load(&state).expect("it is a state that a CPU can be in");
         Self { vcpu, memory, platform }

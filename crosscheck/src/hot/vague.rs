@@ -4,7 +4,7 @@ use iced_x86::{Instruction, Mnemonic, RflagsBits};
 
 /// Whether an instruction leaves something undefined that the JIT, which lets the host do it, and
 /// the interpreter make different things of.
-pub(super) fn is_vague(i: &Instruction) -> bool {
+pub(crate) fn is_vague(i: &Instruction) -> bool {
     use Mnemonic as M;
     let undefined = match i.mnemonic() {
         // All processors clear AF.

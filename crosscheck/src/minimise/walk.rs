@@ -8,6 +8,7 @@ use crate::case::{Case, Kind, Patch};
 use crate::compare::compare;
 use crate::duel::{Duel, Round, Verdict};
 use crate::engine::EngineError;
+use crate::hot::vague::is_vague;
 use crate::layout::{self, selector};
 use crate::outcome::{Change, Stop};
 
@@ -55,6 +56,8 @@ pub(super) fn first_divergent(duel: &mut Duel, case: &Case) -> Result<Walk, Engi
                 vague |= differs(&round);
             }
         }
+        // What is undefined may also depend on what was before, which may be left out then.
+        vague |= duel.steps_otherwise() && is_vague(&first_instruction(&at));
         if vague && !undefined {
             undefined = true;
             left = left.min(STEPS_AFTER);

@@ -1,5 +1,7 @@
 //! Faults: precise, with nothing done by halves.
 
+use trivium_cpu::state::SegmentAttributes;
+
 use crate::code;
 use crate::machine::{
     CODE, DATA, Machine, NOWHERE, PRESENT, R8, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, STACK,
@@ -263,6 +265,33 @@ fn a_repeated_string_instruction_stops_where_it_faults_and_can_go_on() {
             assert_eq!((m.reg(RCX), m.reg(RAX)), (0, round + 1));
         }
         assert_eq!(m.reg(RBP), 0);
+        assert_eq!(m.reg(RBX), 0);
+    });
+}
+
+#[test]
+fn the_limits_of_fs_and_gs_hold_in_32_bit_code_though_other_segments_are_flat() {
+    const GP: u8 = 13;
+    everywhere(|m| {
+        // MOV EAX, GS:[EBX]; ADD EBX, 100h; JMP to it.
+        m.put(CODE, &[0x65, 0x8b, 0x03, 0x81, 0xc3, 0, 1, 0, 0, 0xeb, 0xf5]);
+        m.set(|state| {
+            state.segments.regs[1].attributes = SegmentAttributes(0xc09b);
+            state.segments.regs[5].limit = 0xfff;
+            state.segments.regs[5].base = DATA;
+        });
+        assert_eq!(m.run_to_exception(), GP);
+        assert_eq!(m.reg(RBX), 0x1000);
+    });
+    // A null selector.
+    everywhere(|m| {
+        m.put(CODE, &[0x64, 0x8b, 0x03, 0x81, 0xc3, 0, 1, 0, 0, 0xeb, 0xf5]);
+        m.set(|state| {
+            state.segments.regs[1].attributes = SegmentAttributes(0xc09b);
+            state.segments.regs[4].attributes = SegmentAttributes(0);
+            state.segments.regs[4].selector = 0;
+        });
+        assert_eq!(m.run_to_exception(), GP);
         assert_eq!(m.reg(RBX), 0);
     });
 }

@@ -311,3 +311,95 @@ fn a_page_that_becomes_code_loses_its_write_translation() {
         assert_eq!(m.reg(RBX), (1..=20).sum::<u64>() + (2..=20).sum::<u64>());
     });
 }
+
+#[test]
+fn a_function_that_changes_where_it_returns_to_returns_to_the_change() {
+    everywhere(|m| {
+        let code = code!(CODE
+            ; mov ecx, 20
+            ; xor ebx, ebx
+            ; mov r12d, ONE as i32
+            ; lea rdi, [>after + 1]
+            ; again:
+            ; call r12
+            ; after:
+            ; mov eax, 0
+            ; add ebx, eax
+            ; dec ecx
+            ; jnz <again
+            ; hlt
+        );
+        m.put(CODE, &code);
+        m.put(ONE, &code!(ONE ; mov [rdi], cl ; ret));
+        m.run_to_halt();
+        assert_eq!(m.reg(RBX), (1..=20).sum::<u64>());
+    });
+}
+
+#[test]
+fn a_function_that_maps_where_it_returns_to_elsewhere_returns_there() {
+    everywhere(|m| {
+        // The callers' page is mapped to one of two that differ behind the call.
+        let caller = |n: i32| {
+            code!(FUNCTION
+                ; again:
+                ; call r12
+                ; add ebx, n
+                ; dec ecx
+                ; jnz <again
+                ; hlt
+            )
+        };
+        m.put(ONE, &caller(1));
+        m.put(TWO, &caller(100));
+        m.put(
+            CODE,
+            &code!(CODE
+                ; mov rax, [rdx]
+                ; xchg rax, [rsi]
+                ; mov [rdx], rax
+                ; invlpg [rdi]
+                ; ret
+            ),
+        );
+        m.map(FUNCTION, ONE | PRESENT);
+        m.put(DATA, &(TWO | PRESENT | 0x60).to_le_bytes());
+        m.set(|state| {
+            let regs = &mut state.general.regs;
+            (regs[RCX], regs[RBX], regs[RDX], regs[12]) = (20, 0, DATA, CODE);
+            (regs[6], regs[7]) = (Machine::entry(FUNCTION), FUNCTION);
+            state.general.rip = FUNCTION;
+        });
+        m.run_to_halt();
+        assert_eq!(m.reg(RBX), 10 + 10 * 100);
+    });
+}
+
+#[test]
+fn a_return_to_an_address_that_was_changed_goes_there() {
+    everywhere(|m| {
+        let code = code!(CODE
+            ; mov ecx, 20
+            ; xor ebx, ebx
+            ; again:
+            ; call >function
+            ; add ebx, 1
+            ; jmp >on
+            ; add ebx, 100
+            ; on:
+            ; dec ecx
+            ; jnz <again
+            ; hlt
+            ; function:
+            // Behind ADD EBX, 1 and the jump, every other time.
+            ; mov eax, ecx
+            ; and eax, 1
+            ; shl eax, 3
+            ; add [rsp], rax
+            ; ret
+        );
+        m.put(CODE, &code);
+        m.run_to_halt();
+        assert_eq!(m.reg(RBX), 10 + 10 * 100);
+    });
+}
