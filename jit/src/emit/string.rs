@@ -75,6 +75,16 @@ impl Emitter {
             ; none:
             ; jmp =>done
             ; short:
+            // More than a page would reach what an empty entry of the TLB has as its own.
+            ; mov r9d, i32::from(scale)
+            ; shlx r9, Rq(RCX_HOME), r9
+            ; shrx rcx, r9, r14
+            ; jrcxz >fits
+        );
+        self.jump_out(out);
+        dynasm!(self.asm
+            ; .arch x64
+            ; fits:
             ; mov r9d, rflags::DF as i32
             ; mov rcx, [r14 + SYSTEM_FLAGS]
             ; pext rcx, rcx, r9
