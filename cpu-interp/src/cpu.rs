@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use trivium_cpu::bits::{cr0, cr4, efer, rflags};
 use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{
-    Activity, CS, Control, CpuState, Debug, General, Injected, Latent, Msrs, Segment,
+    Activity, CS, Control, CpuState, Debug, FS, GS, General, Injected, Latent, Msrs, Segment,
     SegmentAttributes, Segments, TableRegister, Vector, X87,
 };
 use trivium_cpu::walk::{MemoryView, Paging};
@@ -56,6 +56,11 @@ impl Mode {
     pub const PROTECTED: u16 = 32;
     /// Blocks have one instruction.
     pub const SINGLE: u16 = 64;
+    /// FS may be read and written over 4 GiB, from wherever it begins; not in 64-bit code, which
+    /// knows no limits.
+    pub const OPEN_FS: u16 = 128;
+    /// The same of GS.
+    pub const OPEN_GS: u16 = 256;
 
     /// Whether a bit is set.
     #[inline(always)]
@@ -504,6 +509,8 @@ impl Cpu {
             mode |= if cs.has(SegmentAttributes::DB) { Mode::CODE32 } else { 0 };
             mode |= if ss.has(SegmentAttributes::DB) { Mode::STACK32 } else { 0 };
             mode |= if protected && self.is_flat() { Mode::FLAT } else { 0 };
+            mode |= if protected && self.is_open(FS) { Mode::OPEN_FS } else { 0 };
+            mode |= if protected && self.is_open(GS) { Mode::OPEN_GS } else { 0 };
         }
         mode |= if protected { Mode::PROTECTED } else { 0 };
         mode |= if self.cpl() == 3 { Mode::USER } else { 0 };
@@ -543,6 +550,14 @@ impl Cpu {
             true => u64::MAX,
             false => u64::from(self.segments.regs[CS].limit),
         }
+    }
+
+    /// Whether a segment spans 4 GiB and may be read and written as usual.
+    fn is_open(&self, number: usize) -> bool {
+        use SegmentAttributes as A;
+        let Segment { limit, attributes, .. } = self.segments.regs[number];
+        let usual = attributes.has(A::P) && attributes.has(A::WRITABLE);
+        limit == u32::MAX && usual && !attributes.has(A::CODE) && !attributes.has(A::EXPAND_DOWN)
     }
 
     /// Whether ES, CS, SS and DS all span 4 GiB from 0 and may be read and written as usual.

@@ -33,6 +33,8 @@ impl Emitter {
         let long = self.mode.has(Mode::LONG);
         let segment = match i.memory_segment() {
             Register::CS => long || !write,
+            Register::FS => long || self.mode.has(Mode::OPEN_FS),
+            Register::GS => long || self.mode.has(Mode::OPEN_GS),
             _ => true,
         };
         let sized = i.memory_base() != Register::None || i.memory_index() != Register::None;
