@@ -12,6 +12,7 @@ use trivium_interp::op::{Op, StopReason};
 use trivium_interp::tlb::INDEX_MASK;
 
 use crate::emit::Assembler;
+use crate::planted::{self, Bug};
 use crate::regs::{BIAS, Home, at, home, slot};
 use crate::simd::Needs;
 use crate::simd_state::Routines;
@@ -105,6 +106,12 @@ pub(crate) fn emit_enter(asm: &mut Assembler, routines: Routines) {
     dynasm!(asm
         ; .arch x64
         ; mov rax, [r14 + FLAGS]
+    );
+    if planted::has(Bug::NoOverflow) {
+        dynasm!(asm ; .arch x64 ; mov al, 0);
+    }
+    dynasm!(asm
+        ; .arch x64
         // OF is set if AL is 1, the others come from AH.
         ; add al, 127
         ; sahf

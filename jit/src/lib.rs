@@ -16,6 +16,7 @@ mod emit;
 mod enter;
 #[cfg(test)]
 mod exchange_tests;
+pub mod planted;
 mod regs;
 mod select;
 mod simd;

@@ -1,16 +1,17 @@
 //! Linux on a whole machine: from the kernel's entry to user space and power-off.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use trivium_chipset::VmTime;
 use trivium_cpu::CpuModel;
 use trivium_machine::testing::{self, Console, guest_file, moments};
-use trivium_machine::{ClockMode, KernelConfig, Machine, MachineConfig, RunEnd, StateHash};
+use trivium_machine::{Accel, ClockMode, KernelConfig, Machine, MachineConfig, RunEnd, StateHash};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// The reference guest, which ends as soon as it is up.
-fn config(clock: ClockMode) -> Option<MachineConfig> {
+fn config(accel: Accel, clock: ClockMode) -> Option<MachineConfig> {
     let mut config = MachineConfig::new(CpuModel::parse("max").ok()?, 512 << 20);
     config.kernel = Some(KernelConfig {
         image: guest_file("cloud", "vmlinuz")?,
@@ -19,17 +20,19 @@ fn config(clock: ClockMode) -> Option<MachineConfig> {
         ..KernelConfig::default()
     });
     config.clock = clock;
+    config.accel = accel;
     config.no_reboot = true;
     Some(config)
 }
 
 /// Boots under icount; `pause` is called at each of the moments.
 fn boot_icount(
+    accel: Accel,
     moments: &[VmTime],
     mut pause: impl FnMut(&mut Machine),
 ) -> Option<(String, StateHash, VmTime)> {
     let console = Console::default();
-    let mut config = config(ClockMode::Icount { sleep: false })?;
+    let mut config = config(accel, ClockMode::Icount { sleep: false })?;
     config.serial[0] = Some(console.backend());
     let mut machine = Machine::new(config).unwrap();
     for moment in moments {
@@ -43,17 +46,37 @@ fn boot_icount(
 
 #[test]
 fn the_reference_guest_comes_up_and_powers_off() {
-    let Some(config) = config(ClockMode::Real) else { return };
-    let outcome = testing::run(config, [], LIMIT).unwrap();
-    assert_eq!(outcome.end, RunEnd::PowerOff, "{}", outcome.output);
-    assert!(outcome.output.contains("=== GUEST UP"), "{}", outcome.output);
+    for accel in [Accel::Interp, Accel::Jit] {
+        let Some(config) = config(accel, ClockMode::Real) else { return };
+        let outcome = testing::run(config, [], LIMIT).unwrap();
+        assert_eq!(outcome.end, RunEnd::PowerOff, "{}", outcome.output);
+        assert!(outcome.output.contains("=== GUEST UP"), "{}", outcome.output);
+    }
+}
+
+/// A boot of the interpreter without a pause.
+static PLAIN: LazyLock<Option<(String, StateHash, VmTime)>> =
+    LazyLock::new(|| boot_icount(Accel::Interp, &[], |_| ()));
+
+#[test]
+fn the_jits_boot_is_the_interpreters_at_every_moment() {
+    let Some((output, hash, end)) = PLAIN.clone() else { return };
+    let moments = moments(10, end);
+    let mut hashes = [Vec::new(), Vec::new()];
+    for (hashes, accel) in hashes.iter_mut().zip([Accel::Interp, Accel::Jit]) {
+        let last = boot_icount(accel, &moments, |machine| {
+            hashes.push((machine.now(), machine.state_hash().unwrap()));
+        });
+        assert_eq!(last.unwrap(), (output.clone(), hash, end));
+    }
+    assert_eq!(hashes[0], hashes[1]);
 }
 
 #[test]
 fn two_boots_are_equal_even_if_all_devices_are_rebuilt_50_times_in_one() {
-    let Some((output, hash, end)) = boot_icount(&[], |_| ()) else { return };
+    let Some((output, hash, end)) = PLAIN.clone() else { return };
     let mut rebuilt = 0;
-    let again = boot_icount(&moments(50, end), |machine| {
+    let again = boot_icount(Accel::Interp, &moments(50, end), |machine| {
         machine.rebuild_devices().unwrap();
         rebuilt += 1;
     });

@@ -14,7 +14,7 @@ use trivium_machine::testing::{self, Outcome, Step, guest_file};
 use trivium_machine::{Accel, Board, KernelConfig, MachineConfig};
 
 /// All kinds of CPU. A test that runs a guest runs it on each.
-const ACCELS: &[Accel] = &[Accel::Interp];
+const ACCELS: &[Accel] = &[Accel::Interp, Accel::Jit];
 
 /// Host time that no guest here needs.
 const LIMIT: Duration = Duration::from_secs(900);

@@ -10,6 +10,7 @@ use trivium_interp::native::{Native, NativeJump};
 
 use super::{Emitted, Emitter, Way};
 use crate::enter::Exit;
+use crate::planted::{self, Bug};
 use crate::regs::{Home, at, home, near, number_of};
 
 const NATIVE: i32 = at(offset_of!(Cpu, native));
@@ -109,6 +110,7 @@ impl Emitter {
             (Code::Retnq_imm16, 8) | (Code::Retnd_imm16, 4) => i32::from(i.immediate16()),
             _ => return Emitted::Not,
         };
+        let extra = if planted::has(Bug::RetDropsNothing) { 0 } else { extra };
         let plus = self.reach_stack(0, false, op);
         self.load_word(plus, 8);
         dynasm!(self.asm

@@ -5,6 +5,7 @@ use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register};
 
 use super::{Emitted, Emitter};
+use crate::planted::{self, Bug};
 use crate::regs::{Home, RCX, RCX_HOME, home, is_high, like, near, number_of};
 use crate::select;
 use crate::simd;
@@ -64,7 +65,9 @@ impl Emitter {
         }
         for n in general(i) {
             let register = i.op_register(n);
-            if !is_high(register) && count != Some(n) {
+            if is_high(register) && planted::has(Bug::HighByteMixedUp) {
+                host.set_op_register(n, like(register, number_of(register) & 3));
+            } else if !is_high(register) && count != Some(n) {
                 host.set_op_register(n, like(register, plan.host_of(number_of(register))));
             }
         }
@@ -81,6 +84,9 @@ impl Emitter {
         for moved in plan.moved().filter(|moved| moved.store) {
             match home(moved.guest) {
                 Home::Host(home) => dynasm!(self.asm ; .arch x64 ; mov Rq(home), Rq(moved.scratch)),
+                Home::Memory if planted::has(Bug::NoZeroExtension) && is_narrow(i) => {
+                    dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(moved.guest)], Rd(moved.scratch));
+                }
                 Home::Memory => {
                     dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(moved.guest)], Rq(moved.scratch));
                 }
@@ -119,6 +125,11 @@ fn gives_index(i: &Instruction) -> bool {
             | M::Vpcmpestri64
             | M::Vpcmpistri
     )
+}
+
+/// Whether its first operand is a register of 32 bits.
+fn is_narrow(i: &Instruction) -> bool {
+    i.op0_kind() == OpKind::Register && i.op0_register().is_gpr32()
 }
 
 /// The operands that are general registers.

@@ -12,6 +12,7 @@ use trivium_interp::tlb::{Entry, Tlb};
 use super::{Emitter, Way};
 use crate::crossing;
 use crate::enter::Exit;
+use crate::planted::{self, Bug};
 use crate::regs::{Home, RCX_HOME, at, home, near, number_of, wide};
 use crate::simd_state::ALIGNED;
 use crate::spans::Member;
@@ -128,6 +129,7 @@ impl Emitter {
         match home(number) {
             Home::Host(host) => host,
             Home::Memory => {
+                let number = number ^ u8::from(planted::has(Bug::WrongPlace));
                 dynasm!(self.asm ; .arch x64 ; mov Rq(scratch), [BYTE r14 + near(number)]);
                 scratch
             }
@@ -210,6 +212,7 @@ impl Emitter {
 
     /// Makes R9 lead to the entry for the linear address in R8, and RCX its tag.
     fn load_entry(&mut self, write: bool) {
+        let write = write && !planted::has(Bug::StoresByLoads);
         dynasm!(self.asm
             ; .arch x64
             ; pext r9, r8, [BYTE r14 + near(TLB_MASK)]
@@ -225,7 +228,7 @@ impl Emitter {
 
     /// Finds the linear address in R8 in the TLB, or goes elsewhere.
     fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
-        let last = size as i32 - 1;
+        let last = if planted::has(Bug::NoLastByte) { 0 } else { size as i32 - 1 };
         self.load_entry(write);
         match alignment {
             16 | 32 => dynasm!(self.asm
@@ -244,5 +247,8 @@ impl Emitter {
         dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
         self.jump_out(out);
         dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [BYTE r9 + ADDEND as i8]);
+        if planted::has(Bug::FlagsClobbered) {
+            dynasm!(self.asm ; .arch x64 ; test r9, r9);
+        }
     }
 }

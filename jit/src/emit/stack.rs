@@ -5,6 +5,7 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 use trivium_interp::cpu::Mode;
 
 use super::{Emitted, Emitter};
+use crate::planted::{self, Bug};
 use crate::regs::{Home, RSP_HOME, home, near, number_of};
 
 impl Emitter {
@@ -42,7 +43,11 @@ impl Emitter {
             OpKind::Immediate8to32 | OpKind::Immediate32 if word == 4 => Some(i.immediate(0)),
             _ => return Emitted::Not,
         };
-        let plus = self.reach_stack(-word, true, op);
+        let early = planted::has(Bug::PushMovesFirst);
+        if early {
+            self.move_stack(-word);
+        }
+        let plus = self.reach_stack(if early { 0 } else { -word }, true, op);
         let from = match value {
             Some(value) => {
                 self.constant(1, value);
@@ -51,7 +56,9 @@ impl Emitter {
             None => self.in_register(i.op0_register(), 1),
         };
         self.store_word(plus, from);
-        self.move_stack(-word);
+        if !early {
+            self.move_stack(-word);
+        }
         Emitted::Done
     }
 

@@ -1,0 +1,77 @@
+//! Bugs to plant in what is emitted, so that a test can show that they are found. Only in builds
+//! with the feature `planted-bugs`, and only in threads that ask for one.
+
+/// A bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A base register that is in memory is taken from its neighbour's place.
+    WrongPlace,
+    /// The lookup of an address changes flags.
+    FlagsClobbered,
+    /// A result of 32 bits leaves the upper half of a register in memory as it was.
+    NoZeroExtension,
+    /// Jumps to a block stay when it is dropped.
+    StaleJumps,
+    /// Stores are looked up among the translations for loads, so they reach code and what may not
+    /// be written.
+    StoresByLoads,
+    /// A block counts as one instruction more than it has.
+    WrongCount,
+    /// An access is looked up by its first byte alone.
+    NoLastByte,
+    /// AH to BH are taken for AL to BL.
+    HighByteMixedUp,
+    /// PUSH moves the stack pointer before it is known that it can store.
+    PushMovesFirst,
+    /// OF is not taken into translated code.
+    NoOverflow,
+    /// RET does not drop what its immediate says.
+    RetDropsNothing,
+}
+
+/// All of them.
+pub const BUGS: &[Bug] = &[
+    Bug::WrongPlace,
+    Bug::FlagsClobbered,
+    Bug::NoZeroExtension,
+    Bug::StaleJumps,
+    Bug::StoresByLoads,
+    Bug::WrongCount,
+    Bug::NoLastByte,
+    Bug::HighByteMixedUp,
+    Bug::PushMovesFirst,
+    Bug::NoOverflow,
+    Bug::RetDropsNothing,
+];
+
+#[cfg(feature = "planted-bugs")]
+mod here {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a bug in all that this thread translates from now on, or takes it out.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub(crate) fn has(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub(crate) use here::has;
+#[cfg(feature = "planted-bugs")]
+pub use here::plant;
+
+/// Whether this bug is planted.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub(crate) const fn has(_: Bug) -> bool {
+    false
+}
