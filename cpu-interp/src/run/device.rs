@@ -17,7 +17,7 @@ impl Interpreter {
         let Self { cpu, cache, .. } = self;
         let gpa = device_register(cpu, &miss)?;
         let block = cache.block(position.block)?;
-        let (op, rest) = cache.ops(block.target).get(position.op..)?.split_first()?;
+        let (op, rest) = cache.decoded_ops(block).get(position.op..)?.split_first()?;
         if !move_of_device(cpu, op, &miss, gpa, session) {
             return self.lend_register(position, &miss, gpa, session);
         }
