@@ -403,7 +403,6 @@ mod tests {
             (&["run", "--kernel", "k", "--trace", "io"], "--trace-file", ""),
             (&["run", "--kernel", "k", "--turbo"], "--turbo", ""),
             (&["run"], "--kernel", "--help"),
-            (&["run", "--kernel", "k", "--bios", "b"], "--bios", ""),
             (&["fly"], "fly", ""),
         ];
         for (arguments, named, remedy) in cases {
