@@ -11,6 +11,7 @@ mod board;
 mod boot;
 mod config;
 mod control;
+mod cpus;
 mod dma;
 mod error;
 mod handle;

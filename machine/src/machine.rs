@@ -6,14 +6,14 @@ use crossbeam_channel::Receiver;
 use trivium_chipset::{Clock, VmTime};
 use trivium_cpu::{CpuModel, Feature, Vcpu};
 use trivium_devices::apic::{ApicGeneration, LapicConfig};
-use trivium_interp::{Interpreter, Topology};
-use trivium_jit::Jit;
+use trivium_interp::Topology;
 use trivium_memory::GuestMemory;
 
 use crate::board::{BoardParts, IsaParts, PcBoard, SharedConsole};
 use crate::boot::BootSource;
-use crate::config::{Accel, ClockMode, MachineConfig, MemoryConfig};
+use crate::config::{ClockMode, MachineConfig, MemoryConfig};
 use crate::control::{Control, Processor};
+use crate::cpus::{self, VcpuParts};
 use crate::error::MachineError;
 use crate::handle::{MachineHandle, Message};
 use crate::layout::ArenaLayout;
@@ -32,25 +32,6 @@ pub struct Machine {
     pub(crate) no_reboot: bool,
     pub(crate) handle: MachineHandle,
     pub(crate) messages: Receiver<Message>,
-}
-
-/// What a processor is made with.
-pub(crate) struct VcpuParts<'a> {
-    pub(crate) memory: &'a Arc<GuestMemory>,
-    pub(crate) model: &'a Arc<CpuModel>,
-    pub(crate) topology: Topology,
-    /// Arena offset of a page of its own.
-    pub(crate) scratch: usize,
-}
-
-/// A processor of the kind that is asked for.
-fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Result<Box<dyn Vcpu>, MachineError> {
-    let (memory, model) = (parts.memory.clone(), parts.model.clone());
-    let interpreter = Interpreter::new(memory, model, parts.topology, parts.scratch);
-    Ok(match accel {
-        Accel::Interp => Box::new(interpreter),
-        Accel::Jit => Box::new(interpreter.with_translator(Box::new(Jit::new()?))),
-    })
 }
 
 fn lapic_config(id: u32, model: &CpuModel) -> LapicConfig {
@@ -75,7 +56,7 @@ impl Machine {
     /// the memory.
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
         let accel = config.accel;
-        Self::with_vcpus(config, |parts| new_vcpu(accel, parts))
+        Self::with_vcpus(config, |parts| cpus::new_vcpu(accel, parts))
     }
 
     /// [`Self::new`] with processors from elsewhere.

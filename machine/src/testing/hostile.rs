@@ -223,9 +223,8 @@ impl Places {
 
 fn world(kind: Board) -> Machine {
     let config = MachineConfig { board: kind, ..config(&[]) };
-    let new = |_: &crate::machine::VcpuParts<'_>| {
-        Ok(Box::new(Idle(CpuState::default())) as Box<dyn Vcpu>)
-    };
+    let new =
+        |_: &crate::cpus::VcpuParts<'_>| Ok(Box::new(Idle(CpuState::default())) as Box<dyn Vcpu>);
     Machine::with_vcpus(config, new).expect("it can be made")
 }
 
