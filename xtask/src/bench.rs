@@ -8,7 +8,7 @@
 
 mod bochs;
 mod chart;
-mod child;
+pub mod child;
 mod contender;
 mod host;
 mod linux;

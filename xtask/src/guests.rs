@@ -19,6 +19,7 @@
 //! | `invaders` | `invaders.exec` | GRUB invaders, a Multiboot kernel |
 //! | `firmware-tools` | `initrd` | a user space that looks at SMBIOS and ACPI tables |
 //! | `debian` | `initrd` | Debian with systemd and some programs, 64-bit; for benchmarks |
+//! | `stress`, `stress386` | `initrd` | Debian with stress-ng and a compiler, 64-bit and 32-bit; for `cargo xtask stress` |
 //! | `paths`, `paths386` | `initrd` | a program of ours that goes the kernel's paths |
 //!
 //! Beside them `guest.json` names the packages with their versions and the sizes of the files.
@@ -46,6 +47,7 @@ use crate::interrupt;
 use apt::Apt;
 use cache::Cache;
 use catalogue::{GUESTS, Guest, Recipe, Source};
+pub use debian::KNOWN;
 
 /// Arguments of `cargo xtask guests`.
 #[derive(clap::Args)]
@@ -141,7 +143,7 @@ fn make(
             bar.set_message("compiling");
             return program::build(source, width, work, out, &mut || bar.tick());
         }
-        Recipe::Members { .. } | Recipe::Debian { .. } => None,
+        Recipe::Members { .. } | Recipe::Debian { .. } | Recipe::Stress { .. } => None,
         Recipe::Initrd { .. } => Some(initrd::INIT),
         Recipe::Tools { .. } => Some(initrd::TOOLS_INIT),
     };
@@ -158,9 +160,10 @@ fn make(
         unpack::members(&deb, members, &folder, to, &mut || bar.tick())?;
         packages.push(package);
     }
-    if let Recipe::Debian { .. } = guest.recipe {
+    if let Some(what) = guest.tree() {
         bar.set_message("making the tree, which takes minutes");
-        packages.extend(debian::build(&tree.join("mmdebstrap"), work, out, &mut || bar.tick())?);
+        let program = tree.join("mmdebstrap");
+        packages.extend(debian::build(what, &program, work, out, &mut || bar.tick())?);
     }
     if let Some(init) = init {
         let programs: Vec<_> = parts.iter().flat_map(|(_, members)| *members).collect();

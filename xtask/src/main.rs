@@ -8,6 +8,7 @@ mod guests;
 mod interrupt;
 mod process;
 mod save_restore;
+mod stress;
 mod suite;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Guests(guests::Args),
     /// Save, drop, rebuild and restore machines in mid-run
     SaveRestore(save_restore::Args),
+    /// Run guests under load, whose programs check their own results
+    Stress(stress::Args),
     /// Run the self-test ROMs under Trivium and QEMU, side by side
     Suite(suite::Args),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Guests(args) => guests::run(&args),
         Command::SaveRestore(args) => save_restore::run(&args),
+        Command::Stress(args) => stress::run(&args),
         Command::Suite(args) => suite::run(&args),
     });
     match result {

@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Builds the release binary and says where it is.
-fn build() -> Result<PathBuf> {
+pub fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status =
         process::status(Command::new(cargo).args(["build", "--release", "--package", "trivium"]))?;

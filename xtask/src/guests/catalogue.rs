@@ -2,7 +2,7 @@
 
 use flate2::Crc;
 
-use super::debian::{PACKAGES, WORK};
+use super::debian::{BENCH, STRESS, STRESS386, Tree};
 use super::initrd::{INIT, TOOLS_INIT};
 
 /// One guest of the cache.
@@ -56,10 +56,17 @@ pub enum Recipe {
         /// Packages, and the files that go into the archive under their names.
         parts: &'static [Part],
     },
-    /// A whole tree of Debian as a cpio archive.
+    /// A whole tree of Debian as a cpio archive, for benchmarks.
     Debian {
         /// The package of the program that makes it.
         source: Source,
+    },
+    /// The same for a guest under load.
+    Stress {
+        /// The package of the program that makes it.
+        source: Source,
+        /// Debian's name of the guest's architecture.
+        arch: &'static str,
     },
     /// A gzipped cpio archive with nothing but an `/init` of our own, a static program in C.
     Program {
@@ -87,7 +94,17 @@ const MMDEBSTRAP: &[Member] = &[Member { pattern: "./usr/bin/mmdebstrap", file: 
 impl Guest {
     /// Whether it is large and only benchmarks want it.
     pub fn is_on_demand(&self) -> bool {
-        matches!(self.recipe, Recipe::Debian { .. })
+        self.tree().is_some()
+    }
+
+    /// What a tree of Debian is made from.
+    pub fn tree(&self) -> Option<&'static Tree> {
+        match self.recipe {
+            Recipe::Debian { .. } => Some(&BENCH),
+            Recipe::Stress { arch: "i386", .. } => Some(&STRESS386),
+            Recipe::Stress { .. } => Some(&STRESS),
+            _ => None,
+        }
     }
 
     /// The packages that the guest is made from, and what is taken from each.
@@ -98,7 +115,9 @@ impl Guest {
             Recipe::Tools { parts } => {
                 parts.iter().map(|part| (&part.source, part.members)).collect()
             }
-            Recipe::Debian { source } => vec![(source, MMDEBSTRAP)],
+            Recipe::Debian { source } | Recipe::Stress { source, .. } => {
+                vec![(source, MMDEBSTRAP)]
+            }
             Recipe::Program { .. } => Vec::new(),
         }
     }
@@ -119,9 +138,13 @@ impl Guest {
             Recipe::Members { .. } | Recipe::Program { .. } => return crc.sum(),
             Recipe::Initrd { .. } => INIT,
             Recipe::Tools { .. } => TOOLS_INIT,
-            Recipe::Debian { .. } => {
-                crc.update(PACKAGES.join(" ").as_bytes());
-                WORK
+            Recipe::Debian { .. } | Recipe::Stress { .. } => {
+                let tree = self.tree().unwrap_or(&BENCH);
+                crc.update(tree.packages.join(" ").as_bytes());
+                for (_, content) in tree.files.iter().skip(1) {
+                    crc.update(content.as_bytes());
+                }
+                tree.files.first().map_or("", |(_, content)| content)
             }
         };
         crc.update(init.as_bytes());
@@ -257,6 +280,16 @@ pub const GUESTS: &[Guest] = &[
         name: "debian",
         about: "Debian with systemd, a compiler, Python, SQLite and OpenSSL, 64-bit",
         recipe: Recipe::Debian { source: plain("amd64", "mmdebstrap") },
+    },
+    Guest {
+        name: "stress",
+        about: "Debian with stress-ng and a compiler, 64-bit",
+        recipe: Recipe::Stress { source: plain("amd64", "mmdebstrap"), arch: "amd64" },
+    },
+    Guest {
+        name: "stress386",
+        about: "Debian with stress-ng and a compiler, 32-bit",
+        recipe: Recipe::Stress { source: plain("amd64", "mmdebstrap"), arch: "i386" },
     },
     Guest {
         name: "firmware-tools",

@@ -1,4 +1,4 @@
-//! A root of Debian with systemd and some programs, as an initial RAM disk.
+//! A root of Debian with some programs, as an initial RAM disk.
 //!
 //! Debian's mmdebstrap makes the tree, which needs root or user namespaces. It is packed without
 //! documentation and the like, and not compressed, so that what is measured is not a decompressor.
@@ -17,11 +17,39 @@ use crate::process;
 /// Debian's release, from which all guests are.
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "deb http://deb.debian.org/debian bookworm main";
-/// What is installed beside the essential packages.
-pub const PACKAGES: &[&str] =
-    &["systemd-sysv", "udev", "tcc", "libc6-dev", "python3", "sqlite3", "openssl"];
-/// The first process of the guest that works with the programs.
-pub const WORK: &str = include_str!("../../../bench/guest/work.sh");
+
+/// What a tree of Debian is made from.
+pub struct Tree {
+    /// Debian's name of the architecture.
+    arch: &'static str,
+    /// What is installed beside the essential packages.
+    pub packages: &'static [&'static str],
+    /// What goes into the folder `bench`, with which names; scripts, mostly.
+    pub files: &'static [(&'static str, &'static str)],
+}
+
+/// For benchmarks: the first process is systemd, or a script that works with the programs.
+pub const BENCH: Tree = Tree {
+    arch: "amd64",
+    packages: &["systemd-sysv", "udev", "tcc", "libc6-dev", "python3", "sqlite3", "openssl"],
+    files: &[("work.sh", include_str!("../../../bench/guest/work.sh"))],
+};
+
+/// For load: the first process is a script.
+pub const STRESS: Tree = stress("amd64");
+/// The same, 32-bit.
+pub const STRESS386: Tree = stress("i386");
+
+const fn stress(arch: &'static str) -> Tree {
+    Tree {
+        arch,
+        packages: &["stress-ng", "tcc", "libc6-dev"],
+        files: &[("stress.sh", include_str!("../../../bench/guest/stress.sh")), ("known.c", KNOWN)],
+    }
+}
+
+/// A program that prints what it has computed: the same wherever it is compiled and run.
+pub const KNOWN: &str = include_str!("../../../bench/guest/known.c");
 
 /// Folders that stay empty, and what is left out: nothing of it is used.
 const LEFT_OUT: &[&str] = &[
@@ -32,6 +60,8 @@ const LEFT_OUT: &[&str] = &[
     "sys",
     "usr/lib/udev/hwdb.bin",
     "usr/lib/udev/hwdb.d",
+    "usr/lib/i386-linux-gnu/gconv",
+    "usr/lib/i386-linux-gnu/perl",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/x86_64-linux-gnu/perl",
     "usr/share/doc",
@@ -47,8 +77,9 @@ const LEFT_OUT: &[&str] = &[
     "var/log",
 ];
 
-/// Makes `out/initrd`; `mmdebstrap` is that program. Returns what it was made from.
+/// Makes `out/initrd` of `tree`; `mmdebstrap` is that program. Returns what it was made from.
 pub fn build(
+    tree: &Tree,
     mmdebstrap: &Path,
     work: &Path,
     out: &Path,
@@ -57,7 +88,9 @@ pub fn build(
     let root = work.join("root");
     let mut command = Command::new("perl");
     command.arg(mmdebstrap).args(["--quiet", "--variant=minbase", "--mode=auto"]);
-    command.arg(format!("--include={}", PACKAGES.join(",")));
+    // The processor runs both, so no other program has to.
+    command.arg(format!("--architectures={}", tree.arch)).arg("--skip=check/qemu");
+    command.arg(format!("--include={}", tree.packages.join(",")));
     for folder in ["doc", "info", "locale", "man"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
     }
@@ -65,11 +98,15 @@ pub fn build(
     process::capture(&mut command, &mut *tick).context("The tree of Debian cannot be made")?;
     let folder = root.join("bench");
     fs::create_dir(&folder)?;
-    fs::write(folder.join("work.sh"), WORK)?;
-    fs::set_permissions(folder.join("work.sh"), fs::Permissions::from_mode(0o755))?;
-    let mut key = Command::new("openssl");
-    key.args(["genrsa", "-out"]).arg(folder.join("key.pem")).arg("2048");
-    process::capture(&mut key, tick)?;
+    for (name, content) in tree.files {
+        fs::write(folder.join(name), content)?;
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    if tree.packages.contains(&"openssl") {
+        let mut key = Command::new("openssl");
+        key.args(["genrsa", "-out"]).arg(folder.join("key.pem")).arg("2048");
+        process::capture(&mut key, tick)?;
+    }
     let path = out.join("initrd");
     let file = File::create(&path).with_context(|| format!("Cannot make {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
@@ -77,7 +114,7 @@ pub fn build(
     pack(&mut archive, &root, &root).context("The tree cannot be packed")?;
     archive.finish()?;
     ensure!(fs::metadata(&path)?.len() < 512 << 20, "The tree has become too large for a RAM disk");
-    Ok(vec![format!("{SUITE} with {}", PACKAGES.join(" "))])
+    Ok(vec![format!("{SUITE} with {}", tree.packages.join(" "))])
 }
 
 /// Adds what is in `folder` of the tree at `root`, in the order of names.
