@@ -13,6 +13,7 @@ Ctrl-A x  end the machine\r
 Ctrl-A b  send a break to the serial port\r
 Ctrl-A c  type into the next serial port that is on this terminal\r
 Ctrl-A 1  type into COM1; 2 to 4 likewise\r
+Ctrl-A s  what the JIT has done, with --jit-stats\r
 Ctrl-A Ctrl-A  send a Ctrl-A\r\n";
 
 const CTRL_A: u8 = 1;
@@ -84,6 +85,8 @@ pub enum Wish {
     Quit,
     /// The list of commands.
     Help,
+    /// What the JIT has done.
+    Statistics,
 }
 
 /// Finds Ctrl-A commands among what is typed.
@@ -107,6 +110,7 @@ impl Keys {
                 (true, b'h' | b'?') => Some(Wish::Help),
                 (true, b'b') => Some(Wish::Break),
                 (true, b'c') => Some(Wish::Next),
+                (true, b's') => Some(Wish::Statistics),
                 (true, b'1'..=b'4') => Some(Wish::Choose(usize::from(byte - b'1'))),
                 _ => {
                     plain.push(byte);
@@ -165,6 +169,7 @@ impl Consoles {
 /// Tells the user something, apart from what the guest says.
 pub fn tell(text: &str) {
     let mut out = std::io::stdout().lock();
+    let text = text.trim_end().replace('\n', "\r\n");
     let _ = write!(out, "\r\n[{text}]\r\n").and_then(|()| out.flush());
 }
 
@@ -208,6 +213,7 @@ mod tests {
         assert_eq!(keys.read(b"x"), [Wish::Quit]);
         assert_eq!(keys.read(b"\x01\x01"), [Wish::Input(vec![CTRL_A])]);
         assert_eq!(keys.read(b"\x01h"), [Wish::Help]);
+        assert_eq!(keys.read(b"\x01s"), [Wish::Statistics]);
         assert_eq!(keys.read(b"\x01c\x012"), [Wish::Next, Wish::Choose(1)]);
     }
 

@@ -8,6 +8,7 @@ mod crosscheck;
 #[doc(hidden)]
 pub mod hostile;
 mod input;
+mod jit;
 mod log;
 mod options;
 mod output;

@@ -3,6 +3,7 @@
 mod crosscheck;
 mod firmware;
 mod isa;
+mod jit;
 mod memory;
 mod rtc;
 mod serial;
@@ -16,6 +17,7 @@ use trivium_cpu::model::CpuModel;
 pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
 pub use firmware::FirmwareOptions;
 pub use isa::{FwCfgContent, FwCfgOption, IsaOptions};
+pub use jit::JitOptions;
 pub use memory::MemoryOption;
 pub use rtc::{LostTicksOption, RtcBase, RtcClock, RtcOption};
 pub use serial::SerialPortOption;
@@ -143,6 +145,8 @@ pub struct RunOptions {
     pub firmware: FirmwareOptions,
     #[command(flatten)]
     pub isa: IsaOptions,
+    #[command(flatten)]
+    pub jit: JitOptions,
     /// Virtual time: real (the host's), icount (one nanosecond an instruction: every run is the
     /// same), or icount,sleep=off (the same, and idle time is skipped).
     #[arg(long, default_value = "real", value_name = "CLOCK", verbatim_doc_comment)]

@@ -18,6 +18,7 @@ use trivium_machine::{
 
 use crate::console::{self, Consoles, RawTerminal, Wish};
 use crate::input::Input;
+use crate::jit::{self, Shown};
 use crate::options::{
     self, ClockOption, DemoOptions, FwCfgContent, FwCfgOption, IsaOptions, LostTicksOption,
     MemoryOption, RtcBase, RtcClock, RtcOption, RunOptions, SerialOption, SerialPortOption,
@@ -49,6 +50,8 @@ pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     config.board = board(options.machine);
     config.cpus = options.smp;
     config.accel = accel(options.accel);
+    let (choices, shown) = jit::choices(&options.jit);
+    config.jit = choices;
     config.clock = clock(options.clock);
     set_rtc(&mut config, options.clock, options.rtc.unwrap_or_default())?;
     config.no_reboot = options.no_reboot;
@@ -71,7 +74,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<u8> {
         false => options.serial.clone(),
     };
     let ends = connect(&mut config, &serial, &mut writers)?;
-    start(config, ends, writers, Some(&options))
+    start(config, ends, writers, shown, Some(&options))
 }
 
 /// Runs the demonstration guest.
@@ -87,7 +90,7 @@ pub fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
     config.no_reboot = true;
     config.firmware = Some(trivium_test_roms::DEMO.to_vec());
     let ends = connect(&mut config, &[SerialOption::Stdio.into()], &mut writers)?;
-    start(config, ends, writers, None)
+    start(config, ends, writers, None, None)
 }
 
 fn board(option: options::Board) -> Board {
@@ -278,6 +281,7 @@ fn start(
     config: MachineConfig,
     ends: Ends,
     writers: Writers,
+    shown: Option<Shown>,
     options: Option<&RunOptions>,
 ) -> anyhow::Result<u8> {
     let mut machine = Machine::new(config).map_err(|error| report::refusal(&error, options))?;
@@ -289,10 +293,15 @@ fn start(
         let handle = handle.clone();
         let raw = RawTerminal::enter();
         let mut consoles = Consoles::new(ends.terminal);
+        let shown = shown.clone();
         std::thread::spawn(move || {
             console::read_keys(|wish| {
                 if wish == Wish::Quit {
                     ending.tell();
+                }
+                if wish == Wish::Statistics {
+                    let text = shown.as_ref().map(Shown::text);
+                    console::tell(text.as_deref().unwrap_or("Only with --jit-stats"));
                 }
                 grant(&handle, &mut consoles, wish);
             })
@@ -312,6 +321,9 @@ fn start(
     if let Some(hash) = hash {
         eprintln!("state {}", hash?);
     }
+    if let Some(shown) = shown {
+        shown.show()?;
+    }
     let status = status(&end?);
     Ok(match signalled.load(Ordering::Acquire) {
         0 => status,
@@ -329,7 +341,7 @@ fn grant(handle: &MachineHandle, consoles: &mut Consoles, wish: Wish) {
         }
         Wish::Break => handle.send_break(consoles.focus()),
         Wish::Quit => handle.stop(),
-        Wish::Help | Wish::Next | Wish::Choose(_) => {}
+        Wish::Help | Wish::Statistics | Wish::Next | Wish::Choose(_) => {}
     }
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod counts;
 pub mod cpu;
 pub mod decode;
 #[cfg(test)]

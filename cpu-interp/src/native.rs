@@ -6,6 +6,8 @@
 use trivium_cpu::bits::{cr0, cr4};
 use trivium_cpu::state::Control;
 
+use crate::counts::{Counts, SharedCounts};
+
 /// XCR0's bits for SSE and AVX, which must both be set for AVX.
 const SSE_AND_AVX: u64 = 6;
 /// MXCSR after reset, which is what compiled code expects.
@@ -40,6 +42,8 @@ pub struct Native {
     pub crossing: NativeCrossing,
     /// Where indirect jumps find their code.
     pub jumps: Box<[NativeJump; NATIVE_JUMPS]>,
+    /// What is counted, if somebody wants to know.
+    pub counts: Option<SharedCounts>,
 }
 
 /// Entries of [`Native::jumps`].
@@ -79,6 +83,15 @@ impl Native {
             x87: NativeX87::default(),
             crossing: NativeCrossing::default(),
             jumps: Box::new(std::array::from_fn(NativeJump::empty)),
+            counts: None,
+        }
+    }
+
+    /// Counts something, if somebody wants to know.
+    #[inline(always)]
+    pub fn count(&self, count: impl FnOnce(&mut Counts)) {
+        if let Some(counts) = &self.counts {
+            count(&mut counts.lock());
         }
     }
 

@@ -16,6 +16,12 @@ pub enum CodeError {
     /// The host refuses it.
     #[error("The host gives no memory for translated code: {0}")]
     Host(#[from] std::io::Error),
+    /// The folder for listings cannot be made.
+    #[error("The folder for listings of translated code cannot be made: {0}")]
+    Dump(std::io::Error),
+    /// The map for perf cannot be written.
+    #[error("The map for perf cannot be written to /tmp: {0}")]
+    PerfMap(std::io::Error),
 }
 
 /// Where code begins: as processors fetch it.

@@ -72,6 +72,22 @@ impl Exit {
     }
 }
 
+/// What kinds of exits are for, by the numbers that they are packed with. The first is told apart by
+/// its operation.
+pub(crate) const EXIT_NAMES: [&str; 8] = [
+    "the interpreter",
+    "an indirect branch to an unknown place",
+    "a branch that is not linked",
+    "the quantum",
+    "addresses that may have changed their meaning",
+    "a span of memory that is not in one page of the TLB",
+    "a return to 0",
+    "a branch to a block that is not translated, or not yet",
+];
+
+/// The place there of [`Exit::Follow`] to what is not translated.
+const TO_COLD: usize = 7;
+
 /// The operations of a block that translated code can come back to.
 pub(crate) const MAX_OP: usize = (1 << OP_BITS) - 1;
 
@@ -181,8 +197,9 @@ pub(crate) fn tag(cpu: &Cpu, reach: Reach) -> u64 {
 /// that of the routine of [`emit_enter`], `aux` what the code takes for loaded, by [`Needs::bits`].
 pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &BlockCache) {
     if op.aux != 0 && !simd_state::can_load(cpu, Needs::from_bits(op.aux)) {
-        let number = usize::from(begun.target.len).saturating_sub(rest.len() + 1);
-        return resume(cpu, begun, number as u8, links);
+        let number = begun_at(begun, rest);
+        cpu.native.count(|counts| counts.resume(begun.target.index, number));
+        return resume(cpu, begun, number, links);
     }
     cpu.native.flags = to_native(cpu.flags.get());
     for reach in [Reach::Global, Reach::Any] {
@@ -190,7 +207,12 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
     }
     cpu.regs[usize::from(TLB_ADDRESS)] = (&raw const *cpu.tlb).addr() as u64;
     cpu.regs[usize::from(TLB_MASK)] = INDEX_MASK;
-    let exit = Exit::unpack(call(cpu, op));
+    let quantum = cpu.quantum;
+    let bits = call(cpu, op);
+    let exit = Exit::unpack(bits);
+    if cpu.native.counts.is_some() {
+        count(cpu, (begun, begun_at(begun, rest)), quantum, bits, links);
+    }
     x87_state::take_back(cpu);
     cpu.flags.set_explicit(from_native(cpu.native.flags));
     let (Exit::Resume { block, .. }
@@ -235,6 +257,52 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
             unlinked(cpu, NO_LINK, block);
         }
     }
+}
+
+/// The number of the operation of a block that these come after.
+fn begun_at(block: &Block, rest: &[Op]) -> u8 {
+    usize::from(block.target.len).saturating_sub(rest.len() + 1) as u8
+}
+
+/// Counts a way into translated code and back: from an operation of a block, with so much of the
+/// quantum.
+#[cold]
+fn count(cpu: &Cpu, (begun, first): (&Block, u8), quantum: i64, bits: u32, links: &BlockCache) {
+    // Instructions of a block are taken from the quantum when it is begun.
+    let rest = |block: &Block, op: u8| {
+        let before = block.before.get(usize::from(op)).copied().unwrap_or_default();
+        i64::from(block.target.count.saturating_sub(before))
+    };
+    let kind = bits >> OP_BITS & ((1 << KIND_BITS) - 1);
+    let mut done = quantum - cpu.quantum + rest(begun, first);
+    cpu.native.count(|counts| {
+        counts.entered += 1;
+        let exit = Exit::unpack(bits);
+        let is_cold = leads_to_cold(cpu, exit, links);
+        counts.exits[if is_cold { TO_COLD } else { kind as usize }] += 1;
+        match exit {
+            Exit::Resume { block, op } | Exit::Span { block, op } | Exit::Jump { block, op } => {
+                done -= links.block(block).map_or(0, |block| rest(block, op));
+                if matches!(exit, Exit::Resume { .. }) {
+                    counts.resume(block, op);
+                }
+            }
+            Exit::Exhausted { block } => {
+                if let Some(block) = links.block(block) {
+                    *counts.samples.entry((block.rip, block.mode.0)).or_default() += 1;
+                }
+            }
+            Exit::Follow { .. } | Exit::Stale { .. } | Exit::Stray => {}
+        }
+        counts.translated += done.max(0) as u64;
+    });
+}
+
+/// Whether a block is followed by one that is known, but not translated.
+fn leads_to_cold(cpu: &Cpu, exit: Exit, links: &BlockCache) -> bool {
+    let Exit::Follow { block, slot } = exit else { return false };
+    let next = links.block(block).and_then(|block| links.following(cpu, block, slot));
+    next.is_some_and(|(next, _)| !links.ops(next).first().is_some_and(is_enter))
 }
 
 /// How many operations of a block come after one.

@@ -16,6 +16,8 @@ mod emit;
 mod enter;
 #[cfg(test)]
 mod exchange_tests;
+mod observe;
+mod options;
 pub mod planted;
 mod regs;
 mod select;
@@ -36,4 +38,6 @@ mod x87_state;
 mod x87_tests;
 
 pub use code::CodeError;
+pub use observe::{Code, ExplainError, Report, Statistics, explain};
+pub use options::JitOptions;
 pub use translate::Jit;

@@ -8,7 +8,7 @@ pub(crate) fn is_copied(i: &Instruction) -> bool {
     is_listed(i.mnemonic()) && !is_bit_string(i) && operands(i)
 }
 
-fn is_listed(mnemonic: Mnemonic) -> bool {
+pub(crate) fn is_listed(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
     matches!(
         mnemonic,

@@ -14,7 +14,7 @@ use trivium_interp::run::{Translated, Translator};
 use trivium_interp::{Cpu, Interpreter, Topology};
 use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
 
-use crate::Jit;
+use crate::{Jit, JitOptions};
 
 /// RAM.
 pub const RAM: u64 = 0x40_0000;
@@ -123,15 +123,20 @@ pub fn model() -> CpuModel {
 impl TestMachine {
     /// One that interprets.
     pub fn interpreter() -> Self {
-        Self::new(false)
+        Self::new(None)
     }
 
     /// One that translates.
     pub fn jit() -> Self {
-        Self::new(true)
+        Self::jit_with(&JitOptions::default())
     }
 
-    fn new(translates: bool) -> Self {
+    /// The same with choices.
+    pub fn jit_with(options: &JitOptions) -> Self {
+        Self::new(Some(options))
+    }
+
+    fn new(options: Option<&JitOptions>) -> Self {
         let memory = Arc::new(GuestMemory::new(RAM, 1).unwrap());
         let ram = Region::new(0, RAM, RegionKind::Ram { offset: 0 });
         memory.set_map(FlatMap::new(&[ram]));
@@ -140,10 +145,13 @@ impl TestMachine {
         let scratch = memory.scratch(0, 1).unwrap();
         let mut cpu = Interpreter::new(memory.clone(), Arc::new(model()), topology, scratch);
         let translated = Arc::<AtomicUsize>::default();
-        if translates {
-            let jit = Jit::new().unwrap();
+        if let Some(options) = options {
+            let jit = Jit::with_options(options).unwrap();
             let translator = Counting { jit, count: translated.clone() };
             cpu = cpu.with_translator(Box::new(translator)).with_warm(0);
+            if let Some(statistics) = &options.statistics {
+                cpu = cpu.with_counts(statistics.counts());
+            }
         }
         let mut machine = Self { cpu, memory, translated };
         machine.put_tables();

@@ -16,6 +16,8 @@ use crate::analyse::{End, instructions};
 use crate::code::{CodeError, CodeMemory};
 use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, TAGS, layout};
 use crate::enter::{self, MAX_OP, tag};
+use crate::observe::Observer;
+use crate::options::JitOptions;
 use crate::planted::{self, Bug};
 use crate::simd::Needs;
 use crate::simd_state::Routines;
@@ -55,6 +57,7 @@ pub struct Jit {
     info: InstructionInfoFactory,
     /// RIPs of blocks whose spans were mostly on two pages.
     apart: HashSet<u64>,
+    pub(crate) observer: Observer,
 }
 
 impl Jit {
@@ -63,6 +66,14 @@ impl Jit {
     /// # Errors
     /// The host lacks BMI2, or gives no memory that may be executed.
     pub fn new() -> Result<Self, CodeError> {
+        Self::with_options(&JitOptions::default())
+    }
+
+    /// [`Self::new`] with choices.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; or what it is to write cannot be written.
+    pub fn with_options(options: &JitOptions) -> Result<Self, CodeError> {
         if !is_x86_feature_detected!("bmi2") {
             return Err(CodeError::NoBmi2);
         }
@@ -79,6 +90,8 @@ impl Jit {
         let enter = routine(&|asm| enter::emit_enter(asm, simd));
         let leave = routine(&enter::emit_leave);
         let routines = memory.used();
+        let mut observer = Observer::new(options)?;
+        observer.routines(simd.load_sse, routines);
         let info = InstructionInfoFactory::new();
         Ok(Self {
             memory,
@@ -89,6 +102,7 @@ impl Jit {
             blocks: Vec::new(),
             info,
             apart: HashSet::new(),
+            observer,
         })
     }
 
@@ -122,6 +136,7 @@ impl Jit {
             };
             let is_first = std::mem::replace(&mut last, guest.op) != guest.op;
             let left = emitted == Emitted::Not;
+            self.observer.step(cpu, block, (&guest.instruction, guest.op), offset, left);
             if left {
                 emitter.leave_to_interpreter(guest.op);
             }
@@ -142,6 +157,14 @@ impl Jit {
             return None;
         }
         Some((emitter.finish()?, starts))
+    }
+
+    /// A block is left to the interpreter.
+    fn refused(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated {
+        match self.observer.refused(cpu, block, ops) {
+            Some(op) => Translated::Ops(vec![(0, op)]),
+            None => Translated::Not,
+        }
     }
 
     /// Lets nobody come to a block's code any more.
@@ -222,13 +245,16 @@ fn is_translated(block: &Block) -> bool {
 impl Translator for Jit {
     fn translate(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated {
         if !is_translated(block) || ops.len() > MAX_OP {
-            return Translated::Not;
+            return self.refused(cpu, block, ops);
         }
+        self.observer.begin();
         if self.code(block.target.index).is_some() {
             self.release(cpu, block.target.index);
             self.apart.insert(block.rip);
         }
-        let Some((finished, starts)) = self.emit(cpu, block, ops) else { return Translated::Not };
+        let Some((finished, starts)) = self.emit(cpu, block, ops) else {
+            return self.refused(cpu, block, ops);
+        };
         let (start, guard) = self.memory.next_two();
         if !self.memory.put_two(&finished.hot, &finished.cold) {
             return Translated::Full;
@@ -242,6 +268,7 @@ impl Translator for Jit {
         self.blocks[index] =
             Some(Code { start, guard, rip: block.rip, sites, incoming: Vec::new() });
         let entries = entries(&starts, start, self.enter, ops);
+        self.observer.translated(block, &finished, (start, guard), &entries);
         if entries.first().is_some_and(|(number, _)| *number == 0) {
             block.cold.set(SPAN_MISSES);
         }
@@ -270,6 +297,7 @@ impl Translator for Jit {
     }
 
     fn forget(&mut self, cpu: &mut Cpu, dropped: Dropped) {
+        self.observer.forgotten(&dropped);
         match dropped {
             Dropped::None => {}
             Dropped::Some(list) => {

@@ -12,6 +12,7 @@ use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
 use trivium_firmware::smbios::SmbiosSettings;
+use trivium_jit::JitOptions;
 use trivium_memory::MemoryOptions;
 
 /// The serial ports that a PC has places for.
@@ -129,6 +130,8 @@ pub struct MachineConfig {
     pub cpus: u32,
     /// Which kind of CPU runs the guest.
     pub accel: Accel,
+    /// What is chosen of the JIT, if it is to run the guest.
+    pub jit: JitOptions,
     /// What the processors tell of themselves.
     pub model: CpuModel,
     /// What virtual time follows.
@@ -180,6 +183,7 @@ impl MachineConfig {
             memory: MemoryConfig::default(),
             cpus: 1,
             accel: Accel::default(),
+            jit: JitOptions::default(),
             model,
             clock: ClockMode::default(),
             rtc_base: 0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use trivium_cpu::{CpuModel, Vcpu};
 use trivium_interp::{Interpreter, Topology};
-use trivium_jit::Jit;
+use trivium_jit::{Jit, JitOptions};
 use trivium_memory::GuestMemory;
 
 use crate::config::Accel;
@@ -17,6 +17,8 @@ pub(crate) struct VcpuParts<'a> {
     pub(crate) topology: Topology,
     /// Arena offset of a page of its own.
     pub(crate) scratch: usize,
+    /// What is chosen of the JIT.
+    pub(crate) jit: &'a JitOptions,
 }
 
 /// A processor of the kind that is asked for, after RESET#.
@@ -26,7 +28,14 @@ pub(crate) struct VcpuParts<'a> {
 pub(crate) fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Result<Box<dyn Vcpu>, MachineError> {
     Ok(match accel {
         Accel::Interp => Box::new(interpreter(parts)),
-        Accel::Jit => Box::new(interpreter(parts).with_translator(Box::new(Jit::new()?))),
+        Accel::Jit => {
+            let jit = Box::new(Jit::with_options(parts.jit)?);
+            let cpu = interpreter(parts).with_translator(jit);
+            match &parts.jit.statistics {
+                Some(statistics) => Box::new(cpu.with_counts(statistics.counts())),
+                None => Box::new(cpu),
+            }
+        }
     })
 }
 

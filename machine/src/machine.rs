@@ -81,7 +81,8 @@ impl Machine {
                 Topology { apic_id: cpu, cpus: config.cpus, tsc_hz: TSC_HZ, apic_hz: APIC_HZ };
             // The arena was made with a page for each.
             let scratch = memory.scratch(cpu, config.cpus).unwrap_or(0);
-            let parts = VcpuParts { memory: &memory, model: &model, topology, scratch };
+            let parts =
+                VcpuParts { memory: &memory, model: &model, topology, scratch, jit: &config.jit };
             vcpus.push(new_vcpu(&parts)?);
         }
 

@@ -16,6 +16,7 @@ impl Interpreter {
         let miss = self.cpu.miss;
         let Self { cpu, cache, .. } = self;
         let gpa = device_register(cpu, &miss)?;
+        cpu.native.count(|counts| counts.device += 1);
         let block = cache.block(position.block)?;
         let (op, rest) = cache.decoded_ops(block).get(position.op..)?.split_first()?;
         if !move_of_device(cpu, op, &miss, gpa, session) {

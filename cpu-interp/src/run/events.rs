@@ -128,6 +128,7 @@ impl Interpreter {
     /// Delivers an event; exceptions on the way make double and triple faults of it.
     fn deliver(&mut self, event: Event, session: &mut Session<'_>) {
         let (mut event, mut rounds) = (event, 0);
+        self.cpu.native.count(|counts| counts.delivered += 1);
         loop {
             self.cpu.mmio.rewind();
             self.cpu.stop = StopReason::Exception;

@@ -71,6 +71,7 @@ impl Interpreter {
         let entries = if write { &tlb.write } else { &tlb.read };
         let filled = entries[Tlb::index(miss.linear)].has(miss.linear);
         self.found = (!filled).then_some((miss, place));
+        self.cpu.native.count(|counts| counts.tlb_fills += u64::from(filled));
         filled
     }
 
@@ -82,6 +83,7 @@ impl Interpreter {
     ) -> Result<(), Stop> {
         let miss = self.cpu.miss;
         let found = self.found.take();
+        self.cpu.native.count(|counts| counts.lent += 1);
         self.cpu.check_bounds(miss.linear, miss.size, miss.seg)?;
         let (write, size) = (miss.kind != Access::Read, u64::from(miss.size));
         self.cpu.examine(miss.linear, size, size.next_power_of_two().min(16), write)?;

@@ -18,6 +18,7 @@ use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exception, E
 use trivium_memory::GuestMemory;
 
 use crate::block::{Block, BlockCache, Dropped, NO_LINK, Reach};
+use crate::counts::SharedCounts;
 use crate::cpu::{Cpu, Miss, Topology, shadow};
 use crate::mem::Place;
 use crate::op::{Op, Stop, StopReason};
@@ -129,6 +130,13 @@ impl Interpreter {
     #[must_use]
     pub fn with_warm(self, warm: u32) -> Self {
         Self { warm, ..self }
+    }
+
+    /// Lets it count what it does.
+    #[must_use]
+    pub fn with_counts(mut self, counts: SharedCounts) -> Self {
+        self.cpu.native.counts = Some(counts);
+        self
     }
 
     fn go(&mut self, session: &mut Session<'_>) -> Exit {
@@ -450,6 +458,7 @@ impl Interpreter {
     /// else the stop reason says what it wants.
     fn call_at_once(&mut self, position: &Position, session: &mut Session<'_>) -> bool {
         let start = self.cpu.rip;
+        self.cpu.native.count(|counts| counts.system += 1);
         let done = self.call_system(position, session).is_ok();
         if done {
             self.flush_device_stores(session);
@@ -606,6 +615,8 @@ impl Vcpu for Interpreter {
         let mut session = Session { bus, left: budget.instructions, unreported: 0 };
         let exit = self.go(&mut session);
         session.bus();
+        let retired = budget.instructions - session.left;
+        self.cpu.native.count(|counts| counts.retired += retired);
         Ok(exit)
     }
 
