@@ -194,6 +194,8 @@ pub enum Accel {
     Interp,
     /// The JIT: translates what runs often into code of the host.
     Jit,
+    /// This host's KVM.
+    Kvm,
 }
 
 /// Boards.

@@ -15,6 +15,7 @@ pub fn refusal(error: &MachineError, options: Option<&RunOptions>) -> anyhow::Er
         MachineError::Config(error) => config_option(error).to_string(),
         MachineError::Load(error) => load_option(error.subject(), options),
         MachineError::Memory(_) => "--memory".into(),
+        MachineError::Kvm(_) => "--accel kvm".into(),
         MachineError::Code(error) => {
             return anyhow::anyhow!("--accel jit: {error}; use --accel interp");
         }
@@ -35,6 +36,7 @@ fn config_option(error: &ConfigError) -> &'static str {
         E::FirmwareAndModules => "--module",
         E::FirmwareEmpty | E::FirmwareTooLarge { .. } => "--bios",
         E::PortsTaken { .. } => "--debug-exit",
+        E::KvmCountsNot => "--accel",
         E::FwCfg { .. } => "--fw-cfg",
     }
 }

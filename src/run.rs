@@ -118,6 +118,7 @@ fn accel(option: options::Accel) -> Accel {
     match option {
         options::Accel::Interp => Accel::Interp,
         options::Accel::Jit => Accel::Jit,
+        options::Accel::Kvm => Accel::Kvm,
     }
 }
 

@@ -456,4 +456,27 @@ impl CpuState {
         };
         state
     }
+
+    /// The state after INIT# of a CPU of this model; `first` says whether it is the bootstrap
+    /// processor, which runs on. Intel SDM vol. 3A, table 10-1.
+    #[must_use]
+    pub fn after_init(&self, model: &CpuModel, first: bool) -> Self {
+        let latent = Latent { monitor: None, ..self.latent };
+        let Self { msrs, x87, vector, .. } = *self;
+        let mut state = Self { msrs, x87, vector, latent, ..Self::reset(model) };
+        state.control.cr0 = cr0::ET | self.control.cr0 & (cr0::CD | cr0::NW);
+        state.control.xcr0 = self.control.xcr0;
+        state.control.pkru = self.control.pkru;
+        state.events.activity = if first { Activity::Running } else { Activity::WaitForSipi };
+        state
+    }
+
+    /// A start-up IPI: real mode at `vector << 12`. Intel SDM vol. 3A, 9.4.4.
+    pub fn start_up(&mut self, vector: u8) {
+        let selector = u16::from(vector) << 8;
+        let cs = &mut self.segments.regs[CS];
+        *cs = Segment { selector, base: u64::from(selector) << 4, ..*cs };
+        self.general.rip = 0;
+        self.events.activity = Activity::Running;
+    }
 }

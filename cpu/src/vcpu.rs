@@ -41,7 +41,7 @@ pub enum CpuError {
     #[error("CPU state cannot be loaded: {0}")]
     State(&'static str),
     /// The CPU's host interface failed.
-    #[error("CPU failed: {0}")]
+    #[error(transparent)]
     Host(#[from] std::io::Error),
 }
 

@@ -32,6 +32,16 @@ pub enum Accel {
     Interp,
     /// The JIT.
     Jit,
+    /// KVM.
+    Kvm,
+}
+
+impl Accel {
+    /// Whether it takes this host's KVM.
+    #[must_use]
+    pub fn uses_kvm(self) -> bool {
+        matches!(self, Self::Kvm)
+    }
 }
 
 /// What virtual time follows.
@@ -211,6 +221,9 @@ impl MachineConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_memory(host_memory())?;
         self.check_boot()?;
+        if self.accel.uses_kvm() && self.clock != ClockMode::Real {
+            return Err(ConfigError::KvmCountsNot);
+        }
         match self.cpus {
             0 => Err(ConfigError::NoCpus),
             n if n as usize > MAX_CPUS => Err(ConfigError::TooManyCpus { asked: n }),
@@ -304,6 +317,11 @@ pub enum ConfigError {
         /// What was asked for.
         asked: u32,
     },
+    /// Virtual time is to follow instructions, which KVM does not count.
+    #[error(
+        "KVM counts no instructions; use --clock real with it, or --accel jit for --clock icount"
+    )]
+    KvmCountsNot,
     /// Neither firmware nor kernel.
     #[error("There is nothing to boot; give a kernel or a firmware image")]
     NothingToBoot,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use trivium_cpu::{CpuModel, Vcpu};
 use trivium_interp::{Interpreter, Topology};
 use trivium_jit::{Jit, JitOptions};
+use trivium_kvm::{Host, KvmVcpu, Place};
 use trivium_memory::GuestMemory;
 
 use crate::config::Accel;
@@ -36,7 +37,30 @@ pub(crate) fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Result<Box<dyn Vc
                 None => Box::new(cpu),
             }
         }
+        Accel::Kvm => Box::new(kvm(parts)?),
     })
+}
+
+/// The model as this kind of CPU can be it.
+///
+/// # Errors
+/// The host's KVM cannot be used.
+pub(crate) fn model_for(accel: Accel, model: CpuModel) -> Result<CpuModel, MachineError> {
+    if !accel.uses_kvm() {
+        return Ok(model);
+    }
+    let offered = trivium_kvm::offered(&Host::open(0)?.supported_cpuid()?);
+    let (reduced, missing) = trivium_kvm::reduce(&model, offered);
+    if !missing.is_empty() {
+        log::info!("This host's KVM does without {}: so does the guest", missing.join(", "));
+    }
+    Ok(reduced)
+}
+
+fn kvm(parts: &VcpuParts<'_>) -> Result<KvmVcpu, MachineError> {
+    let Topology { apic_id, cpus, tsc_hz, apic_hz } = parts.topology;
+    let place = Place { apic_id, cpus, tsc_hz, apic_hz };
+    Ok(KvmVcpu::new(parts.memory.clone(), parts.model.clone(), place)?)
 }
 
 fn interpreter(parts: &VcpuParts<'_>) -> Interpreter {

@@ -23,6 +23,9 @@ pub enum MachineError {
     /// The host refuses memory for translated code.
     #[error(transparent)]
     Code(#[from] trivium_jit::CodeError),
+    /// The host's KVM cannot be used.
+    #[error(transparent)]
+    Kvm(#[from] trivium_kvm::KvmError),
     /// A processor cannot go on.
     #[error(transparent)]
     Cpu(#[from] CpuError),

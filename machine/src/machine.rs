@@ -74,7 +74,7 @@ impl Machine {
         if prealloc {
             memory.preallocate(progress.unwrap_or_else(|| Box::new(|_| ())))?;
         }
-        let model = Arc::new(config.model);
+        let model = Arc::new(cpus::model_for(config.accel, config.model)?);
         let mut vcpus = Vec::new();
         for cpu in 0..config.cpus {
             let topology =

@@ -19,7 +19,7 @@ use std::sync::{Arc, RwLock};
 pub use arena::{RamView, Word};
 pub use host::MemoryOptions;
 pub use image::RamImage;
-pub use map::{Backing, FlatMap, GuestPhysAddr, Region, RegionKind};
+pub use map::{Backing, FlatMap, GuestPhysAddr, Piece, Region, RegionKind};
 pub use pages::{CodePages, DirtyPages};
 
 use arena::Arena;

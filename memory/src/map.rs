@@ -73,6 +73,25 @@ pub enum Backing {
     Nothing,
 }
 
+/// A range of the address space that the arena backs, in whole pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Guest-physical address of its first byte.
+    pub start: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Arena offset of its first byte.
+    pub offset: usize,
+    /// Writes are lost.
+    pub read_only: bool,
+}
+
+impl Piece {
+    fn new(region: &Region, offset: usize, read_only: bool) -> Self {
+        Self { start: region.start, size: region.end - region.start, offset, read_only }
+    }
+}
+
 /// The flat map: regions in ascending order that do not overlap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FlatMap {
@@ -113,6 +132,15 @@ impl FlatMap {
             RegionKind::Rom { offset } => Backing::Rom(offset + within),
             RegionKind::Mmio { id } => Backing::Mmio { id },
         }
+    }
+
+    /// What the arena backs, ascending: RAM, and ROM.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.regions.iter().filter_map(|r| match r.kind {
+            RegionKind::Ram { offset } => Some(Piece::new(r, offset, false)),
+            RegionKind::Rom { offset } => Some(Piece::new(r, offset, true)),
+            RegionKind::Mmio { .. } => None,
+        })
     }
 
     /// The RAM ranges as (start, end, arena offset), ascending.

@@ -3,8 +3,8 @@
 //!
 //! Intel SDM vol. 3A, chapter 6; vol. 2, INT n; vol. 3A, table 9-1.
 
-use trivium_cpu::bits::{cr0, debug, rflags};
-use trivium_cpu::state::{Activity, CS, CpuState, Latent, SS, Segment, SegmentAttributes};
+use trivium_cpu::bits::{debug, rflags};
+use trivium_cpu::state::{Activity, CS, SS, Segment, SegmentAttributes};
 use trivium_cpu::state::{Injected, SegmentAttributes as A};
 use trivium_cpu::{Exception, Vector};
 
@@ -157,17 +157,7 @@ fn exception_of(vector: u8) -> Option<Vector> {
 /// INIT: most of the state is as after RESET#. A processor other than the first waits for a
 /// start-up IPI. Intel SDM vol. 3A, 8.4.2 and table 9-1.
 pub fn init(cpu: &mut Cpu) {
-    let CpuState { general, segments, control, debug, msrs, x87, vector, events, latent } =
-        cpu.state();
-    let fresh = CpuState::reset(&cpu.model);
-    let first = cpu.topology.apic_id == 0;
-    let _ = (general, segments, debug, events);
-    let latent = Latent { monitor: None, ..latent };
-    let mut state = CpuState { msrs, x87, vector, latent, ..fresh };
-    state.control.cr0 = cr0::ET | control.cr0 & (cr0::CD | cr0::NW);
-    state.control.xcr0 = control.xcr0;
-    state.control.pkru = control.pkru;
-    state.events.activity = if first { Activity::Running } else { Activity::WaitForSipi };
+    let state = cpu.state().after_init(&cpu.model, cpu.topology.apic_id == 0);
     cpu.put_state(&state);
 }
 

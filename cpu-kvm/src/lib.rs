@@ -1,0 +1,22 @@
+//! KVM as a CPU: the third kind of [`trivium_cpu::Vcpu`], over the same guest memory as the others
+//! and with the same chips outside of the kernel.
+//!
+//! What KVM cannot do, and there are hosts on which that is much, comes back as [`Cannot`] with the
+//! state as it was before.
+
+mod cpuid;
+mod error;
+mod host;
+mod ioctls;
+mod island;
+mod kick;
+mod slots;
+mod state;
+mod vcpu;
+
+pub use cpuid::{Place, offered, reduce};
+pub use error::{Cannot, KvmError};
+pub use host::{Host, HostCaps};
+pub use ioctls::{HostExit, Ioctls, RunFields};
+pub use state::{PagingMode, is_v86, paging_mode};
+pub use vcpu::{Counts, KvmExit, KvmVcpu, UserEnd, UserExit};

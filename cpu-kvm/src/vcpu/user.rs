@@ -1,0 +1,160 @@
+//! Running user-level code alone; see [`crate::island`].
+
+use kvm_bindings::kvm_vcpu_events;
+use trivium_cpu::CpuBus;
+use trivium_cpu::state::CpuState;
+
+use super::{KvmExit, KvmVcpu};
+use crate::error::{Cannot, KvmError, call};
+use crate::ioctls::HostExit;
+use crate::island::{EXCEPTION_PORT, Frame, Island, SYSCALL_PORT, is_eligible};
+use crate::state::{from_regs, from_sregs, from_xsave, to_regs, to_sregs, to_xsave};
+use trivium_cpu::bits::cr4;
+
+/// How an island has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UserExit {
+    /// The state now.
+    pub state: Box<CpuState>,
+    /// Why.
+    pub reason: UserEnd,
+}
+
+/// Why an island has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserEnd {
+    /// An exception; its handler is the guest's.
+    Exception,
+    /// SYSCALL.
+    Syscall,
+    /// Others want the CPU.
+    Attention,
+    /// KVM cannot do an instruction.
+    Cannot,
+}
+
+impl KvmVcpu {
+    /// Whether a state is user-level code that can be run alone.
+    #[must_use]
+    pub fn is_user(state: &CpuState) -> bool {
+        is_eligible(state)
+    }
+
+    /// Runs user-level code from this state, up to whatever is not user-level code. Memory may have
+    /// been changed by others before. `None` if the guest's tables leave no room.
+    ///
+    /// # Errors
+    /// A call failed.
+    pub fn run_user(
+        &mut self,
+        state: &CpuState,
+        bus: &dyn CpuBus,
+    ) -> Result<Option<UserExit>, KvmError> {
+        self.slots.refresh(&mut *self.io)?;
+        let phys_bits = self.model.phys_bits;
+        if self.island.is_none() {
+            self.island = Some(
+                Island::new(phys_bits)
+                    .map_err(|_| KvmError::Lacks("memory for user-level code"))?,
+            );
+        }
+        let Some(mut island) = self.island.take() else { return Ok(None) };
+        let inside = island.enter(state, self.slots.memory(), phys_bits);
+        let result = match inside {
+            Some(inside) => self.run_inside(&island, state, &inside, bus).map(Some),
+            None => Ok(None),
+        };
+        self.island = Some(island);
+        result
+    }
+
+    fn run_inside(
+        &mut self,
+        island: &Island,
+        before: &CpuState,
+        inside: &CpuState,
+        bus: &dyn CpuBus,
+    ) -> Result<UserExit, KvmError> {
+        // A slot that is made anew makes KVM forget what it has made of page tables.
+        self.slots.place_island(&mut *self.io, island.ram(), island.gpa(), island.size())?;
+        self.put_user(inside)?;
+        let reason = self.user_loop(bus)?;
+        let mut now = *inside;
+        let io = &mut *self.io;
+        now.general = from_regs(&io.regs().map_err(call("KVM_GET_REGS"))?);
+        from_sregs(&mut now, &io.sregs().map_err(call("KVM_GET_SREGS"))?);
+        from_xsave(&mut now, &io.xsave().map_err(call("KVM_GET_XSAVE"))?, self.layout);
+        let frame = self.frame(island, &now)?;
+        let state = island.leave(before, &now, frame);
+        Ok(UserExit { state: Box::new(state), reason })
+    }
+
+    /// The frame that an exception has left, if the code inside has come to its handler.
+    fn frame(&self, island: &Island, now: &CpuState) -> Result<Option<Frame>, KvmError> {
+        if now.segments.cpl == 3 || island.is_syscall(now.general.rip) {
+            return Ok(None);
+        }
+        match island.frame(now.general.regs[4]) {
+            Some(frame) => Ok(Some(frame)),
+            None => Err(KvmError::Lacks("exceptions of user-level code as processors have them")),
+        }
+    }
+
+    /// Only what may have changed since the last island, if that was the last that KVM ran.
+    fn put_user(&mut self, inside: &CpuState) -> Result<(), KvmError> {
+        let same_machine =
+            self.user_msrs.is_some_and(|msrs| msrs == (inside.msrs, inside.control.xcr0));
+        let mut inside = *inside;
+        if !self.machine_tsc {
+            // RDTSC raises #GP, and another CPU knows the time.
+            inside.control.cr4 |= cr4::TSD;
+        }
+        if !same_machine {
+            self.put_state(&inside)?;
+            self.user_msrs = Some((inside.msrs, inside.control.xcr0));
+            return Ok(());
+        }
+        let io = &mut *self.io;
+        io.set_sregs(&to_sregs(&inside, self.apic_base, 0)).map_err(call("KVM_SET_SREGS"))?;
+        io.set_xsave(&to_xsave(&inside, self.layout)).map_err(call("KVM_SET_XSAVE"))?;
+        io.set_regs(&to_regs(&inside.general)).map_err(call("KVM_SET_REGS"))?;
+        io.set_events(&kvm_vcpu_events::default()).map_err(call("KVM_SET_VCPU_EVENTS"))
+    }
+
+    fn user_loop(&mut self, bus: &dyn CpuBus) -> Result<UserEnd, KvmError> {
+        self.set_tsc_if_due(bus)?;
+        self.io.set_request_window(false);
+        loop {
+            if !self.kicker.enter() {
+                return Ok(UserEnd::Attention);
+            }
+            self.incomplete = false;
+            self.counts.runs += 1;
+            let exit = self.io.run();
+            self.kicker.leave();
+            let exit = exit.map_err(call("KVM_RUN"))?;
+            let ended = match exit {
+                HostExit::Io { write: true, port: EXCEPTION_PORT, .. } => Some(UserEnd::Exception),
+                HostExit::Io { write: true, port: SYSCALL_PORT, .. } => Some(UserEnd::Syscall),
+                HostExit::Interrupted | HostExit::Again => None,
+                other => match self.serve(other, bus)? {
+                    None => None,
+                    Some(KvmExit::Cannot(Cannot::Internal { .. })) => Some(UserEnd::Cannot),
+                    Some(KvmExit::Cannot(reason)) => {
+                        return Err(KvmError::Cannot { place: self.at(), reason });
+                    }
+                    Some(KvmExit::Exit(_)) => {
+                        return Err(KvmError::Lacks("exceptions of user-level code"));
+                    }
+                },
+            };
+            if ended.is_some_and(|end| end != UserEnd::Cannot) {
+                self.incomplete = true;
+            }
+            self.complete(bus)?;
+            if let Some(end) = ended {
+                return Ok(end);
+            }
+        }
+    }
+}
