@@ -5,6 +5,7 @@
 mod config;
 mod console;
 mod crosscheck;
+mod explain;
 #[doc(hidden)]
 pub mod hostile;
 mod input;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         }
         Command::Demo(options) => run::demo(&options),
         Command::Crosscheck(options) => crosscheck::crosscheck(&options),
+        Command::Explain(options) => explain::explain(&options),
         Command::Models => reference::models(),
         Command::Completions { shell } => reference::completions(shell),
         Command::Man { directory } => reference::man(&directory),

@@ -1,6 +1,7 @@
 //! The command line: what may be said, and what is wrong with what was said.
 
 mod crosscheck;
+mod explain;
 mod firmware;
 mod isa;
 mod jit;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use trivium_cpu::model::CpuModel;
 
 pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
+pub use explain::{ExplainOptions, TraceExitsOption};
 pub use firmware::FirmwareOptions;
 pub use isa::{FwCfgContent, FwCfgOption, IsaOptions};
 pub use jit::JitOptions;
@@ -65,6 +67,11 @@ pub enum Command {
     ///
     /// Exit status: 0 without divergences, 1 with some, 2 when the command line or a file is wrong.
     Crosscheck(Box<CrosscheckOptions>),
+    /// Explain what `run` has written down of itself.
+    ///
+    /// Traces of exits: how often each CPU left the guest's code, why, where, and what it cost; several
+    /// traces side by side.
+    Explain(Box<ExplainOptions>),
     /// List the CPU models and their features.
     Models,
     /// Print a completion script for a shell.
@@ -175,6 +182,11 @@ pub struct RunOptions {
     /// The file that the trace goes to.
     #[arg(long, value_name = "FILE")]
     pub trace_file: Option<PathBuf>,
+    /// Write down each time that the CPU leaves the guest's code, why, where, and what it costs; for
+    /// `trivium explain`. With ,inner also what CPUs in software do by themselves: misses in the TLB,
+    /// exceptions, privileged instructions.
+    #[arg(long, value_name = "FILE[,inner]")]
+    pub trace_exits: Option<TraceExitsOption>,
     /// Options from a file, `name = value` by the names that they have here; what the command line
     /// says wins.
     #[arg(long, value_name = "FILE")]

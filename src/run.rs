@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use trivium_cpu::model::CpuModel;
 use trivium_devices::lost_ticks::LostTicks;
+use trivium_machine::exits::ExitTraceConfig;
 use trivium_machine::{
     Accel, Board, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, MemoryConfig,
     MemoryOptions, ModuleConfig, RunEnd, TraceCategories, TraceConfig,
@@ -62,6 +63,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     let tables = options.firmware.acpi_table.iter().map(|path| read("--acpi-table", path));
     config.acpi_tables = tables.collect::<Result<_, _>>()?;
     config.trace = trace(&options)?;
+    config.exit_trace = trace_exits(&options)?;
     if let Some(option) = &options.isa.parallel {
         config.parallel = Some(Box::new(writers.open("--parallel", option)?.0));
     }
@@ -232,6 +234,14 @@ fn fw_cfg(options: &IsaOptions) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         Ok((option.name.clone(), bytes))
     };
     options.fw_cfg.iter().map(item).collect()
+}
+
+fn trace_exits(options: &RunOptions) -> anyhow::Result<Option<ExitTraceConfig>> {
+    let Some(option) = &options.trace_exits else { return Ok(None) };
+    let file = File::create(&option.file)
+        .with_context(|| format!("--trace-exits {}: cannot be written", option.file.display()))?;
+    let cpu = format!("{:?}", options.accel).to_lowercase();
+    Ok(Some(ExitTraceConfig { cpu, inner: option.inner, sink: Box::new(file) }))
 }
 
 fn trace(options: &RunOptions) -> anyhow::Result<Option<TraceConfig>> {

@@ -208,7 +208,8 @@ impl Cpu {
         self.watch.hits(linear, linear, |on| on == On::Execute)
     }
 
-    fn code_address(&self, rip: u64) -> u64 {
+    /// The linear address of the code at a RIP.
+    pub(crate) fn code_address(&self, rip: u64) -> u64 {
         match self.mode.has(Mode::LONG) {
             true => rip,
             false => self.segments.regs[CS].base.wrapping_add(rip) & 0xffff_ffff,

@@ -18,7 +18,9 @@ pub use cpuid::CpuidContext;
 pub use exception::{Exception, Vector};
 pub use model::{CpuModel, Feature, FeatureSet, ModelError};
 pub use state::CpuState;
-pub use vcpu::{Budget, Capabilities, CpuBus, CpuError, Exit, Kick, MsrFault, ResetKind, Vcpu};
+pub use vcpu::{
+    Budget, Capabilities, CpuBus, CpuError, Exit, ExitReason, Kick, MsrFault, ResetKind, Vcpu,
+};
 
 /// A guest-virtual (linear) address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

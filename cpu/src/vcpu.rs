@@ -101,6 +101,106 @@ pub enum ResetKind {
     Sipi(u8),
 }
 
+/// Why a CPU left the guest's code. The values are those of trace files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ExitReason {
+    /// A read of an I/O port.
+    PortRead = 0,
+    /// A write of an I/O port.
+    PortWrite = 1,
+    /// A read of a device register in memory.
+    MmioRead = 2,
+    /// A write of a device register in memory, or of ROM.
+    MmioWrite = 3,
+    /// A read of an MSR of the platform.
+    MsrRead = 4,
+    /// A write of an MSR of the platform.
+    MsrWrite = 5,
+    /// A move from or to CR8.
+    TaskPriority = 6,
+    /// An external interrupt is taken.
+    Interrupt = 7,
+    /// HLT or MWAIT: away until something happens.
+    Halted = 8,
+    /// Kicked by the platform or another thread.
+    Kicked = 9,
+    /// The budget is used up.
+    Budget = 10,
+    /// Waiting for a start-up IPI.
+    WaitForSipi = 11,
+    /// A triple fault.
+    Shutdown = 12,
+    /// An address translation was not in the TLB. Software CPUs only.
+    TlbMiss = 13,
+    /// An instruction that the CPU leaves to a general function: privileged ones, most of all.
+    System = 14,
+    /// An exception is delivered to the guest.
+    Exception = 15,
+    /// Control flow: a place in the code is looked up or translated. Software CPUs only.
+    Lookup = 16,
+    /// The guest can take interrupts now, for which the platform has waited.
+    InterruptWindow = 17,
+    /// CPUID, where the CPU does not answer it itself.
+    Cpuid = 18,
+    /// One instruction was run by another CPU, as this one cannot.
+    Emulated = 19,
+    /// A breakpoint or single step of the platform's.
+    Debug = 20,
+    /// A look at what others want of the CPU, with nothing taken. Software CPUs only.
+    Attention = 21,
+    /// Any other.
+    Other = 22,
+}
+
+impl ExitReason {
+    /// All, in the order of their values.
+    pub const ALL: [Self; 23] = [
+        Self::PortRead,
+        Self::PortWrite,
+        Self::MmioRead,
+        Self::MmioWrite,
+        Self::MsrRead,
+        Self::MsrWrite,
+        Self::TaskPriority,
+        Self::Interrupt,
+        Self::Halted,
+        Self::Kicked,
+        Self::Budget,
+        Self::WaitForSipi,
+        Self::Shutdown,
+        Self::TlbMiss,
+        Self::System,
+        Self::Exception,
+        Self::Lookup,
+        Self::InterruptWindow,
+        Self::Cpuid,
+        Self::Emulated,
+        Self::Debug,
+        Self::Attention,
+        Self::Other,
+    ];
+
+    /// Whether it can be seen from outside the CPU: others are what a CPU in software does within.
+    #[must_use]
+    pub fn is_outer(self) -> bool {
+        use ExitReason::{Attention, Exception, Lookup, System, TlbMiss};
+        !matches!(self, TlbMiss | System | Exception | Lookup | Attention)
+    }
+}
+
+impl From<Exit> for ExitReason {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Budget => Self::Budget,
+            Exit::Kicked => Self::Kicked,
+            Exit::Halted => Self::Halted,
+            Exit::WaitForSipi => Self::WaitForSipi,
+            Exit::Shutdown => Self::Shutdown,
+        }
+    }
+}
+
 /// What a CPU may see of the platform. One implementation, in `machine`, serves all kinds; there
 /// is one per virtual CPU.
 pub trait CpuBus: Sync {
@@ -171,4 +271,19 @@ pub trait CpuBus: Sync {
 
     /// FERR#: an unmasked x87 error waits and CR0.NE is clear (IRQ 13 on a PC).
     fn set_ferr(&self, high: bool);
+
+    /// Whether the CPU shall tell of each time that it leaves the guest's code, by
+    /// [`Self::exit_begins`] and [`Self::exit_ends`]. Asked once for each call of `run`.
+    fn traces_exits(&self) -> bool {
+        false
+    }
+
+    /// The CPU has left the guest's code at the instruction at this linear address. Its code has
+    /// `bits` bits and begins with these bytes; both are 0 if they are not known. What the CPU then
+    /// asks of the platform belongs to this exit.
+    fn exit_begins(&self, _linear: u64, _bits: u8, _code: u64) {}
+
+    /// It goes back into the guest's code, or out of `run`. `reason` holds if the platform was asked
+    /// for nothing that says more.
+    fn exit_ends(&self, _reason: ExitReason) {}
 }

@@ -181,6 +181,8 @@ pub struct MachineConfig {
     pub no_reboot: bool,
     /// A trace, if one is wanted.
     pub trace: Option<TraceConfig>,
+    /// A trace of exits, if one is wanted.
+    pub exit_trace: Option<crate::exits::ExitTraceConfig>,
 }
 
 impl MachineConfig {
@@ -211,6 +213,7 @@ impl MachineConfig {
             debug_exit_port: None,
             no_reboot: false,
             trace: None,
+            exit_trace: None,
         }
     }
 

@@ -14,6 +14,7 @@ mod control;
 mod cpus;
 mod dma;
 mod error;
+pub mod exits;
 mod handle;
 mod layout;
 mod machine;

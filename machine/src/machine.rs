@@ -15,6 +15,7 @@ use crate::config::{ClockMode, MachineConfig, MemoryConfig};
 use crate::control::{Control, Processor};
 use crate::cpus::{self, VcpuParts};
 use crate::error::MachineError;
+use crate::exits::ExitTrace;
 use crate::handle::{MachineHandle, Message};
 use crate::layout::ArenaLayout;
 use crate::rtc::RtcParts;
@@ -32,6 +33,7 @@ pub struct Machine {
     pub(crate) no_reboot: bool,
     pub(crate) handle: MachineHandle,
     pub(crate) messages: Receiver<Message>,
+    pub(crate) exit_trace: Option<ExitTrace>,
 }
 
 fn lapic_config(id: u32, model: &CpuModel) -> LapicConfig {
@@ -124,8 +126,9 @@ impl Machine {
         let board = PcBoard::new(&parts)?;
         let no_reboot = config.no_reboot;
         let clock_mode = config.clock;
+        let exit_trace = config.exit_trace.map(ExitTrace::new);
         let mut machine =
-            Self { parts, board, vcpus, boot, clock_mode, no_reboot, handle, messages };
+            Self { parts, board, vcpus, boot, clock_mode, no_reboot, handle, messages, exit_trace };
         machine.start()?;
         Ok(machine)
     }

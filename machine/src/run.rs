@@ -14,6 +14,7 @@ use crate::board::{PcBoard, VcpuBus};
 use crate::config::{ClockMode, TraceCategories};
 use crate::control::Request;
 use crate::error::MachineError;
+use crate::exits::{ExitTrace, Way};
 use crate::machine::Machine;
 use crate::time::MachineClock;
 
@@ -52,6 +53,7 @@ struct Session<'a> {
     board: &'a PcBoard,
     clock: &'a MachineClock,
     messages: &'a crossbeam_channel::Receiver<crate::handle::Message>,
+    exits: Option<&'a ExitTrace>,
     /// Virtual time ends here.
     limit: Option<VmTime>,
 }
@@ -136,8 +138,9 @@ impl Machine {
 
     /// Runs all threads until one of them asks for an end.
     fn run_threads(&mut self, limit: Option<VmTime>) -> Result<(), MachineError> {
-        let Self { parts, board, vcpus, messages, clock_mode, .. } = self;
-        let session = Session { board, clock: &parts.clock, messages, limit };
+        let Self { parts, board, vcpus, messages, clock_mode, exit_trace, .. } = self;
+        let exits = exit_trace.as_ref();
+        let session = Session { board, clock: &parts.clock, messages, exits, limit };
         let (session, mode) = (&session, *clock_mode);
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
@@ -196,10 +199,10 @@ impl Session<'_> {
     }
 
     fn run_vcpu_real(&self, vcpu: &mut dyn Vcpu, cpu: usize) -> Result<(), MachineError> {
-        let bus = VcpuBus { board: self.board, cpu };
+        let way = Way::new(VcpuBus { board: self.board, cpu }, self.exits);
         let control = &self.board.control;
         while !control.is_requested() {
-            let exit = vcpu.run(&bus, Budget::UNLIMITED)?;
+            let exit = way.run(vcpu, Budget::UNLIMITED)?;
             self.trace_exit(vcpu, cpu, exit)?;
             match exit {
                 Exit::Budget | Exit::Kicked => {}
@@ -265,7 +268,7 @@ impl Session<'_> {
         cpu: usize,
         sleep: bool,
     ) -> Result<(), MachineError> {
-        let bus = VcpuBus { board: self.board, cpu };
+        let way = Way::new(VcpuBus { board: self.board, cpu }, self.exits);
         let control = &self.board.control;
         while !control.is_requested() {
             self.serve_messages();
@@ -279,7 +282,7 @@ impl Session<'_> {
             let budget = next.map_or(Budget::UNLIMITED, |next| Budget {
                 instructions: next.nanos_since(now).max(1),
             });
-            let exit = vcpu.run(&bus, budget)?;
+            let exit = way.run(vcpu, budget)?;
             self.trace_exit(vcpu, cpu, exit)?;
             match exit {
                 Exit::Budget | Exit::Kicked => {}

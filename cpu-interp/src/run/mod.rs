@@ -5,6 +5,7 @@ mod device;
 #[cfg(test)]
 mod device_tests;
 mod events;
+mod exits;
 mod fetch;
 mod miss;
 #[cfg(test)]
@@ -79,6 +80,8 @@ struct Session<'a> {
     left: u64,
     /// Instructions run that the platform does not know of.
     unreported: u64,
+    /// Exits are told of.
+    traced: bool,
 }
 
 impl Session<'_> {
@@ -156,7 +159,7 @@ impl Interpreter {
                 self.debug_trap(session);
             }
             if self.cpu.look | self.cpu.attention.take()
-                && let Some(exit) = self.look(session)
+                && let Some(exit) = self.look_traced(session)
             {
                 return exit;
             }
@@ -249,7 +252,7 @@ impl Interpreter {
     fn run_block(&mut self, index: u32, session: &mut Session<'_>) {
         let mut start = Position { block: index, op: 0, done: 0 };
         while let Some(position) = self.run_slice(&start, session) {
-            match self.serve(&position, session) {
+            match self.serve_traced(&position, session) {
                 Served::Resume => start = position,
                 Served::Next(next) => start = next,
                 Served::Other => return,
@@ -612,7 +615,8 @@ enum Finish {
 
 impl Vcpu for Interpreter {
     fn run(&mut self, bus: &dyn CpuBus, budget: Budget) -> Result<Exit, CpuError> {
-        let mut session = Session { bus, left: budget.instructions, unreported: 0 };
+        let (left, traced) = (budget.instructions, bus.traces_exits());
+        let mut session = Session { bus, left, unreported: 0, traced };
         let exit = self.go(&mut session);
         session.bus();
         let retired = budget.instructions - session.left;
