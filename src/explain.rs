@@ -1,5 +1,6 @@
 //! `trivium explain`: what is in files that runs have left, for people.
 
+mod block;
 mod chart;
 mod summary;
 mod symbols;
@@ -23,6 +24,9 @@ use symbols::Symbols;
 /// # Errors
 /// A file cannot be used.
 pub fn explain(options: &ExplainOptions) -> Result<u8> {
+    if options.block.block.is_some() || options.block.bytes.is_some() {
+        return block::show(&options.block, &options.files);
+    }
     let symbols = options.symbols.as_deref().map(symbols).transpose()?.unwrap_or_default();
     let mut columns = Vec::new();
     for file in &options.files {

@@ -1,5 +1,6 @@
 //! The command line: what may be said, and what is wrong with what was said.
 
+mod block;
 mod crosscheck;
 mod explain;
 mod firmware;
@@ -15,6 +16,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trivium_cpu::model::CpuModel;
 
+pub use block::{Address, BlockOptions};
 pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
 pub use explain::{ExplainOptions, TraceExitsOption};
 pub use firmware::FirmwareOptions;
@@ -67,10 +69,11 @@ pub enum Command {
     ///
     /// Exit status: 0 without divergences, 1 with some, 2 when the command line or a file is wrong.
     Crosscheck(Box<CrosscheckOptions>),
-    /// Explain what `run` has written down of itself.
+    /// Explain what `run` has written down of itself, or what becomes of a block of code.
     ///
     /// Traces of exits: how often each CPU left the guest's code, why, where, and what it cost; several
-    /// traces side by side.
+    /// traces side by side. With --block or --bytes: the block as the guest has it, as the interpreter
+    /// does, what the JIT knows of it, and the host's code that it makes of it.
     Explain(Box<ExplainOptions>),
     /// List the CPU models and their features.
     Models,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use trivium_cpu::CpuState;
 use trivium_firmware::Subject;
-use trivium_machine::{ConfigError, MachineError};
+use trivium_machine::{CodeError, ConfigError, MachineError};
 
 use crate::options::RunOptions;
 
@@ -16,6 +16,12 @@ pub fn refusal(error: &MachineError, options: Option<&RunOptions>) -> anyhow::Er
         MachineError::Load(error) => load_option(error.subject(), options),
         MachineError::Memory(_) => "--memory".into(),
         MachineError::Kvm(_) => "--accel kvm".into(),
+        MachineError::Code(error @ CodeError::Dump(_)) => {
+            return anyhow::anyhow!("--jit-dump: {error}; use a folder that can be written to");
+        }
+        MachineError::Code(error @ CodeError::PerfMap(_)) => {
+            return anyhow::anyhow!("--jit-perf-map: {error}");
+        }
         MachineError::Code(error) => {
             return anyhow::anyhow!("--accel jit: {error}; use --accel interp");
         }

@@ -1,11 +1,9 @@
 //! Code memory: one object of the host's memory mapped twice, to write and to execute, so that no
 //! page is ever both.
 
-use std::fs::File;
-
-use memmap2::{Mmap, MmapMut, MmapOptions};
-use rustix::fs::{MemfdFlags, memfd_create};
 use thiserror::Error;
+
+use crate::mapping::Twice;
 
 /// Why there is no code memory.
 #[derive(Debug, Error)]
@@ -17,7 +15,7 @@ pub enum CodeError {
     #[error("The host gives no memory for translated code: {0}")]
     Host(#[from] std::io::Error),
     /// The folder for listings cannot be made.
-    #[error("The folder for listings of translated code cannot be made: {0}")]
+    #[error("The folder for listings cannot be made: {0}")]
     Dump(std::io::Error),
     /// The map for perf cannot be written.
     #[error("The map for perf cannot be written to /tmp: {0}")]
@@ -29,25 +27,17 @@ const ALIGNMENT: usize = 16;
 
 /// Memory for translated code.
 pub(crate) struct CodeMemory {
-    write: MmapMut,
-    execute: Mmap,
+    memory: Twice,
     used: usize,
     /// Bytes in use from the middle on: code that is seldom run.
     used_cold: usize,
 }
 
 impl CodeMemory {
-    /// So many bytes.
-    pub(crate) fn new(size: usize) -> Result<Self, CodeError> {
-        let file =
-            memfd_create("trivium-code", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        let file = File::from(file);
-        file.set_len(size as u64)?;
-        // SAFETY: nobody else has the file, so it changes by our own hand alone, and never in size.
-        let write = unsafe { MmapOptions::new().len(size).map_mut(&file)? };
-        // SAFETY: as above.
-        let execute = unsafe { MmapOptions::new().len(size).map_exec(&file)? };
-        Ok(Self { write, execute, used: 0, used_cold: size / 2 })
+    /// So many bytes; such that perf finds names for them, if it is to.
+    pub(crate) fn new(size: usize, for_perf: bool) -> Result<Self, CodeError> {
+        let memory = if for_perf { Twice::anonymous(size) } else { Twice::new(size) }?;
+        Ok(Self { memory, used: 0, used_cold: size / 2 })
     }
 
     /// The address at which the next code will be executed.
@@ -57,7 +47,7 @@ impl CodeMemory {
 
     /// The same, and that of the next code that is seldom run.
     pub(crate) fn next_two(&self) -> (u64, u64) {
-        let base = self.execute.as_ptr().addr() as u64;
+        let base = self.memory.execute();
         (base + self.used as u64, base + self.used_cold as u64)
     }
 
@@ -69,8 +59,8 @@ impl CodeMemory {
     /// Puts code at [`Self::next_two`]; false if there is no room.
     pub(crate) fn put_two(&mut self, hot: &[u8], cold: &[u8]) -> bool {
         let (used, used_cold) = (self.used + hot.len(), self.used_cold + cold.len());
-        let middle = self.write.len() / 2;
-        let (first, second) = self.write.split_at_mut(middle);
+        let middle = self.memory.len() / 2;
+        let (first, second) = self.memory.bytes().split_at_mut(middle);
         let place = first.get_mut(self.used..used);
         let place_cold = second.get_mut(self.used_cold - middle..used_cold - middle);
         let (Some(place), Some(place_cold)) = (place, place_cold) else { return false };
@@ -89,8 +79,8 @@ impl CodeMemory {
 
     /// Overwrites code at an address.
     pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) {
-        let at = address.wrapping_sub(self.execute.as_ptr().addr() as u64) as usize;
-        if let Some(place) = self.write.get_mut(at..at + bytes.len()) {
+        let at = address.wrapping_sub(self.memory.execute()) as usize;
+        if let Some(place) = self.memory.bytes().get_mut(at..at + bytes.len()) {
             place.copy_from_slice(bytes);
         }
     }
@@ -98,7 +88,7 @@ impl CodeMemory {
     /// Gives up all code after the first `keep` bytes.
     pub(crate) fn truncate(&mut self, keep: usize) {
         self.used = keep.min(self.used);
-        self.used_cold = self.write.len() / 2;
+        self.used_cold = self.memory.len() / 2;
     }
 
     /// Bytes in use.

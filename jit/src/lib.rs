@@ -16,6 +16,7 @@ mod emit;
 mod enter;
 #[cfg(test)]
 mod exchange_tests;
+mod mapping;
 mod observe;
 mod options;
 pub mod planted;

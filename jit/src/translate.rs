@@ -77,7 +77,7 @@ impl Jit {
         if !is_x86_feature_detected!("bmi2") {
             return Err(CodeError::NoBmi2);
         }
-        let mut memory = CodeMemory::new(CODE_SIZE)?;
+        let mut memory = CodeMemory::new(CODE_SIZE, options.perf_map)?;
         let mut routine = |emit: &dyn Fn(&mut Assembler)| {
             let address = memory.next();
             let mut asm = Assembler::new(address as usize);

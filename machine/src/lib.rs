@@ -40,5 +40,7 @@ pub use handle::MachineHandle;
 pub use machine::Machine;
 pub use run::RunEnd;
 pub use state::{FormatError, MachineState, StateHash};
-pub use trivium_jit::{JitOptions, Report as JitReport, Statistics};
+pub use trivium_jit::{
+    Code, CodeError, ExplainError, JitOptions, Report as JitReport, Statistics, explain,
+};
 pub use trivium_memory::MemoryOptions;

@@ -5,11 +5,13 @@ use std::str::FromStr;
 
 use clap::Args;
 
+use super::BlockOptions;
+
 /// What `explain` takes.
 #[derive(Debug, Args)]
 pub struct ExplainOptions {
-    /// Traces of `run --trace-exits`, one for each column.
-    #[arg(required = true, value_name = "FILE")]
+    /// Traces of `run --trace-exits`, one for each column; or the file that has the code of --block.
+    #[arg(required_unless_present_any = ["block", "bytes"], value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// How many lines each table has at most.
     #[arg(long, default_value_t = 15, value_name = "N")]
@@ -27,6 +29,9 @@ pub struct ExplainOptions {
     /// The font of the chart's text, TrueType; DejaVu Sans of the system unless given.
     #[arg(long, value_name = "FILE")]
     pub font: Option<PathBuf>,
+    /// Which block is to be shown, if one is.
+    #[command(flatten)]
+    pub block: BlockOptions,
 }
 
 /// What `--trace-exits` takes.
