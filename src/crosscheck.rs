@@ -80,6 +80,7 @@ fn duel(options: &CrosscheckOptions, model: &CpuModel) -> Result<Duel> {
     let make = |kind| -> Result<Box<dyn Engine>> {
         Ok(match kind {
             EngineOption::Interp => Box::new(VcpuEngine::interpreter(*model)?),
+            EngineOption::Jit if options.hot > 1 => Box::new(VcpuEngine::hot(*model, options.hot)?),
             EngineOption::Jit => Box::new(VcpuEngine::jit(*model)?),
             EngineOption::Host => Box::new(HostEngine::new()?),
             EngineOption::Manual => bail!("--cpus: 'manual' knows system-level cases only"),
@@ -222,8 +223,9 @@ fn generator(options: &CrosscheckOptions, model: &CpuModel, ldt: bool) -> Result
 
 /// What else than the plan makes a campaign what it is.
 fn describe(options: &CrosscheckOptions) -> String {
-    let CrosscheckOptions { cpus, cpu, kinds, widths, only, strict, .. } = options;
-    format!("{cpus:?} {} {:?} {kinds:?} {widths:?} {only:?} {strict}", cpu.name, cpu.features)
+    let CrosscheckOptions { cpus, cpu, kinds, widths, only, strict, hot, .. } = options;
+    let features = cpu.features;
+    format!("{cpus:?} {} {features:?} {kinds:?} {widths:?} {only:?} {strict} {hot}", cpu.name)
 }
 
 /// Opens the log, and takes what it has of the campaign.

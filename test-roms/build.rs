@@ -76,6 +76,7 @@ const SUITE: &[&str] = &[
     "x87",
     "sse",
     "smm",
+    "virtualization",
     "pic",
     "pit",
     "lapic",

@@ -26,6 +26,9 @@ use ram::Ram;
 
 const JIT: &str = "jit";
 
+/// How often a block is interpreted before it is translated, where cases are run more than once.
+const HOT_WARM: u32 = 1;
+
 const TOPOLOGY: Topology =
     Topology { apic_id: 0, cpus: 1, tsc_hz: 1_000_000_000, apic_hz: 1_000_000_000 };
 
@@ -35,6 +38,8 @@ pub struct VcpuEngine {
     vcpu: Box<dyn Vcpu>,
     model: Arc<CpuModel>,
     ram: Ram,
+    /// How often each case is run, from the same state; each run must do as the first.
+    runs: u32,
 }
 
 impl VcpuEngine {
@@ -56,7 +61,7 @@ impl VcpuEngine {
         let ram = Ram::new().map_err(|e| unavailable(e.to_string()))?;
         let scratch = ram.scratch();
         let vcpu = make(ram.memory(), model.clone(), scratch);
-        Ok(Self { name, vcpu, model, ram })
+        Ok(Self { name, vcpu, model, ram, runs: 1 })
     }
 
     /// The interpreter.
@@ -83,23 +88,51 @@ impl VcpuEngine {
         })
     }
 
+    /// The JIT, with each case run so often. The first runs are interpreted, then it is translated,
+    /// and then it is as hot as that makes it. Where a run does not do as the first, that is its
+    /// outcome.
+    ///
+    /// # Errors
+    /// As [`Self::jit`].
+    pub fn hot(model: CpuModel, runs: u32) -> Result<Self, EngineError> {
+        let jit = Jit::new()
+            .map_err(|e| EngineError::Unavailable { engine: JIT, reason: e.to_string() })?;
+        let engine = Self::new(JIT, model, |memory, model, scratch| {
+            let interpreter = Interpreter::new(memory, model, TOPOLOGY, scratch);
+            Box::new(interpreter.with_translator(Box::new(jit)).with_warm(HOT_WARM))
+        })?;
+        Ok(Self { runs, ..engine })
+    }
+
     fn run_case(&mut self, case: &Case) -> Result<Outcome, EngineError> {
         self.ram.begin(case);
         let state = guest::initial_state(case, &self.model);
+        let first = self.run_once(case, &state)?;
+        let mut outcome = first.clone();
+        for _ in 1..self.runs {
+            if outcome != first || outcome.stop == Stop::Endless {
+                break;
+            }
+            self.ram.rewind();
+            outcome = self.run_once(case, &state)?;
+        }
+        self.ram.end();
+        Ok(outcome)
+    }
+
+    fn run_once(&mut self, case: &Case, state: &CpuState) -> Result<Outcome, EngineError> {
         let failed = |name| {
             move |e: trivium_cpu::CpuError| EngineError::Host {
                 engine: name,
                 source: std::io::Error::other(e),
             }
         };
-        self.vcpu.load(&state).map_err(failed(self.name))?;
+        self.vcpu.load(state).map_err(failed(self.name))?;
         // The handler's HLT counts too.
         let budget = Budget { instructions: u64::from(case.limit) + 1 };
         let exit = self.vcpu.run(&NullBus, budget).map_err(failed(self.name))?;
         let after = self.vcpu.save().map_err(failed(self.name))?;
-        let outcome = self.outcome(exit, &after);
-        self.ram.end();
-        Ok(outcome)
+        Ok(self.outcome(exit, &after))
     }
 
     fn outcome(&self, exit: Exit, after: &CpuState) -> Outcome {

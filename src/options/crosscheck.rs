@@ -42,6 +42,11 @@ pub struct CrosscheckOptions {
     /// or is wholly one, with * for anything: 'F*'. Sequences of them with --kinds sequence.
     #[arg(long, value_name = "TEXT,...")]
     pub only: Option<String>,
+    /// Run each case so often on jit: first it is interpreted, then translated, then translated as
+    /// what runs often is. Each run must do as the first.
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub hot: u32,
     /// Let nothing differ, not even what the manuals leave undefined.
     #[arg(long)]
     pub strict: bool,

@@ -132,6 +132,7 @@ chapters![
         x87,
         sse,
         smm,
+        virtualization,
     ],
     chip: [pic, pit, lapic, ioapic, hpet, rtc, uart, ports, ps2, dma, fwcfg, pci, acpi]
 ];

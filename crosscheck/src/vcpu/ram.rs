@@ -101,6 +101,16 @@ impl Ram {
         found
     }
 
+    /// Makes memory what it was when the case began. Pages that are so already are not written.
+    pub(super) fn rewind(&mut self) {
+        for part in &mut self.parts {
+            if self.memory.read(GuestPhysAddr(part.gpa), &mut part.after).is_err() {
+                unreachable!("{IN_RAM}");
+            }
+            write_differing(&self.memory, part.gpa, &part.after, &part.before);
+        }
+    }
+
     /// Makes memory what it was before the case.
     pub(super) fn end(&mut self) {
         for part in &mut self.parts {

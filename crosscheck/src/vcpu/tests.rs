@@ -111,3 +111,17 @@ fn a_system_call_is_told_from_an_exception() {
 fn an_endless_loop_is_given_up() {
     assert_eq!(run(&case(&[0xeb, 0xfe])).stop, Stop::Endless);
 }
+
+#[test]
+fn hot_cases_begin_each_time_from_the_same_state() {
+    // add qword ptr [rdi], rax; add rax, [rdi]; jmp to the next instruction; inc byte ptr [rdi + 8]
+    let code = [0x48, 0x01, 0x07, 0x48, 0x03, 0x07, 0xeb, 0x00, 0xfe, 0x47, 0x08];
+    let mut counting = case(&code);
+    counting.state.regs[0] = 3;
+    counting.state.regs[7] = DATA.start;
+    let model = CpuModel::by_name("max").unwrap();
+    let mut hot = VcpuEngine::hot(model, 20).unwrap();
+    let outcomes = hot.run(&[counting.clone(), counting.clone()]).unwrap();
+    assert_eq!(outcomes[0], run(&counting));
+    assert_eq!(outcomes[1], outcomes[0]);
+}
