@@ -6,6 +6,7 @@ mod explain;
 mod firmware;
 mod isa;
 mod jit;
+mod kvm;
 mod memory;
 mod rtc;
 mod serial;
@@ -22,6 +23,7 @@ pub use explain::{ExplainOptions, TraceExitsOption};
 pub use firmware::FirmwareOptions;
 pub use isa::{FwCfgContent, FwCfgOption, IsaOptions};
 pub use jit::JitOptions;
+pub use kvm::KvmOption;
 pub use memory::MemoryOption;
 pub use rtc::{LostTicksOption, RtcBase, RtcClock, RtcOption};
 pub use serial::SerialPortOption;
@@ -157,6 +159,10 @@ pub struct RunOptions {
     pub isa: IsaOptions,
     #[command(flatten)]
     pub jit: JitOptions,
+    /// KVM's part in --accel kvm:jit and kvm:interp: level=all (all that it can run), level=user
+    /// (64-bit code at CPL 3), level=auto (by what it is found to do well; see `trivium cpus`).
+    #[arg(long, value_name = "level=LEVEL")]
+    pub kvm: Option<KvmOption>,
     /// Virtual time: real (the host's), icount (one nanosecond an instruction: every run is the
     /// same), or icount,sleep=off (the same, and idle time is skipped).
     #[arg(long, default_value = "real", value_name = "CLOCK", verbatim_doc_comment)]
@@ -211,6 +217,12 @@ pub enum Accel {
     Jit,
     /// This host's KVM.
     Kvm,
+    /// KVM, and the JIT where KVM cannot go on.
+    #[value(name = "kvm:jit")]
+    KvmJit,
+    /// KVM, and the interpreter where KVM cannot go on.
+    #[value(name = "kvm:interp")]
+    KvmInterp,
 }
 
 /// Boards.

@@ -53,6 +53,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     config.accel = accel(options.accel);
     let (choices, shown) = jit::choices(&options.jit);
     config.jit = choices;
+    config.kvm.level = options.kvm.and_then(|kvm| kvm.level);
     config.clock = clock(options.clock);
     set_rtc(&mut config, options.clock, options.rtc.unwrap_or_default())?;
     config.no_reboot = options.no_reboot;
@@ -121,6 +122,8 @@ fn accel(option: options::Accel) -> Accel {
         options::Accel::Interp => Accel::Interp,
         options::Accel::Jit => Accel::Jit,
         options::Accel::Kvm => Accel::Kvm,
+        options::Accel::KvmJit => Accel::KvmJit,
+        options::Accel::KvmInterp => Accel::KvmInterp,
     }
 }
 

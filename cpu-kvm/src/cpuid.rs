@@ -1,6 +1,8 @@
 //! What a guest's CPUID tells under KVM: the model's answers, held against what the kernel offers
 //! and what it makes of them.
 
+use std::arch::x86_64::__cpuid_count;
+
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use trivium_cpu::model::{CpuModel, FEATURES, Feature, FeatureInfo, Register};
 use trivium_cpu::{CpuidContext, FeatureSet};
@@ -110,6 +112,28 @@ pub fn offered(supported: &CpuId) -> FeatureSet {
     let mut set = FeatureSet::EMPTY;
     for info in FEATURES {
         if PLATFORM.contains(&info.feature) || lists(supported, info) {
+            set.insert(info.feature);
+        }
+    }
+    set
+}
+
+/// The features of this host's processor, as its own programs find them, and those of the platform.
+#[must_use]
+pub fn of_host() -> FeatureSet {
+    let mut set = FeatureSet::EMPTY;
+    for info in FEATURES {
+        let highest = __cpuid_count(info.leaf & 0x8000_0000, 0).eax;
+        let answer = __cpuid_count(info.leaf, info.subleaf);
+        let register = match info.register {
+            Register::Eax => answer.eax,
+            Register::Ebx => answer.ebx,
+            Register::Ecx => answer.ecx,
+            Register::Edx => answer.edx,
+        };
+        if PLATFORM.contains(&info.feature)
+            || (info.leaf <= highest && register >> info.bit & 1 != 0)
+        {
             set.insert(info.feature);
         }
     }

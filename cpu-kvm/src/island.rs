@@ -36,6 +36,9 @@ mod page {
 const EXCEPTION: usize = 0;
 /// Of the handler of SYSCALL.
 const SYSCALL: usize = 16;
+/// Of the handlers of #DB and #BP, which are traps.
+const DEBUG: usize = 32;
+const BREAKPOINT: usize = 48;
 /// Of the task-state segment.
 const TSS: usize = 256;
 /// Its size.
@@ -44,8 +47,12 @@ const TSS_SIZE: usize = 104;
 const TSS_IST1: usize = 36;
 /// The port that a handler writes; no device sees it.
 pub(crate) const EXCEPTION_PORT: u16 = 0xe0;
-/// The same for SYSCALL.
+/// The same for SYSCALL, #DB and #BP.
 pub(crate) const SYSCALL_PORT: u16 = 0xe1;
+const DEBUG_PORT: u16 = 0xe2;
+const BREAKPOINT_PORT: u16 = 0xe3;
+/// All of them.
+pub(crate) const PORTS: std::ops::RangeInclusive<u16> = EXCEPTION_PORT..=BREAKPOINT_PORT;
 
 /// Present, writable, not for CPL 3.
 const ENTRY: u64 = 3;
@@ -77,6 +84,17 @@ pub(crate) struct Frame {
     pub(crate) rip: u64,
     pub(crate) rflags: u64,
     pub(crate) rsp: u64,
+    /// Whose handler it is, by its port.
+    port: u16,
+}
+
+/// An interrupt gate for CPL 0 with IST1. Intel SDM vol. 3A, figure 6-8.
+fn gate(handler: u64, selector: u16) -> [u64; 2] {
+    let low = handler & 0xffff
+        | u64::from(selector) << 16
+        | 0x8e01 << 32
+        | (handler >> 16 & 0xffff) << 48;
+    [low, handler >> 32]
 }
 
 /// Whether a state is one that an island may take over.
@@ -107,6 +125,8 @@ impl Island {
         };
         code(EXCEPTION, EXCEPTION_PORT);
         code(SYSCALL, SYSCALL_PORT);
+        code(DEBUG, DEBUG_PORT);
+        code(BREAKPOINT, BREAKPOINT_PORT);
         Ok(island)
     }
 
@@ -209,14 +229,14 @@ impl Island {
         for page in 0..page::COUNT {
             ram.store(page::TABLE * PAGE + 8 * page, at(page) | ENTRY);
         }
-        let handler = self.linear(page::CODE, EXCEPTION);
-        // An interrupt gate for CPL 0 with IST1. Intel SDM vol. 3A, figure 6-8.
-        let low = handler & 0xffff
-            | u64::from(selector) << 16
-            | 0x8e01 << 32
-            | (handler >> 16 & 0xffff) << 48;
         for vector in 0..256 {
-            ram.store(page::IDT * PAGE + 16 * vector, [low, handler >> 32]);
+            let at = match vector {
+                1 => DEBUG,
+                3 => BREAKPOINT,
+                _ => EXCEPTION,
+            };
+            let gate = gate(self.linear(page::CODE, at), selector);
+            ram.store(page::IDT * PAGE + 16 * vector, gate);
         }
         let tss = page::CODE * PAGE + TSS;
         ram.store(tss + 4, self.stack_top());
@@ -225,7 +245,7 @@ impl Island {
     }
 
     /// The frame at the handler's stack pointer.
-    pub(crate) fn frame(&self, rsp: u64) -> Option<Frame> {
+    pub(crate) fn frame(&self, rsp: u64, port: u16) -> Option<Frame> {
         // With an error code there is a word more.
         let below = self.stack_top().checked_sub(rsp)?;
         let skip = match below {
@@ -235,7 +255,7 @@ impl Island {
         };
         let start = page::STACK * PAGE + (rsp as usize + skip) % PAGE;
         let word = |n: usize| self.ram().load::<u64>(start + 8 * n);
-        Some(Frame { rip: word(0), rflags: word(2), rsp: word(3) })
+        Some(Frame { rip: word(0), rflags: word(2), rsp: word(3), port })
     }
 
     /// Whether an address is the handler's of SYSCALL, to which a KVM may come that has not left
@@ -257,6 +277,7 @@ impl Island {
             state.general.rip = frame.rip;
             state.general.rflags = frame.rflags;
             state.general.regs[4] = frame.rsp;
+            undo_trap(&mut state, &frame);
         }
         if self.is_syscall(state.general.rip) {
             self.undo_syscall(&mut state);
@@ -279,5 +300,16 @@ impl Island {
         let regs = &state.general.regs;
         state.general.rip = regs[1].wrapping_sub(2);
         state.general.rflags = regs[11];
+    }
+}
+
+/// A trap comes after its instruction: INT3 is to be met again (INT1 comes before it where islands are
+/// of use), and what RFLAGS.TF asks for is still to be delivered.
+fn undo_trap(state: &mut CpuState, frame: &Frame) {
+    let single_step = frame.rflags & rflags::TF != 0;
+    match frame.port {
+        DEBUG_PORT if single_step => state.events.pending_debug = debug::DR6_BS,
+        BREAKPOINT_PORT => state.general.rip = frame.rip.wrapping_sub(1),
+        _ => {}
     }
 }

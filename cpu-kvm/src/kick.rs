@@ -112,6 +112,11 @@ impl Kicker {
         self.wanted.swap(false, Ordering::SeqCst)
     }
 
+    /// Whether something may have changed that nobody has looked at.
+    pub(crate) fn has_attention(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst)
+    }
+
     /// The present thread is about to enter KVM_RUN; `false` if it has something to look at first.
     pub(crate) fn enter(&self) -> bool {
         // SAFETY: the call has no conditions.

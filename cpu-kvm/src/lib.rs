@@ -10,13 +10,17 @@ mod host;
 mod ioctls;
 mod island;
 mod kick;
+mod relay;
 mod slots;
 mod state;
+#[cfg(test)]
+mod testing;
 mod vcpu;
 
-pub use cpuid::{Place, offered, reduce};
+pub use cpuid::{Place, of_host, offered, reduce};
 pub use error::{Cannot, KvmError};
 pub use host::{Host, HostCaps};
 pub use ioctls::{HostExit, Ioctls, RunFields};
+pub use relay::{Level, Relay, RelayCounts};
 pub use state::{PagingMode, is_v86, paging_mode};
 pub use vcpu::{Counts, KvmExit, KvmVcpu, UserEnd, UserExit};

@@ -1,6 +1,8 @@
 //! A virtual processor that the kernel runs.
 
 mod exits;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod user;
 
@@ -148,9 +150,10 @@ impl KvmVcpu {
     fn set_tsc_frequency(&mut self) {
         let khz = (self.place.tsc_hz / 1000) as u32;
         self.machine_tsc = true;
-        if let Err(error) = self.io.set_tsc_khz(khz) {
-            let host = self.io.tsc_khz().unwrap_or(0);
-            self.machine_tsc = host == khz;
+        let Err(error) = self.io.set_tsc_khz(khz) else { return };
+        let host = self.io.tsc_khz().unwrap_or(0);
+        self.machine_tsc = host == khz;
+        if !self.machine_tsc {
             log::info!(
                 "KVM keeps the host's time-stamp counter of {host} kHz instead of {khz} kHz ({error}): the guest's clock must not rely on it"
             );
@@ -175,6 +178,27 @@ impl KvmVcpu {
     /// A call failed.
     pub fn memory_changed(&mut self) -> Result<(), KvmError> {
         self.slots.recreate(&mut *self.io)
+    }
+
+    /// Forgets that others have wanted something of this CPU: another one sees to it.
+    pub fn forget_attention(&mut self) {
+        self.kicker.take_kick();
+        self.kicker.take_attention();
+    }
+
+    /// Whether others want something of this CPU.
+    #[must_use]
+    pub fn has_attention(&self) -> bool {
+        self.kicker.has_attention()
+    }
+
+    /// Takes the guest over from another CPU.
+    ///
+    /// # Errors
+    /// A call failed, or KVM cannot be in this state.
+    pub fn take_over(&mut self, state: &CpuState) -> Result<(), KvmError> {
+        self.memory_changed()?;
+        self.put_state(state)
     }
 
     /// Tells the machine's memory of pages that the guest has written.
@@ -334,8 +358,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn load(&mut self, state: &CpuState) -> Result<(), CpuError> {
-        self.memory_changed()?;
-        Ok(self.put_state(state)?)
+        Ok(self.take_over(state)?)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -13,6 +13,7 @@ use trivium_devices::uart16550::SerialBackend;
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
 use trivium_firmware::smbios::SmbiosSettings;
 use trivium_jit::JitOptions;
+use trivium_kvm::Level as KvmLevel;
 use trivium_memory::MemoryOptions;
 
 /// The serial ports that a PC has places for.
@@ -34,13 +35,24 @@ pub enum Accel {
     Jit,
     /// KVM.
     Kvm,
+    /// KVM, and the JIT where KVM cannot go on.
+    KvmJit,
+    /// KVM, and the interpreter where KVM cannot go on.
+    KvmInterp,
+}
+
+/// What is chosen of KVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KvmOptions {
+    /// What KVM runs where another CPU stands behind it; found by probes unless said.
+    pub level: Option<KvmLevel>,
 }
 
 impl Accel {
     /// Whether it takes this host's KVM.
     #[must_use]
     pub fn uses_kvm(self) -> bool {
-        matches!(self, Self::Kvm)
+        matches!(self, Self::Kvm | Self::KvmJit | Self::KvmInterp)
     }
 }
 
@@ -142,6 +154,8 @@ pub struct MachineConfig {
     pub accel: Accel,
     /// What is chosen of the JIT, if it is to run the guest.
     pub jit: JitOptions,
+    /// What is chosen of KVM.
+    pub kvm: KvmOptions,
     /// What the processors tell of themselves.
     pub model: CpuModel,
     /// What virtual time follows.
@@ -196,6 +210,7 @@ impl MachineConfig {
             cpus: 1,
             accel: Accel::default(),
             jit: JitOptions::default(),
+            kvm: KvmOptions::default(),
             model,
             clock: ClockMode::default(),
             rtc_base: 0,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use trivium_cpu::{CpuModel, Vcpu};
 use trivium_interp::{Interpreter, Topology};
 use trivium_jit::{Jit, JitOptions};
-use trivium_kvm::{Host, KvmVcpu, Place};
+use trivium_kvm::{Host, KvmVcpu, Level, Place, Relay};
 use trivium_memory::GuestMemory;
 
-use crate::config::Accel;
+use crate::config::{Accel, KvmOptions};
 use crate::error::MachineError;
 
 /// What a processor is made with.
@@ -20,6 +20,8 @@ pub(crate) struct VcpuParts<'a> {
     pub(crate) scratch: usize,
     /// What is chosen of the JIT.
     pub(crate) jit: &'a JitOptions,
+    /// What is chosen of KVM.
+    pub(crate) kvm: KvmOptions,
 }
 
 /// A processor of the kind that is asked for, after RESET#.
@@ -29,16 +31,25 @@ pub(crate) struct VcpuParts<'a> {
 pub(crate) fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Result<Box<dyn Vcpu>, MachineError> {
     Ok(match accel {
         Accel::Interp => Box::new(interpreter(parts)),
-        Accel::Jit => {
-            let jit = Box::new(Jit::with_options(parts.jit)?);
-            let cpu = interpreter(parts).with_translator(jit);
-            match &parts.jit.statistics {
-                Some(statistics) => Box::new(cpu.with_counts(statistics.counts())),
-                None => Box::new(cpu),
-            }
-        }
+        Accel::Jit => jit(parts)?,
         Accel::Kvm => Box::new(kvm(parts)?),
+        Accel::KvmJit => relay(parts, jit(parts)?)?,
+        Accel::KvmInterp => relay(parts, Box::new(interpreter(parts)))?,
     })
+}
+
+fn jit(parts: &VcpuParts<'_>) -> Result<Box<dyn Vcpu>, MachineError> {
+    let jit = Box::new(Jit::with_options(parts.jit)?);
+    let cpu = interpreter(parts).with_translator(jit);
+    Ok(match &parts.jit.statistics {
+        Some(statistics) => Box::new(cpu.with_counts(statistics.counts())),
+        None => Box::new(cpu),
+    })
+}
+
+/// KVM with another CPU behind it.
+fn relay(parts: &VcpuParts<'_>, other: Box<dyn Vcpu>) -> Result<Box<dyn Vcpu>, MachineError> {
+    Ok(Box::new(Relay::new(kvm(parts)?, other, parts.kvm.level.unwrap_or(Level::All))))
 }
 
 /// The model as this kind of CPU can be it.
@@ -49,7 +60,12 @@ pub(crate) fn model_for(accel: Accel, model: CpuModel) -> Result<CpuModel, Machi
     if !accel.uses_kvm() {
         return Ok(model);
     }
-    let offered = trivium_kvm::offered(&Host::open(0)?.supported_cpuid()?);
+    let host = Host::open(0)?;
+    // Another CPU behind KVM does what the kernel cannot; what user-level code finds is the host's.
+    let offered = match accel {
+        Accel::Kvm => trivium_kvm::offered(&host.supported_cpuid()?),
+        _ => trivium_kvm::of_host(),
+    };
     let (reduced, missing) = trivium_kvm::reduce(&model, offered);
     if !missing.is_empty() {
         log::info!("This host's KVM does without {}: so does the guest", missing.join(", "));

@@ -31,8 +31,8 @@ mod timers;
 mod trace;
 
 pub use config::{
-    Accel, Board, ClockMode, ConfigError, KernelConfig, MAX_CPUS, MAX_FIRMWARE, MachineConfig,
-    MemoryConfig, ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
+    Accel, Board, ClockMode, ConfigError, KernelConfig, KvmOptions, MAX_CPUS, MAX_FIRMWARE,
+    MachineConfig, MemoryConfig, ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
 };
 pub use dma::GuestDma;
 pub use error::{MachineError, RestoreError};
@@ -40,7 +40,12 @@ pub use handle::MachineHandle;
 pub use machine::Machine;
 pub use run::RunEnd;
 pub use state::{FormatError, MachineState, StateHash};
+<<<<<<< HEAD
 pub use trivium_jit::{
     Code, CodeError, ExplainError, JitOptions, Report as JitReport, Statistics, explain,
 };
+=======
+pub use trivium_jit::{JitOptions, Report as JitReport, Statistics};
+pub use trivium_kvm::Level as KvmLevel;
+>>>>>>> 6fe4657 (KVM with another CPU behind it: kvm:jit and kvm:interp, by instruction, for a while, or for all but user-level code)
 pub use trivium_memory::MemoryOptions;

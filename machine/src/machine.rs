@@ -83,8 +83,14 @@ impl Machine {
                 Topology { apic_id: cpu, cpus: config.cpus, tsc_hz: TSC_HZ, apic_hz: APIC_HZ };
             // The arena was made with a page for each.
             let scratch = memory.scratch(cpu, config.cpus).unwrap_or(0);
-            let parts =
-                VcpuParts { memory: &memory, model: &model, topology, scratch, jit: &config.jit };
+            let parts = VcpuParts {
+                memory: &memory,
+                model: &model,
+                topology,
+                scratch,
+                jit: &config.jit,
+                kvm: config.kvm,
+            };
             vcpus.push(new_vcpu(&parts)?);
         }
 

@@ -1,5 +1,7 @@
 //! Running user-level code alone; see [`crate::island`].
 
+use std::time::{Duration, Instant};
+
 use kvm_bindings::kvm_vcpu_events;
 use trivium_cpu::CpuBus;
 use trivium_cpu::state::CpuState;
@@ -7,7 +9,7 @@ use trivium_cpu::state::CpuState;
 use super::{KvmExit, KvmVcpu};
 use crate::error::{Cannot, KvmError, call};
 use crate::ioctls::HostExit;
-use crate::island::{EXCEPTION_PORT, Frame, Island, SYSCALL_PORT, is_eligible};
+use crate::island::{EXCEPTION_PORT, Frame, Island, PORTS, SYSCALL_PORT, is_eligible};
 use crate::state::{from_regs, from_sregs, from_xsave, to_regs, to_sregs, to_xsave};
 use trivium_cpu::bits::cr4;
 
@@ -18,6 +20,8 @@ pub struct UserExit {
     pub state: Box<CpuState>,
     /// Why.
     pub reason: UserEnd,
+    /// How long the code has run.
+    pub inside: Duration,
 }
 
 /// Why an island has ended.
@@ -78,23 +82,25 @@ impl KvmVcpu {
         // A slot that is made anew makes KVM forget what it has made of page tables.
         self.slots.place_island(&mut *self.io, island.ram(), island.gpa(), island.size())?;
         self.put_user(inside)?;
-        let reason = self.user_loop(bus)?;
+        let begin = Instant::now();
+        let (reason, port) = self.user_loop(bus)?;
+        let spent = begin.elapsed();
         let mut now = *inside;
         let io = &mut *self.io;
         now.general = from_regs(&io.regs().map_err(call("KVM_GET_REGS"))?);
         from_sregs(&mut now, &io.sregs().map_err(call("KVM_GET_SREGS"))?);
         from_xsave(&mut now, &io.xsave().map_err(call("KVM_GET_XSAVE"))?, self.layout);
-        let frame = self.frame(island, &now)?;
+        let frame = self.frame(island, &now, port)?;
         let state = island.leave(before, &now, frame);
-        Ok(UserExit { state: Box::new(state), reason })
+        Ok(UserExit { state: Box::new(state), reason, inside: spent })
     }
 
     /// The frame that an exception has left, if the code inside has come to its handler.
-    fn frame(&self, island: &Island, now: &CpuState) -> Result<Option<Frame>, KvmError> {
+    fn frame(&self, island: &Island, now: &CpuState, port: u16) -> Result<Option<Frame>, KvmError> {
         if now.segments.cpl == 3 || island.is_syscall(now.general.rip) {
             return Ok(None);
         }
-        match island.frame(now.general.regs[4]) {
+        match island.frame(now.general.regs[4], port) {
             Some(frame) => Ok(Some(frame)),
             None => Err(KvmError::Lacks("exceptions of user-level code as processors have them")),
         }
@@ -121,12 +127,13 @@ impl KvmVcpu {
         io.set_events(&kvm_vcpu_events::default()).map_err(call("KVM_SET_VCPU_EVENTS"))
     }
 
-    fn user_loop(&mut self, bus: &dyn CpuBus) -> Result<UserEnd, KvmError> {
+    /// Why it has ended, and the port of the handler that did.
+    fn user_loop(&mut self, bus: &dyn CpuBus) -> Result<(UserEnd, u16), KvmError> {
         self.set_tsc_if_due(bus)?;
         self.io.set_request_window(false);
         loop {
             if !self.kicker.enter() {
-                return Ok(UserEnd::Attention);
+                return Ok((UserEnd::Attention, EXCEPTION_PORT));
             }
             self.incomplete = false;
             self.counts.runs += 1;
@@ -134,12 +141,18 @@ impl KvmVcpu {
             self.kicker.leave();
             let exit = exit.map_err(call("KVM_RUN"))?;
             let ended = match exit {
-                HostExit::Io { write: true, port: EXCEPTION_PORT, .. } => Some(UserEnd::Exception),
-                HostExit::Io { write: true, port: SYSCALL_PORT, .. } => Some(UserEnd::Syscall),
+                HostExit::Io { write: true, port: SYSCALL_PORT, .. } => {
+                    Some((UserEnd::Syscall, SYSCALL_PORT))
+                }
+                HostExit::Io { write: true, port, .. } if PORTS.contains(&port) => {
+                    Some((UserEnd::Exception, port))
+                }
                 HostExit::Interrupted | HostExit::Again => None,
                 other => match self.serve(other, bus)? {
                     None => None,
-                    Some(KvmExit::Cannot(Cannot::Internal { .. })) => Some(UserEnd::Cannot),
+                    Some(KvmExit::Cannot(Cannot::Internal { .. })) => {
+                        Some((UserEnd::Cannot, EXCEPTION_PORT))
+                    }
                     Some(KvmExit::Cannot(reason)) => {
                         return Err(KvmError::Cannot { place: self.at(), reason });
                     }
@@ -148,7 +161,7 @@ impl KvmVcpu {
                     }
                 },
             };
-            if ended.is_some_and(|end| end != UserEnd::Cannot) {
+            if ended.is_some_and(|(end, _)| end != UserEnd::Cannot) {
                 self.incomplete = true;
             }
             self.complete(bus)?;

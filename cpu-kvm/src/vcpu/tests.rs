@@ -1,0 +1,90 @@
+//! Small guests on this host's KVM.
+
+use trivium_memory::GuestPhysAddr;
+
+use super::user::UserEnd;
+use crate::testing::{CODE, QuietBus, kvm, long_mode, loop_then_syscall, memory};
+
+#[test]
+fn user_level_code_runs_up_to_its_syscall() {
+    let memory = memory(64);
+    let Some(mut vcpu) = kvm(&memory) else { return };
+    let code = loop_then_syscall(1000);
+    let state = long_mode(&memory, 3, &code);
+    let bus = QuietBus::default();
+    vcpu.forget_attention();
+    for _ in 0..3 {
+        let exit = vcpu.run_user(&state, &bus).unwrap().unwrap();
+        assert_ne!(exit.reason, UserEnd::Attention);
+        assert_eq!(exit.state.general.rip, CODE + code.len() as u64 - 2, "SYSCALL is the guest's");
+        assert_eq!(exit.state.segments, state.segments);
+        assert_eq!(exit.state.control, state.control);
+        assert_eq!(exit.state.msrs, state.msrs);
+    }
+}
+
+#[test]
+fn an_exception_ends_user_level_code_before_its_instruction() {
+    let memory = memory(64);
+    let Some(mut vcpu) = kvm(&memory) else { return };
+    // Each with its registers as they were: MOV EAX, 7; then a load from where nothing is mapped,
+    // UD2, a division by zero, INT3, INT 80h, HLT, CLI, and INT1.
+    let faults: [&[u8]; 8] = [
+        &[0x48, 0x8b, 0x1c, 0x25, 0, 0, 0, 0x70],
+        &[0x0f, 0x0b],
+        &[0xf7, 0xf1],
+        &[0xcc],
+        &[0xcd, 0x80],
+        &[0xf4],
+        &[0xfa],
+        &[0xf1],
+    ];
+    vcpu.forget_attention();
+    for fault in faults {
+        let code = [&[0xb8, 7, 0, 0, 0], fault].concat();
+        let state = long_mode(&memory, 3, &code);
+        let exit = vcpu.run_user(&state, &QuietBus::default()).unwrap().unwrap();
+        assert_eq!(exit.state.general.rip, CODE + 5, "{fault:x?}");
+        assert_eq!(exit.state.general.regs[0], 7, "{fault:x?}");
+        assert_eq!(exit.state.general.regs[4], state.general.regs[4], "{fault:x?}");
+    }
+}
+
+#[test]
+fn page_tables_that_others_have_changed_are_seen() {
+    let memory = memory(64);
+    let Some(mut vcpu) = kvm(&memory) else { return };
+    // MOV RAX, [200000h]; UD2
+    let code = [0x48, 0x8b, 0x04, 0x25, 0, 0, 0x20, 0, 0x0f, 0x0b];
+    let state = long_mode(&memory, 3, &code);
+    let bus = QuietBus::default();
+    vcpu.forget_attention();
+    for page in [1_u64, 2, 3, 4] {
+        memory.write(GuestPhysAddr(page << 21), &page.to_le_bytes()).unwrap();
+    }
+    for page in [1_u64, 2, 3, 4, 2, 1] {
+        let entry = page << 21 | 0x87;
+        memory.write(GuestPhysAddr(0x4008), &entry.to_le_bytes()).unwrap();
+        let exit = vcpu.run_user(&state, &bus).unwrap().unwrap();
+        assert_eq!(exit.state.general.regs[0], page);
+    }
+}
+
+#[test]
+fn what_user_level_code_writes_is_dirty() {
+    let memory = memory(64);
+    let Some(mut vcpu) = kvm(&memory) else { return };
+    // MOV [300008h], RAX; UD2
+    let code = [0x48, 0x89, 0x04, 0x25, 8, 0, 0x30, 0, 0x0f, 0x0b];
+    let state = long_mode(&memory, 3, &code);
+    vcpu.forget_attention();
+    for _ in 0..3 {
+        let _ = memory.dirty().take();
+        memory.code().mark(0x30_0000, 1);
+        vcpu.run_user(&state, &QuietBus::default()).unwrap().unwrap();
+        vcpu.collect_dirty().unwrap();
+        assert!(memory.dirty().is_dirty(0x300));
+        assert!(!memory.dirty().is_dirty(0x301));
+        assert_eq!(memory.code().take_written(), [0x300]);
+    }
+}
