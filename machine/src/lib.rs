@@ -40,12 +40,8 @@ pub use handle::MachineHandle;
 pub use machine::Machine;
 pub use run::RunEnd;
 pub use state::{FormatError, MachineState, StateHash};
-<<<<<<< HEAD
 pub use trivium_jit::{
     Code, CodeError, ExplainError, JitOptions, Report as JitReport, Statistics, explain,
 };
-=======
-pub use trivium_jit::{JitOptions, Report as JitReport, Statistics};
 pub use trivium_kvm::Level as KvmLevel;
->>>>>>> 6fe4657 (KVM with another CPU behind it: kvm:jit and kvm:interp, by instruction, for a while, or for all but user-level code)
 pub use trivium_memory::MemoryOptions;
