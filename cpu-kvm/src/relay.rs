@@ -234,7 +234,7 @@ impl Relay {
         self.counts.user[kind] += 1;
         self.counts.user_time += exit.inside;
         self.counts.user_overhead += begin.elapsed().saturating_sub(exit.inside);
-        self.last_wait = match exit.inside >= WORTH || exit.reason == UserEnd::Attention {
+        self.last_wait = match exit.inside >= WORTH {
             true => 0,
             false => (self.last_wait * 2).clamp(1, MOST_WAIT),
         };
