@@ -38,6 +38,8 @@ pub struct Block {
     /// How many times it is still to be entered before it is worth translating; then the
     /// translator's.
     pub cold: Cell<u32>,
+    /// How often the quantum was used up where it would have begun, in translated code.
+    pub heat: Cell<u32>,
     /// Arena page of its last byte if that is not the first byte's, and its linear address.
     pub second_page: Option<(usize, u64)>,
 }

@@ -139,6 +139,8 @@ pub enum StopReason {
     Exception,
     /// The block was entered often enough to be translated.
     Warm,
+    /// As `Quantum`; it ends at this block again and again.
+    Hot,
     /// The operation, which has changed nothing, leads to a translated block at `Cpu::native.target`
     /// that translated code does not know of.
     Jump,

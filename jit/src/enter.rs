@@ -91,6 +91,9 @@ const TO_COLD: usize = 7;
 /// The operations of a block that translated code can come back to.
 pub(crate) const MAX_OP: usize = (1 << OP_BITS) - 1;
 
+/// How often the quantum ends at a block before it is worth a superblock.
+const HOT: u32 = 32;
+
 /// [`Exit::Stray`], packed.
 const STRAY: i32 = 6 << OP_BITS;
 
@@ -242,6 +245,7 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
             }
             resume(cpu, block, op, links)
         }
+        Exit::Follow { slot: NO_LINK, .. } => unlinked(cpu, NO_LINK, block),
         Exit::Follow { slot, .. } => {
             if let Some((next, _)) = links.following(cpu, block, slot)
                 && links.ops(next).first().is_some_and(is_enter)
@@ -251,7 +255,15 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
             }
             follow(cpu, cpu.rip, slot, block, links)
         }
-        Exit::Exhausted { .. } => exhausted(cpu, block, links),
+        Exit::Exhausted { .. } => {
+            let heat = block.heat.get().wrapping_add(1);
+            block.heat.set(heat);
+            if heat % HOT == 0 {
+                cpu.rip = block.rip;
+                return cpu.stop_at(StopReason::Hot, 0, block);
+            }
+            exhausted(cpu, block, links)
+        }
         Exit::Stale { .. } | Exit::Stray => {
             cpu.rip = block.rip;
             unlinked(cpu, NO_LINK, block);

@@ -27,6 +27,7 @@ mod simd_state;
 #[cfg(test)]
 mod simd_tests;
 mod spans;
+mod superblock;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;

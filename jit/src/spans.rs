@@ -249,6 +249,11 @@ impl Values {
         match i.code() {
             Code::Push_r64 | Code::Pushq_imm32 | Code::Pushq_imm8 if word == 8 => moved(rsp, -word),
             Code::Push_r32 | Code::Pushd_imm32 | Code::Pushd_imm8 if word == 4 => moved(rsp, -word),
+            // They lead on to what comes next here, where there is anything.
+            Code::Call_rel32_64 if word == 8 => moved(rsp, -word),
+            Code::Call_rel32_32 if word == 4 => moved(rsp, -word),
+            Code::Retnq if word == 8 => moved(rsp, word),
+            Code::Retnd if word == 4 => moved(rsp, word),
             Code::Pop_r64 if word == 8 && i.op0_register() != Register::RSP => moved(rsp, word),
             Code::Pop_r32 if word == 4 && i.op0_register() != Register::ESP => moved(rsp, word),
             _ => {}

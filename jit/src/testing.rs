@@ -85,6 +85,8 @@ struct Counting {
 }
 
 impl Translator for Counting {
+    fn extend(&mut self, _: &mut Cpu, _: &trivium_interp::block::BlockCache, _: u32) {}
+
     fn translate(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated {
         let translated = self.jit.translate(cpu, block, ops);
         if matches!(translated, Translated::Ops(_)) {

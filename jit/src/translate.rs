@@ -5,14 +5,14 @@ use std::collections::HashSet;
 
 use iced_x86::InstructionInfoFactory;
 use trivium_interp::Cpu;
-use trivium_interp::block::{Block, Dropped, Reach};
+use trivium_interp::block::{Block, BlockCache, Dropped, Reach};
 use trivium_interp::cpu::Mode;
 use trivium_interp::decode::offered;
 use trivium_interp::native::{Native, NativeJump};
 use trivium_interp::op::{Handler, Op};
 use trivium_interp::run::{Translated, Translator};
 
-use crate::analyse::{End, instructions};
+use crate::analyse::{End, Guest, instructions};
 use crate::code::{CodeError, CodeMemory};
 use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, TAGS, layout};
 use crate::enter::{self, MAX_OP, tag};
@@ -21,7 +21,8 @@ use crate::options::JitOptions;
 use crate::planted::{self, Bug};
 use crate::simd::Needs;
 use crate::simd_state::Routines;
-use crate::spans;
+use crate::spans::{self, Facts};
+use crate::superblock::Superblock;
 use crate::x87::Notes;
 
 /// Bytes of code memory.
@@ -32,29 +33,47 @@ const CODE_SIZE: usize = 64 << 20;
 const SPAN_MISSES: u32 = 20_000;
 
 /// A block's code.
-struct Code {
-    /// Where it begins, and its guard.
-    start: u64,
-    guard: u64,
+pub(crate) struct Code {
+    /// Where it begins.
+    pub(crate) start: u64,
+    /// Its guard, and the copies of that in superblocks.
+    pub(crate) guards: Vec<u64>,
     /// The RIP that it is for.
     rip: u64,
-    /// The jumps at its end and the ways out that they lead to at first.
-    sites: [Option<(u64, u64)>; 2],
+    /// The jumps at its end, and at its ends in superblocks.
+    pub(crate) links: Vec<Link>,
     /// The jumps of others that lead here, and the ways out that they led to.
-    incoming: Vec<(u64, u64)>,
+    pub(crate) incoming: Vec<(u64, u64)>,
+    /// Where its operations may be entered.
+    pub(crate) entries: Vec<(u8, u64)>,
+    /// The first blocks of superblocks that it is part of.
+    pub(crate) parts_of: Vec<u32>,
+    /// The superblock that it is the first of.
+    pub(crate) superblock: Option<Superblock>,
+}
+
+/// A jump at a block's end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link {
+    pub(crate) slot: u8,
+    /// Where its operand is, and the way out that it leads to at first.
+    pub(crate) operand: u64,
+    pub(crate) stub: u64,
+    /// The block that it leads to.
+    pub(crate) to: Option<u32>,
 }
 
 /// The translator of one CPU.
 pub struct Jit {
-    memory: CodeMemory,
+    pub(crate) memory: CodeMemory,
     /// Bytes that stay when everything is given up.
     routines: usize,
     enter: u64,
-    leave: u64,
-    simd: Routines,
+    pub(crate) leave: u64,
+    pub(crate) simd: Routines,
     /// By the blocks' numbers.
     blocks: Vec<Option<Code>>,
-    info: InstructionInfoFactory,
+    pub(crate) info: InstructionInfoFactory,
     /// RIPs of blocks whose spans were mostly on two pages.
     apart: HashSet<u64>,
     pub(crate) observer: Observer,
@@ -106,14 +125,14 @@ impl Jit {
         })
     }
 
-    fn code(&mut self, block: u32) -> Option<&mut Code> {
+    pub(crate) fn code(&mut self, block: u32) -> Option<&mut Code> {
         self.blocks.get_mut(block as usize)?.as_mut()
     }
 
     /// Emits a block; nothing if nothing of it is translated.
     fn emit(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Option<(Finished, Vec<Start>)> {
         let (guests, end) = instructions(cpu, block, ops);
-        let about = (block.target.index, block.mode, block.target.count);
+        let about = (block.target.index, block.mode, block.target.count.into());
         let list: Vec<_> = guests.iter().map(|guest| guest.instruction).collect();
         let word = if block.mode.has(Mode::LONG) { 8 } else { 4 };
         let (facts, spans) = spans::find(&list, word, &mut self.info);
@@ -125,15 +144,9 @@ impl Jit {
         let mut emitted = Emitted::Done;
         let mut last = 0;
         for (guest, facts) in guests.iter().zip(facts) {
-            let is_offered = offered::has(cpu.model.features, guest.instruction.code());
-            let is_known = is_offered && !guest.instruction.is_invalid();
             let (offset, needs) = (emitter.offset(), emitter.simd.needs());
             let enterable = emitter.is_enterable();
-            emitter.notes.opcode = ops.get(usize::from(guest.op)).map_or(0, |op| op.imm as u16);
-            emitted = match is_known {
-                true => emitter.instruction(&guest.instruction, facts, guest.op),
-                false => Emitted::Not,
-            };
+            emitted = emit_one(&mut emitter, cpu, guest, facts, ops);
             let is_first = std::mem::replace(&mut last, guest.op) != guest.op;
             let left = emitted == Emitted::Not;
             self.observer.step(cpu, block, (&guest.instruction, guest.op), offset, left);
@@ -169,10 +182,11 @@ impl Jit {
 
     /// Lets nobody come to a block's code any more.
     fn release(&mut self, cpu: &mut Cpu, block: u32) {
+        self.give_up_superblocks(block);
         let code = self.blocks.get_mut(block as usize).and_then(Option::take);
         let Some(code) = code else { return };
         let slot = Native::jump_slot(code.rip);
-        if cpu.native.jumps[slot].code == code.guard {
+        if code.guards.first() == Some(&cpu.native.jumps[slot].code) {
             cpu.native.jumps[slot] = NativeJump::empty(slot);
         }
         if planted::has(Bug::StaleJumps) {
@@ -181,16 +195,42 @@ impl Jit {
         for (operand, stub) in code.incoming {
             self.memory.jump_to(operand, stub);
         }
+        code.links.iter().for_each(|link| self.unlink(link));
     }
 
-    /// Makes a block's guard look for what it depends on now.
-    fn renew(&mut self, cpu: &Cpu, block: u32, reach: Reach) {
-        let Some(guard) = self.code(block).map(|code| code.guard) else { return };
-        let place = TAGS + 8 * reach as i32;
-        self.memory.write(guard + layout::PLACE, &place.to_le_bytes());
-        let wanted = 0_u64.wrapping_sub(tag(cpu, reach));
-        self.memory.write(guard + layout::VALUE, &wanted.to_le_bytes());
+    /// A jump is no more: the block that it leads to need not know of it.
+    pub(crate) fn unlink(&mut self, link: &Link) {
+        if let Some(code) = link.to.and_then(|to| self.code(to)) {
+            code.incoming.retain(|(operand, _)| *operand != link.operand);
+        }
     }
+
+    /// Makes a block's guards look for what it depends on now.
+    fn renew(&mut self, cpu: &Cpu, block: u32, reach: Reach) {
+        let place = TAGS + 8 * reach as i32;
+        let wanted = 0_u64.wrapping_sub(tag(cpu, reach));
+        let Some(code) = self.blocks.get(block as usize).and_then(Option::as_ref) else { return };
+        for guard in &code.guards {
+            self.memory.write(guard + layout::PLACE, &place.to_le_bytes());
+            self.memory.write(guard + layout::VALUE, &wanted.to_le_bytes());
+        }
+    }
+}
+
+/// Emits an instruction, if the guest's processor has it.
+pub(crate) fn emit_one(
+    emitter: &mut Emitter,
+    cpu: &Cpu,
+    guest: &Guest,
+    facts: Facts,
+    ops: &[Op],
+) -> Emitted {
+    let is_offered = offered::has(cpu.model.features, guest.instruction.code());
+    if !is_offered || guest.instruction.is_invalid() {
+        return Emitted::Not;
+    }
+    emitter.notes.opcode = ops.get(usize::from(guest.op)).map_or(0, |op| op.imm as u16);
+    emitter.instruction(&guest.instruction, facts, guest.op)
 }
 
 /// Where the code of an operation begins.
@@ -259,14 +299,31 @@ impl Translator for Jit {
         if !self.memory.put_two(&finished.hot, &finished.cold) {
             return Translated::Full;
         }
-        let place = |site: Site| (start + site.operand as u64, guard + site.stub as u64);
-        let sites = finished.sites.map(|site| site.map(place));
+        let link = |site: &Site| Link {
+            slot: site.slot,
+            operand: start + site.operand as u64,
+            stub: guard + site.stub as u64,
+            to: None,
+        };
+        let links = finished.sites.iter().map(link).collect();
         let index = block.target.index as usize;
         if self.blocks.len() <= index {
             self.blocks.resize_with(index + 1, || None);
         }
-        self.blocks[index] =
-            Some(Code { start, guard, rip: block.rip, sites, incoming: Vec::new() });
+        self.blocks[index] = Some(Code {
+            start,
+            guards: vec![guard],
+            rip: block.rip,
+            links,
+            incoming: Vec::new(),
+            entries: starts
+                .iter()
+                .filter(|at| at.enterable && !at.left)
+                .map(|at| (at.op, start + at.offset as u64))
+                .collect(),
+            parts_of: Vec::new(),
+            superblock: None,
+        });
         let entries = entries(&starts, start, self.enter, ops);
         self.observer.translated(block, &finished, (start, guard), &entries);
         if entries.first().is_some_and(|(number, _)| *number == 0) {
@@ -275,22 +332,37 @@ impl Translator for Jit {
         Translated::Ops(entries)
     }
 
+    fn extend(&mut self, cpu: &mut Cpu, cache: &BlockCache, block: u32) {
+        self.make_superblock(cpu, cache, block);
+    }
+
     fn chain(&mut self, cpu: &Cpu, (from, slot): (u32, u8), to: u32, reach: Reach) {
-        let site = self.code(from).and_then(|code| *code.sites.get(usize::from(slot))?);
-        let Some((operand, stub)) = site else { return };
-        let Some(code) = self.code(to) else { return };
-        let target = if reach == Reach::Page { code.start } else { code.guard };
-        if !code.incoming.contains(&(operand, stub)) {
-            code.incoming.push((operand, stub));
+        let Some(target) = self.code(to) else { return };
+        let (start, guard) = (target.start, target.guards.first().copied());
+        let address = if reach == Reach::Page { Some(start) } else { guard };
+        let (Some(address), Some(code)) = (address, self.code(from)) else { return };
+        let mut links = Vec::with_capacity(code.links.len());
+        for link in code.links.iter_mut().filter(|link| link.slot == slot) {
+            links.push((*link, std::mem::replace(&mut link.to, Some(to))));
         }
-        self.memory.jump_to(operand, target);
+        for (link, before) in links {
+            if before != Some(to) {
+                self.unlink(&Link { to: before, ..link });
+                if let Some(target) = self.code(to) {
+                    target.incoming.push((link.operand, link.stub));
+                }
+            }
+            self.memory.jump_to(link.operand, address);
+        }
         if reach != Reach::Page {
             self.renew(cpu, to, reach);
         }
     }
 
     fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach) {
-        let Some(code) = self.code(block).map(|code| code.guard) else { return };
+        let Some(code) = self.code(block).and_then(|code| code.guards.first().copied()) else {
+            return;
+        };
         let jump = NativeJump { tag: 0_u64.wrapping_sub(rip), code };
         cpu.native.jumps[Native::jump_slot(rip)] = jump;
         self.renew(cpu, block, reach);

@@ -430,6 +430,7 @@ impl Decoded {
             key,
             has_entry: self.has_entry,
             cold: Cell::new(0),
+            heat: Cell::new(0),
             second_page,
         }
     }

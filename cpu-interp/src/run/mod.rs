@@ -39,6 +39,10 @@ pub trait Translator: Send {
     /// Translates a block whose operations are these; anew if it has been.
     fn translate(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated;
 
+    /// A block is run so often that it, and those that mostly follow it, are worth translating
+    /// together.
+    fn extend(&mut self, cpu: &mut Cpu, cache: &BlockCache, block: u32);
+
     /// One block has been found to follow another, by its link `slot`.
     fn chain(&mut self, cpu: &Cpu, link: (u32, u8), to: u32, reach: Reach);
 
@@ -341,6 +345,11 @@ impl Interpreter {
                 session.retire(retired);
                 self.link_next();
             }
+            StopReason::Hot => {
+                session.retire(retired);
+                let index = cpu.stop_block;
+                self.extend(index);
+            }
             StopReason::Cut => {
                 session.retire(retired);
                 // What does nothing has no operation, but was counted: go on after it.
@@ -426,6 +435,14 @@ impl Interpreter {
         };
         if !fits {
             self.drop_all_blocks();
+        }
+    }
+
+    /// Lets a block and those that mostly follow it be translated together.
+    fn extend(&mut self, index: u32) {
+        let Self { cpu, cache, translator, .. } = self;
+        if let Some(translator) = translator {
+            translator.extend(cpu, cache, index);
         }
     }
 

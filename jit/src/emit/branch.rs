@@ -8,7 +8,7 @@ use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
 use trivium_interp::native::{Native, NativeJump};
 
-use super::{Emitted, Emitter, Way};
+use super::{Ahead, Emitted, Emitter, Way};
 use crate::enter::Exit;
 use crate::planted::{self, Bug};
 use crate::regs::{Home, at, home, near, number_of};
@@ -24,6 +24,9 @@ const _: () = assert!(size_of::<NativeJump>() == 16 && offset_of!(NativeJump, ta
 impl Emitter {
     /// Goes on to the block at `rip`, by a link.
     pub(crate) fn go_on(&mut self, slot: u8, rip: u64) {
+        if self.ahead == Some(Ahead::Link(slot)) {
+            return;
+        }
         self.note_x87(None);
         let out = self.stub(Exit::Follow { block: self.block, slot }, Some(rip));
         self.jump_out(out);
@@ -69,6 +72,10 @@ impl Emitter {
 
     pub(super) fn call(&mut self, i: &Instruction, op: u8) -> Emitted {
         let target = self.target(i);
+        let goes_on = self.ahead == Some(Ahead::Link(0));
+        if goes_on && target.is_none() {
+            return Emitted::Not;
+        }
         if target.is_none() {
             if !self.indirect_target(i, op) {
                 return Emitted::Not;
@@ -86,6 +93,9 @@ impl Emitter {
         self.constant(1, next);
         self.store_word(plus, 1);
         self.move_stack(-word);
+        if goes_on {
+            return Emitted::Ended;
+        }
         self.constant(1, next.wrapping_neg());
         dynasm!(self.asm ; .arch x64 ; push rcx);
         match target {
@@ -113,6 +123,15 @@ impl Emitter {
         let extra = if planted::has(Bug::RetDropsNothing) { 0 } else { extra };
         let plus = self.reach_stack(0, false, op);
         self.load_word(plus, 8);
+        if let Some(Ahead::Return(rip)) = self.ahead {
+            let out = self.stub(Exit::Resume { block: self.block, op }, None);
+            self.constant(1, rip.wrapping_neg());
+            dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + r8] ; jrcxz >expected);
+            self.jump_out(out);
+            dynasm!(self.asm ; .arch x64 ; expected:);
+            self.move_stack(word + extra);
+            return Emitted::Ended;
+        }
         dynasm!(self.asm
             ; .arch x64
             // What the call has left there, which was one of the host too.
@@ -182,10 +201,20 @@ impl Emitter {
 
     pub(super) fn jcc(&mut self, i: &Instruction) -> Emitted {
         let Some(target) = self.target(i) else { return Emitted::Not };
-        let out = self.stub(Exit::Follow { block: self.block, slot: 0 }, Some(target));
+        let next = self.next_ip(i);
+        let mut condition = *i;
+        let (slot, rip) = match self.ahead {
+            // Mostly it is taken.
+            Some(Ahead::Link(0)) => {
+                condition.negate_condition_code();
+                (1, next)
+            }
+            _ => (0, target),
+        };
+        let out = self.stub(Exit::Follow { block: self.block, slot }, Some(rip));
         macro_rules! jump {
             ($($condition:ident $name:ident),*) => {
-                match i.condition_code() {
+                match condition.condition_code() {
                     $(ConditionCode::$condition => dynasm!(self.asm ; .arch x64 ; $name =>out),)*
                     ConditionCode::None => return Emitted::Not,
                 }
@@ -194,9 +223,10 @@ impl Emitter {
         jump!(o jo, no jno, b jb, ae jae, e je, ne jne, be jbe, a ja, s js, ns jns, p jp, np jnp,
               l jl, ge jge, le jle, g jg);
         self.note_parted();
-        self.note_link(0, out);
-        let next = self.next_ip(i);
-        self.go_on(1, next);
+        self.note_link(slot, out);
+        if slot == 0 {
+            self.go_on(1, next);
+        }
         Emitted::Ended
     }
 }

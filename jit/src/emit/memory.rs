@@ -173,8 +173,7 @@ impl Emitter {
                 self.probe(size, 1, write, out);
             }
             Way::First { number, span, offset } => {
-                let exit = Exit::Span { block: self.block, op };
-                let out = self.stub(exit, None);
+                let out = self.span_stub(op);
                 self.probe(span.len, 1, span.write, out);
                 dynasm!(self.asm ; .arch x64 ; mov [r14 + SPANS + 8 * i32::from(number)], r9);
                 self.known_spans |= 1 << number;

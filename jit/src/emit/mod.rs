@@ -21,6 +21,7 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 use iced_x86::{ConditionCode, Encoder, Instruction, Mnemonic, OpAccess};
 use trivium_interp::Cpu;
+use trivium_interp::block::NO_LINK;
 use trivium_interp::cpu::Mode;
 use trivium_interp::native::Native;
 
@@ -83,10 +84,30 @@ impl Way {
 /// A place that a block's end jumps from, and the way out that it leads to at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Site {
+    /// The block, and which of its links it is.
+    pub(crate) block: u32,
+    pub(crate) slot: u8,
     /// Of the relative operand, from the start of the often-run code.
     pub(crate) operand: usize,
     /// Of the way out, from the start of the seldom-run code.
     pub(crate) stub: usize,
+}
+
+/// A link whose jump was emitted.
+struct LinkJump {
+    block: u32,
+    slot: u8,
+    operand: usize,
+    out: DynamicLabel,
+}
+
+/// How the code of several blocks goes on behind one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    /// With the block that follows by this link.
+    Link(u8),
+    /// With the one at this RIP, which the block is to return to.
+    Return(u64),
 }
 
 /// Where in a block's code things are.
@@ -95,6 +116,8 @@ pub(crate) mod layout {
     pub(crate) const PLACE: u64 = 3;
     /// In the guard: what it wants there, negated.
     pub(crate) const VALUE: u64 = 9;
+    /// Bytes of the guard before what it does if it finds nothing else.
+    pub(crate) const GUARD: usize = 17;
     /// In the code that is often run: where the instructions begin, which were taken from the
     /// quantum.
     pub(crate) const BODY: u64 = super::CHECK as u64;
@@ -106,7 +129,9 @@ pub(crate) struct Finished {
     pub(crate) hot: Vec<u8>,
     /// The rest, which begins with the guard.
     pub(crate) cold: Vec<u8>,
-    pub(crate) sites: [Option<Site>; 2],
+    pub(crate) sites: Vec<Site>,
+    /// Guards of other blocks among it: whose, and where from the start of the often-run code.
+    pub(crate) guards: Vec<(u32, usize)>,
 }
 
 /// A way out that is emitted after the code.
@@ -117,6 +142,17 @@ struct Stub {
     rip: Option<u64>,
     /// These are given back to the quantum.
     unspent: i32,
+    /// The code that it leads to, if it does not leave.
+    to: Option<u64>,
+    /// What a block takes from the quantum, and the code that it leads to if there is so much.
+    first: Option<(i32, u64)>,
+}
+
+/// The single block's code that stands behind that of several.
+#[derive(Debug, Default)]
+pub(crate) struct Single {
+    /// Where its operations may be entered.
+    pub(crate) entries: Vec<(u8, u64)>,
 }
 
 /// What emits one block.
@@ -148,7 +184,13 @@ pub(crate) struct Emitter {
     accesses: [OpAccess; 4],
     member: Option<Member>,
     stubs: Vec<Stub>,
-    links: [Option<(usize, DynamicLabel)>; 2],
+    links: Vec<LinkJump>,
+    guards: Vec<(u32, usize)>,
+    /// Instructions that were taken from the quantum and belong to blocks behind the present one.
+    later: i32,
+    /// How it goes on behind the present block, if that is not the last.
+    ahead: Option<Ahead>,
+    single: Single,
 }
 
 impl Emitter {
@@ -156,7 +198,7 @@ impl Emitter {
     pub(crate) fn new(
         addresses: (u64, u64),
         (leave, routines): (u64, Routines),
-        (block, mode, count): (u32, Mode, u8),
+        (block, mode, count): (u32, Mode, i32),
         spans: Vec<Span>,
     ) -> Self {
         let mut emitter = Self {
@@ -179,17 +221,56 @@ impl Emitter {
             accesses: [OpAccess::None; 4],
             member: None,
             stubs: Vec::new(),
-            links: [None; 2],
+            links: Vec::new(),
+            guards: Vec::new(),
+            later: 0,
+            ahead: None,
+            single: Single::default(),
         };
-        emitter.take_from_quantum(count.into());
+        emitter.take_from_quantum(count);
         emitter
+    }
+
+    /// The code is of several blocks. With less left than all of them take, the first is run by
+    /// itself: it takes `count`, and its code, with that taken, is at `body`.
+    pub(crate) fn begin_superblock(&mut self, count: i32, body: u64) {
+        if let Some(stub) = self.stubs.first_mut() {
+            stub.first = Some((count, body));
+        }
+    }
+
+    /// Begins one of several blocks. There are `later` instructions behind it.
+    pub(crate) fn begin(&mut self, block: u32, later: i32, ahead: Option<Ahead>, single: Single) {
+        (self.block, self.later, self.ahead, self.single) = (block, later, ahead, single);
+    }
+
+    /// Goes over to the next of several blocks, by a link whose way may become void.
+    pub(crate) fn pass_on(&mut self, next: u32, rip: u64, is_sure: bool) {
+        self.note_x87(None);
+        self.notes.segment = false;
+        if is_sure {
+            return;
+        }
+        let slot = match self.ahead {
+            Some(Ahead::Link(slot)) => slot,
+            _ => NO_LINK,
+        };
+        let out = self.stub(Exit::Follow { block: self.block, slot }, Some(rip));
+        self.guards.push((next, self.offset()));
+        self.emit_guard(out);
+    }
+
+    /// Begins again.
+    pub(crate) fn close(&mut self) {
+        self.note_x87(None);
+        self.go_to(JMP, self.addresses.0);
     }
 
     fn take_from_quantum(&mut self, count: i32) {
         let count = count + i32::from(planted::has(Bug::WrongCount));
         let label = self.asm.new_dynamic_label();
         let exit = Exit::Exhausted { block: self.block };
-        self.stubs.push(Stub { label, exit, rip: None, unspent: count });
+        self.stubs.push(Stub { label, exit, rip: None, unspent: count, to: None, first: None });
         dynasm!(self.asm
             ; .arch x64
             ; lea r11, [r11 - count]
@@ -204,7 +285,22 @@ impl Emitter {
 
     pub(crate) fn stub(&mut self, exit: Exit, rip: Option<u64>) -> DynamicLabel {
         let label = self.asm.new_dynamic_label();
-        self.stubs.push(Stub { label, exit, rip, unspent: 0 });
+        self.stubs.push(Stub { label, exit, rip, unspent: self.later, to: None, first: None });
+        label
+    }
+
+    /// A way out for an operation whose span was not found: to where it looks for its own memory,
+    /// if there is such a place.
+    pub(crate) fn span_stub(&mut self, op: u8) -> DynamicLabel {
+        let exit = match self.ahead {
+            Some(_) => Exit::Resume { block: self.block, op },
+            None => Exit::Span { block: self.block, op },
+        };
+        let label = self.stub(exit, None);
+        let entry = self.single.entries.iter().find(|(number, _)| *number == op);
+        if let (Some((_, address)), Some(stub)) = (entry, self.stubs.last_mut()) {
+            stub.to = Some(*address);
+        }
         label
     }
 
@@ -230,9 +326,8 @@ impl Emitter {
 
     /// The jump just emitted is the one of a link.
     fn note_link(&mut self, slot: u8, out: DynamicLabel) {
-        if let Some(link) = self.links.get_mut(usize::from(slot)) {
-            *link = Some((self.asm.offset().0 - 4, out));
-        }
+        let operand = self.asm.offset().0 - 4;
+        self.links.push(LinkJump { block: self.block, slot, operand, out });
     }
 
     /// Emits an instruction, of which this is known and which belongs to operation `op`.
@@ -314,14 +409,32 @@ impl Emitter {
             if stub.unspent != 0 {
                 dynasm!(self.asm ; .arch x64 ; lea r11, [r11 + stub.unspent]);
             }
+            if let Some((count, body)) = stub.first {
+                dynasm!(self.asm
+                    ; .arch x64
+                    ; lea r11, [r11 - count]
+                    ; shrx rcx, r11, r14
+                    ; jrcxz >enough
+                    ; lea r11, [r11 + count]
+                    ; jmp >exhausted
+                    ; enough:
+                );
+                self.go_to(JMP, body);
+                dynasm!(self.asm ; .arch x64 ; exhausted:);
+            }
+            if let Some(to) = stub.to {
+                self.go_to(JMP, to);
+                continue;
+            }
             dynasm!(self.asm ; .arch x64 ; mov ecx, packed as i32);
             self.go_to(JMP, self.leave);
         }
-        let sites = self.links.map(|link| {
-            let (operand, label) = link?;
-            let (_, stub) = places.iter().find(|(at, _)| *at == label)?;
-            Some(Site { operand, stub: *stub - start })
-        });
+        let site = |link: LinkJump| {
+            let LinkJump { block, slot, operand, out } = link;
+            let (_, stub) = places.iter().find(|(at, _)| *at == out)?;
+            Some(Site { block, slot, operand, stub: *stub - start })
+        };
+        let sites = std::mem::take(&mut self.links).into_iter().filter_map(site).collect();
         let mut code = self.asm.finalize().ok()?;
         // The parts come to lie further apart than they are now.
         let (hot, cold) = self.addresses;
@@ -332,12 +445,18 @@ impl Emitter {
             *operand = u32::from_le_bytes(*operand).wrapping_add(by).to_le_bytes();
         }
         let cold = code.split_off(start);
-        Some(Finished { hot: code, cold, sites })
+        Some(Finished { hot: code, cold, sites, guards: self.guards })
     }
 
     /// Emits the guard, at the beginning of the seldom-run code.
     fn guard(&mut self) {
         let out = self.stub(Exit::Stale { block: self.block }, None);
+        self.emit_guard(out);
+        self.go_to(JMP, self.addresses.0);
+    }
+
+    /// Goes elsewhere if what a block depends on is not as it was.
+    fn emit_guard(&mut self, out: DynamicLabel) {
         dynasm!(self.asm
             ; .arch x64
             // The displacement and the number are filled in when the block is reached.
@@ -345,9 +464,11 @@ impl Emitter {
             ; mov r9, QWORD 0
             ; lea rcx, [rcx + r9]
             ; jrcxz >good
-            ; jmp =>out
-            ; good:
         );
-        self.go_to(JMP, self.addresses.0);
+        match self.cold_start {
+            Some(_) => dynasm!(self.asm ; .arch x64 ; jmp =>out),
+            None => self.jump_out(out),
+        }
+        dynasm!(self.asm ; .arch x64 ; good:);
     }
 }

@@ -1,0 +1,288 @@
+//! Superblocks: blocks that mostly follow each other, translated together, and several times over
+//! where they are a loop.
+//!
+//! One look at the quantum serves for all of them, accesses of all share their looks into the TLB,
+//! and nothing is jumped over. Whatever goes another way than mostly goes on in the code of the
+//! single blocks: every guest register is in its home there, so it is just a jump.
+
+use iced_x86::{FlowControl, Instruction, Mnemonic};
+use trivium_interp::Cpu;
+use trivium_interp::block::{Block, BlockCache, Reach, Target};
+use trivium_interp::cpu::Mode;
+
+use crate::analyse::{End, Guest, instructions};
+use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, layout};
+use crate::spans;
+use crate::translate::{Jit, Link, emit_one};
+use crate::x87::Notes;
+use trivium_interp::run::Translator;
+
+/// Instructions that a superblock is to have at least, if it is a loop; and at most.
+const ENOUGH: usize = 64;
+const LIMIT: usize = 200;
+/// How often a loop is repeated at most.
+const COPIES: usize = 8;
+/// Bytes at the beginning of the first block's code that make way for a jump.
+const JUMP: usize = 5;
+
+/// A superblock's code.
+pub(crate) struct Superblock {
+    /// What it is made of.
+    parts: Vec<u32>,
+    /// Where its code is: what is often run, and the rest.
+    code: [std::ops::Range<u64>; 2],
+    /// What was at the beginning of the first block's code.
+    made_way: [u8; JUMP],
+}
+
+/// One block of a path, and how it goes on behind it.
+struct Step {
+    block: u32,
+    guests: Vec<Guest>,
+    end: End,
+    /// The way, the next block, its RIP, and whether that is where the way leads in any case.
+    next: Option<(Ahead, u32, u64, bool)>,
+}
+
+impl Jit {
+    /// Translates a block together with those that mostly follow it.
+    pub(crate) fn make_superblock(&mut self, cpu: &Cpu, cache: &BlockCache, first: u32) {
+        let is_new = self.code(first).is_some_and(|code| code.superblock.is_none());
+        let Some(block) = cache.block(first).filter(|_| is_new) else { return };
+        let path = self.path(cpu, cache, block);
+        let closes = path.last().is_some_and(|step| step.next.is_some());
+        if path.len() < 2 && !closes {
+            return;
+        }
+        let Some(finished) = self.emit_path(cpu, cache, block, &path, closes) else { return };
+        self.install(cpu, cache, first, &path, &finished);
+    }
+
+    /// The blocks that mostly follow each other from one on. The last has a next one only if that
+    /// is the first.
+    fn path(&mut self, cpu: &Cpu, cache: &BlockCache, first: &Block) -> Vec<Step> {
+        let mut path: Vec<Step> = Vec::new();
+        let mut returns = Vec::new();
+        let (mut block, mut length) = (first, 0);
+        loop {
+            let (guests, end) = instructions(cpu, block, cache.decoded_ops(block));
+            length += guests.len();
+            let last = guests.last().map(|guest| guest.instruction);
+            let next = last.and_then(|last| ahead(cpu, cache, block, &last, end, &mut returns));
+            path.push(Step { block: block.target.index, guests, end, next: None });
+            let Some((way, target, is_sure)) = next else { break };
+            let Some(next) = cache.block(target.index) else { break };
+            let is_first = next.target.index == first.target.index;
+            let is_known = path.iter().any(|step| step.block == next.target.index);
+            let is_good = next.mode == first.mode
+                && self.code(next.target.index).is_some_and(|code| code.superblock.is_none());
+            if !is_good || is_known && !is_first || length > LIMIT && !is_first {
+                break;
+            }
+            if let Some(step) = path.last_mut() {
+                step.next = Some((way, next.target.index, next.rip, is_sure));
+            }
+            if is_first {
+                break;
+            }
+            block = next;
+        }
+        path
+    }
+
+    /// Emits the blocks of a path.
+    fn emit_path(
+        &mut self,
+        cpu: &Cpu,
+        cache: &BlockCache,
+        first: &Block,
+        path: &[Step],
+        closes: bool,
+    ) -> Option<Finished> {
+        let length = path.iter().map(|step| step.guests.len()).sum::<usize>().max(1);
+        let copies = if closes { (ENOUGH / length).clamp(1, COPIES) } else { 1 };
+        let list: Vec<Instruction> = (0..copies)
+            .flat_map(|_| path.iter().flat_map(|step| step.guests.iter()))
+            .map(|guest| guest.instruction)
+            .collect();
+        let word = if first.mode.has(Mode::LONG) { 8 } else { 4 };
+        let (facts, spans) = spans::find(&list, word, &mut self.info);
+        let count =
+            |step: &Step| cache.block(step.block).map_or(0, |block| i32::from(block.target.count));
+        let mut later = copies as i32 * path.iter().map(count).sum::<i32>();
+        let index = first.target.index;
+        let mut emitter = Emitter::new(
+            self.memory.next_two(),
+            (self.leave, self.simd),
+            (index, first.mode, later),
+            spans,
+        );
+        let start = self.code(index)?.start;
+        emitter.begin_superblock(i32::from(first.target.count), start + layout::BODY);
+        emitter.notes = Notes::new(&cpu.model);
+        let mut facts = facts.into_iter();
+        for (number, step) in (0..copies).flat_map(|_| path.iter()).enumerate() {
+            let is_last = number + 1 == copies * path.len();
+            later -= count(step);
+            let block = cache.block(step.block)?;
+            let single = Single { entries: self.code(step.block)?.entries.clone() };
+            emitter.begin(step.block, later, step.next.map(|next| next.0), single);
+            let ops = cache.decoded_ops(block);
+            let mut emitted = Emitted::Done;
+            for guest in &step.guests {
+                emitted = emit_one(&mut emitter, cpu, guest, facts.next()?, ops);
+                if emitted == Emitted::Not {
+                    // All that comes behind it would be for nothing.
+                    if number < 2 {
+                        return None;
+                    }
+                    emitter.leave_to_interpreter(guest.op);
+                    return emitter.finish();
+                }
+                if emitted == Emitted::Ended {
+                    break;
+                }
+            }
+            match (emitted, step.end, step.guests.last()) {
+                (Emitted::Done, End::GoOn(rip), _) => emitter.go_on(1, rip),
+                (Emitted::Done, End::Instruction, Some(last)) => {
+                    emitter.go_on_after(&last.instruction);
+                }
+                _ => {}
+            }
+            if let Some((_, next, rip, is_sure)) = step.next {
+                emitter.pass_on(next, rip, is_sure);
+                if is_last {
+                    emitter.close();
+                }
+            }
+        }
+        emitter.finish()
+    }
+
+    /// Puts a superblock's code in place.
+    fn install(
+        &mut self,
+        cpu: &Cpu,
+        cache: &BlockCache,
+        first: u32,
+        path: &[Step],
+        finished: &Finished,
+    ) {
+        let (start, cold) = self.memory.next_two();
+        if !self.memory.put_two(&finished.hot, &finished.cold) {
+            return;
+        }
+        let mut parts: Vec<u32> = path.iter().map(|step| step.block).collect();
+        parts.dedup();
+        for &part in &parts {
+            if let Some(code) = self.code(part) {
+                code.parts_of.push(first);
+            }
+        }
+        for &(block, at) in &finished.guards {
+            if let Some(code) = self.code(block) {
+                code.guards.push(start + at as u64);
+                if let Some(own) = code.guards.first().copied() {
+                    let guard: [u8; layout::GUARD] = self.memory.read(own);
+                    self.memory.write(start + at as u64, &guard);
+                }
+            }
+        }
+        for site in &finished.sites {
+            let (operand, stub) = (start + site.operand as u64, cold + site.stub as u64);
+            let link = Link { slot: site.slot, operand, stub, to: None };
+            let Some(code) = self.code(site.block) else { continue };
+            code.links.push(link);
+            let Some(block) = cache.block(site.block) else { continue };
+            if let Some((next, reach)) = cache.following(cpu, block, site.slot) {
+                self.chain(cpu, (site.block, site.slot), next.index, reach);
+            }
+        }
+        let Some(code) = self.code(first) else { return };
+        let entry = code.start;
+        let made_way = self.memory.read(entry);
+        let code =
+            [start..start + finished.hot.len() as u64, cold..cold + finished.cold.len() as u64];
+        if let Some(first) = self.code(first) {
+            first.superblock = Some(Superblock { parts, code, made_way });
+        }
+        self.memory.write(entry, &[0xe9]);
+        self.memory.jump_to(entry + 1, start);
+    }
+
+    /// Gives up the superblocks that a block is part of.
+    pub(crate) fn give_up_superblocks(&mut self, block: u32) {
+        let Some(code) = self.code(block) else { return };
+        for first in std::mem::take(&mut code.parts_of) {
+            self.give_up(first);
+        }
+    }
+
+    fn give_up(&mut self, first: u32) {
+        let Some(code) = self.code(first) else { return };
+        let entry = code.start;
+        let Some(Superblock { parts, code, made_way }) = code.superblock.take() else { return };
+        self.memory.write(entry, &made_way);
+        let [hot, cold] = code;
+        for part in parts {
+            let Some(code) = self.code(part) else { continue };
+            code.parts_of.retain(|&of| of != first);
+            code.guards.retain(|guard| !hot.contains(guard) && !cold.contains(guard));
+            let (gone, links) = code.links.iter().partition(|link| hot.contains(&link.operand));
+            code.links = links;
+            let gone: Vec<Link> = gone;
+            gone.iter().for_each(|link| self.unlink(link));
+        }
+    }
+}
+
+/// Where a block mostly goes on: the way, the block, and whether the way leads there in any case.
+fn ahead(
+    cpu: &Cpu,
+    cache: &BlockCache,
+    block: &Block,
+    last: &Instruction,
+    end: End,
+    returns: &mut Vec<(u64, Option<(Target, Reach)>)>,
+) -> Option<(Ahead, Target, bool)> {
+    let by = |slot: u8| cache.following(cpu, block, slot);
+    let way = |slot: u8| {
+        let (target, reach) = by(slot)?;
+        Some((Ahead::Link(slot), target, reach == Reach::Page))
+    };
+    if end != End::Instruction {
+        return way(1);
+    }
+    match last.flow_control() {
+        FlowControl::Next => way(1),
+        FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => way(0),
+        FlowControl::Call if last.is_call_near() => {
+            let next = block.rip.wrapping_add(last.next_ip().wrapping_sub(block.rip));
+            returns.push((next, by(1)));
+            way(0)
+        }
+        FlowControl::Return if last.mnemonic() == Mnemonic::Ret => {
+            let (rip, to) = returns.pop()?;
+            let (target, reach) = to?;
+            Some((Ahead::Return(rip), target, reach == Reach::Page))
+        }
+        FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => {
+            let heat = |slot: u8| {
+                let (target, _) = by(slot)?;
+                let next = cache.block(target.index)?;
+                Some((u64::from(next.heat.get()), u64::from(target.count), next.rip))
+            };
+            match (heat(0), heat(1)) {
+                (Some((taken, taken_count, rip)), Some((not, not_count, _))) => {
+                    let (taken, not) = (taken * not_count, not * taken_count);
+                    let backwards = taken == not && rip <= block.rip;
+                    way(u8::from(taken < not || taken == not && !backwards))
+                }
+                (Some(_), None) => way(0),
+                _ => way(1),
+            }
+        }
+        _ => None,
+    }
+}
