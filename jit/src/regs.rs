@@ -57,6 +57,61 @@ pub(crate) const fn home(number: u8) -> Home {
     }
 }
 
+/// Where the guest's registers are in a piece of code.
+#[derive(Debug, Clone)]
+pub(crate) struct Homes {
+    of: [Home; 16],
+    /// Guest registers that are in the host's of others, which are in memory instead.
+    moved: Vec<Lodger>,
+}
+
+/// A guest register in the home of another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lodger {
+    pub(crate) guest: u8,
+    pub(crate) host: u8,
+    /// Whose home it is.
+    pub(crate) owner: u8,
+}
+
+impl Default for Homes {
+    fn default() -> Self {
+        Self { of: std::array::from_fn(|number| home(number as u8)), moved: Vec::new() }
+    }
+}
+
+impl Homes {
+    /// Gives guest registers that are in memory, and used so often, the homes of those that are not
+    /// used at all.
+    pub(crate) fn for_uses(uses: &[u32; 16]) -> Self {
+        let mut homes = Self::default();
+        let mut wanting: Vec<u8> = (0..16)
+            .filter(|&n| home(n) == Home::Memory && uses[usize::from(n)] > 0)
+            .collect();
+        wanting.sort_by_key(|&n| std::cmp::Reverse(uses[usize::from(n)]));
+        let empty = (0..16).filter_map(|n| match home(n) {
+            Home::Host(host) if uses[usize::from(n)] == 0 => Some((n, host)),
+            _ => None,
+        });
+        for (guest, (owner, host)) in wanting.into_iter().zip(empty) {
+            homes.of[usize::from(guest)] = Home::Host(host);
+            homes.of[usize::from(owner)] = Home::Memory;
+            homes.moved.push(Lodger { guest, host, owner });
+        }
+        homes
+    }
+
+    /// Where the guest register of a number is.
+    pub(crate) fn of(&self, number: u8) -> Home {
+        self.of[usize::from(number & 15)]
+    }
+
+    /// The guest registers that are elsewhere than mostly.
+    pub(crate) fn moved(&self) -> &[Lodger] {
+        &self.moved
+    }
+}
+
 /// The 64-bit register of a number.
 pub(crate) fn wide(number: u8) -> Register {
     Register::RAX + u32::from(number)

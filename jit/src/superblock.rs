@@ -12,6 +12,7 @@ use trivium_interp::cpu::Mode;
 
 use crate::analyse::{End, Guest, instructions};
 use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, layout};
+use crate::regs::{Homes, number_of};
 use crate::spans;
 use crate::translate::{Jit, Link, emit_one};
 use crate::x87::Notes;
@@ -90,6 +91,19 @@ impl Jit {
         path
     }
 
+    /// How often instructions use each register.
+    fn uses(&mut self, list: &[Instruction]) -> [u32; 16] {
+        let mut uses = [0; 16];
+        for i in list {
+            for used in self.info.info(i).used_registers() {
+                if used.register().is_gpr() {
+                    uses[usize::from(number_of(used.register()) & 15)] += 1;
+                }
+            }
+        }
+        uses
+    }
+
     /// Emits the blocks of a path.
     fn emit_path(
         &mut self,
@@ -118,8 +132,9 @@ impl Jit {
             spans,
         );
         let start = self.code(index)?.start;
-        emitter.begin_superblock(i32::from(first.target.count), start + layout::BODY);
         emitter.notes = Notes::new(&cpu.model);
+        let homes = Homes::for_uses(&self.uses(&list));
+        emitter.begin_superblock(i32::from(first.target.count), start + layout::BODY, homes);
         let mut facts = facts.into_iter();
         for (number, step) in (0..copies).flat_map(|_| path.iter()).enumerate() {
             let is_last = number + 1 == copies * path.len();
@@ -190,8 +205,7 @@ impl Jit {
             }
         }
         for site in &finished.sites {
-            let (operand, stub) = (start + site.operand as u64, cold + site.stub as u64);
-            let link = Link { slot: site.slot, operand, stub, to: None };
+            let link = Link { slot: site.slot, operand: site.operand, stub: site.stub, to: None };
             let Some(code) = self.code(site.block) else { continue };
             code.links.push(link);
             let Some(block) = cache.block(site.block) else { continue };
@@ -229,7 +243,9 @@ impl Jit {
             let Some(code) = self.code(part) else { continue };
             code.parts_of.retain(|&of| of != first);
             code.guards.retain(|guard| !hot.contains(guard) && !cold.contains(guard));
-            let (gone, links) = code.links.iter().partition(|link| hot.contains(&link.operand));
+            let (gone, links) = code.links.iter().partition(|link| {
+                hot.contains(&link.operand) || cold.contains(&link.operand)
+            });
             code.links = links;
             let gone: Vec<Link> = gone;
             gone.iter().for_each(|link| self.unlink(link));

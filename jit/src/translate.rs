@@ -301,8 +301,8 @@ impl Translator for Jit {
         }
         let link = |site: &Site| Link {
             slot: site.slot,
-            operand: start + site.operand as u64,
-            stub: guard + site.stub as u64,
+            operand: site.operand,
+            stub: site.stub,
             to: None,
         };
         let links = finished.sites.iter().map(link).collect();

@@ -11,7 +11,7 @@ use trivium_interp::native::{Native, NativeJump};
 use super::{Ahead, Emitted, Emitter, Way};
 use crate::enter::Exit;
 use crate::planted::{self, Bug};
-use crate::regs::{Home, at, home, near, number_of};
+use crate::regs::{Home, at, near, number_of};
 
 const NATIVE: i32 = at(offset_of!(Cpu, native));
 const JUMP_MASK: i32 = NATIVE + offset_of!(Native, jump_mask) as i32;
@@ -60,6 +60,7 @@ impl Emitter {
         match self.target(i) {
             Some(target) => self.go_on(0, target),
             None => {
+                self.stay_home();
                 if !self.indirect_target(i, op) {
                     return Emitted::Not;
                 }
@@ -75,6 +76,9 @@ impl Emitter {
         let goes_on = self.ahead == Some(Ahead::Link(0));
         if goes_on && target.is_none() {
             return Emitted::Not;
+        }
+        if !goes_on {
+            self.stay_home();
         }
         if target.is_none() {
             if !self.indirect_target(i, op) {
@@ -121,6 +125,9 @@ impl Emitter {
             _ => return Emitted::Not,
         };
         let extra = if planted::has(Bug::RetDropsNothing) { 0 } else { extra };
+        if self.ahead.is_none() {
+            self.stay_home();
+        }
         let plus = self.reach_stack(0, false, op);
         self.load_word(plus, 8);
         if let Some(Ahead::Return(rip)) = self.ahead {
@@ -153,7 +160,7 @@ impl Emitter {
         match i.op0_kind() {
             OpKind::Register if i.op0_register().size() as i32 == word => {
                 let number = number_of(i.op0_register());
-                match (home(number), word) {
+                match (self.homes.of(number), word) {
                     (Home::Host(host), 8) => dynasm!(self.asm ; .arch x64 ; mov r8, Rq(host)),
                     (Home::Host(host), _) => dynasm!(self.asm ; .arch x64 ; mov r8d, Rd(host)),
                     (Home::Memory, 8) => {

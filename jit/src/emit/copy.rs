@@ -6,7 +6,7 @@ use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register};
 
 use super::{Emitted, Emitter};
 use crate::planted::{self, Bug};
-use crate::regs::{Home, RCX, RCX_HOME, home, is_high, like, near, number_of};
+use crate::regs::{Home, Homes, RCX, RCX_HOME, is_high, like, near, number_of};
 use crate::select;
 use crate::simd;
 use crate::spans::is_write as writes;
@@ -29,11 +29,11 @@ impl Emitter {
             return Emitted::Not;
         }
         let count = count_operand(i);
-        let sum = Plan::new(i, &accesses, BESIDE_SUM, memory.is_some(), count);
+        let sum = Plan::new(&self.homes, i, &accesses, BESIDE_SUM, memory.is_some(), count);
         let (plan, folded) = match (memory, sum) {
             (Some(_), Some(plan)) => (Some(plan), false),
-            (Some(_), None) => (Plan::new(i, &accesses, BESIDE_R8, true, count), true),
-            (None, _) => (Plan::new(i, &accesses, WITHOUT_MEMORY, false, count), false),
+            (Some(_), None) => (Plan::new(&self.homes, i, &accesses, BESIDE_R8, true, count), true),
+            (None, _) => (Plan::new(&self.homes, i, &accesses, WITHOUT_MEMORY, false, count), false),
         };
         let Some(plan) = plan else { return Emitted::Not };
         if let Some(n) = memory {
@@ -53,7 +53,7 @@ impl Emitter {
             name_memory(&mut host, n, (!folded).then_some(plus));
         }
         for moved in plan.moved().filter(|moved| moved.load) {
-            match home(moved.guest) {
+            match self.homes.of(moved.guest) {
                 Home::Host(home) => dynasm!(self.asm ; .arch x64 ; mov Rq(moved.scratch), Rq(home)),
                 Home::Memory => {
                     dynasm!(self.asm ; .arch x64 ; mov Rq(moved.scratch), [BYTE r14 + near(moved.guest)]);
@@ -68,7 +68,7 @@ impl Emitter {
             if is_high(register) && planted::has(Bug::HighByteMixedUp) {
                 host.set_op_register(n, like(register, number_of(register) & 3));
             } else if !is_high(register) && count != Some(n) {
-                host.set_op_register(n, like(register, plan.host_of(number_of(register))));
+                host.set_op_register(n, like(register, plan.host_of(&self.homes, number_of(register))));
             }
         }
         if !self.raw(&host) {
@@ -82,7 +82,7 @@ impl Emitter {
             dynasm!(self.asm ; .arch x64 ; mov Rq(RCX_HOME), rcx);
         }
         for moved in plan.moved().filter(|moved| moved.store) {
-            match home(moved.guest) {
+            match self.homes.of(moved.guest) {
                 Home::Host(home) => dynasm!(self.asm ; .arch x64 ; mov Rq(home), Rq(moved.scratch)),
                 Home::Memory if planted::has(Bug::NoZeroExtension) && is_narrow(i) => {
                     dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(moved.guest)], Rd(moved.scratch));
@@ -169,6 +169,7 @@ struct Plan([Option<Moved>; 4]);
 impl Plan {
     /// Which registers an instruction's operands are to have; nothing if they cannot be had.
     fn new(
+        homes: &Homes,
         i: &Instruction,
         accesses: &[OpAccess; 4],
         free: &[u8],
@@ -190,10 +191,10 @@ impl Plan {
             let guest = number_of(register);
             let access = *accesses.get(n as usize)?;
             let load = reads(access) || register.size() < 4;
-            match home(guest) {
+            match homes.of(guest) {
                 _ if is_high(register) => {}
                 // Its CL is to have a name beside AH and its like.
-                Home::Host(RCX_HOME) if has_high => {
+                Home::Host(RCX_HOME) if has_high && guest == RCX => {
                     plan.take(guest, load, writes(access), &[RCX])?
                 }
                 Home::Host(_) => {}
@@ -203,7 +204,7 @@ impl Plan {
         // AH and its like cannot be named beside registers that need a REX prefix.
         let needs_rex = memory
             || registers().filter(|&(_, register)| !is_high(register)).any(|(_, register)| {
-                let host = plan.host_of(number_of(register));
+                let host = plan.host_of(homes, number_of(register));
                 host >= 8 || register.size() == 8 || register.size() == 1 && host >= 4
             });
         (!has_high || !needs_rex).then_some(plan)
@@ -226,8 +227,8 @@ impl Plan {
         self.0.iter().flatten()
     }
 
-    fn host_of(&self, guest: u8) -> u8 {
-        match (home(guest), self.moved().find(|moved| moved.guest == guest)) {
+    fn host_of(&self, homes: &Homes, guest: u8) -> u8 {
+        match (homes.of(guest), self.moved().find(|moved| moved.guest == guest)) {
             (_, Some(moved)) => moved.scratch,
             (Home::Host(host), None) => host,
             (Home::Memory, None) => guest,

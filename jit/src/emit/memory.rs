@@ -13,7 +13,7 @@ use super::{Emitter, Way};
 use crate::crossing;
 use crate::enter::Exit;
 use crate::planted::{self, Bug};
-use crate::regs::{Home, RCX_HOME, at, home, near, number_of, wide};
+use crate::regs::{Home, RCX_HOME, at, near, number_of, wide};
 use crate::simd_state::ALIGNED;
 use crate::spans::Member;
 
@@ -126,7 +126,7 @@ impl Emitter {
     /// The number of the host's register that holds a guest's; `scratch` if it had to be loaded.
     pub(super) fn in_register(&mut self, guest: Register, scratch: u8) -> u8 {
         let number = number_of(guest);
-        match home(number) {
+        match self.homes.of(number) {
             Home::Host(host) => host,
             Home::Memory => {
                 let number = number ^ u8::from(planted::has(Bug::WrongPlace));

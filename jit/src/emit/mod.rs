@@ -28,7 +28,7 @@ use trivium_interp::native::Native;
 use crate::crossing::Crossing;
 use crate::enter::Exit;
 use crate::planted::{self, Bug};
-use crate::regs::at;
+use crate::regs::{Homes, Lodger, at, slot};
 use crate::select;
 use crate::simd::{self, AtHand};
 use crate::simd_state::Routines;
@@ -87,17 +87,18 @@ pub(crate) struct Site {
     /// The block, and which of its links it is.
     pub(crate) block: u32,
     pub(crate) slot: u8,
-    /// Of the relative operand, from the start of the often-run code.
-    pub(crate) operand: usize,
-    /// Of the way out, from the start of the seldom-run code.
-    pub(crate) stub: usize,
+    /// Address of the relative operand.
+    pub(crate) operand: u64,
+    /// Address of the way out.
+    pub(crate) stub: u64,
 }
 
 /// A link whose jump was emitted.
 struct LinkJump {
     block: u32,
     slot: u8,
-    operand: usize,
+    /// Address of its operand.
+    operand: u64,
     out: DynamicLabel,
 }
 
@@ -142,6 +143,10 @@ struct Stub {
     rip: Option<u64>,
     /// These are given back to the quantum.
     unspent: i32,
+    /// Guest registers are in other homes than mostly.
+    moved: bool,
+    /// The link that it is the jump of, which leads elsewhere when what follows is known.
+    link: Option<u8>,
     /// The code that it leads to, if it does not leave.
     to: Option<u64>,
     /// What a block takes from the quantum, and the code that it leads to if there is so much.
@@ -188,9 +193,19 @@ pub(crate) struct Emitter {
     guards: Vec<(u32, usize)>,
     /// Instructions that were taken from the quantum and belong to blocks behind the present one.
     later: i32,
+    /// Where guest registers are.
+    pub(crate) homes: Homes,
+    /// Those that are elsewhere than mostly in some of the code.
+    lodgers: Vec<Lodger>,
     /// How it goes on behind the present block, if that is not the last.
     ahead: Option<Ahead>,
     single: Single,
+    /// The first of several blocks; what all of them take from the quantum; what it takes, and its
+    /// code, if there is not so much; and where they begin again.
+    first: u32,
+    count: i32,
+    first_alone: Option<(i32, u64)>,
+    again: Option<DynamicLabel>,
 }
 
 impl Emitter {
@@ -224,8 +239,14 @@ impl Emitter {
             links: Vec::new(),
             guards: Vec::new(),
             later: 0,
+            homes: Homes::default(),
+            lodgers: Vec::new(),
             ahead: None,
             single: Single::default(),
+            first: block,
+            count,
+            first_alone: None,
+            again: None,
         };
         emitter.take_from_quantum(count);
         emitter
@@ -233,10 +254,17 @@ impl Emitter {
 
     /// The code is of several blocks. With less left than all of them take, the first is run by
     /// itself: it takes `count`, and its code, with that taken, is at `body`.
-    pub(crate) fn begin_superblock(&mut self, count: i32, body: u64) {
+    pub(crate) fn begin_superblock(&mut self, count: i32, body: u64, homes: Homes) {
+        self.first_alone = Some((count, body));
         if let Some(stub) = self.stubs.first_mut() {
-            stub.first = Some((count, body));
+            stub.first = self.first_alone;
         }
+        self.lodgers = homes.moved().to_vec();
+        self.homes = homes;
+        self.move_out();
+        let again = self.asm.new_dynamic_label();
+        dynasm!(self.asm ; .arch x64 ; =>again);
+        self.again = Some(again);
     }
 
     /// Begins one of several blocks. There are `later` instructions behind it.
@@ -263,14 +291,29 @@ impl Emitter {
     /// Begins again.
     pub(crate) fn close(&mut self) {
         self.note_x87(None);
-        self.go_to(JMP, self.addresses.0);
+        let Some(again) = self.again else { return };
+        let out = self.stub(Exit::Exhausted { block: self.first }, None);
+        let count = self.count;
+        if let Some(stub) = self.stubs.last_mut() {
+            (stub.unspent, stub.first) = (count, self.first_alone);
+        }
+        dynasm!(self.asm
+            ; .arch x64
+            ; lea r11, [r11 - count]
+            ; shrx rcx, r11, r14
+            ; jrcxz >enough
+        );
+        self.jump_out(out);
+        dynasm!(self.asm ; .arch x64 ; enough: ; jmp =>again);
     }
 
     fn take_from_quantum(&mut self, count: i32) {
         let count = count + i32::from(planted::has(Bug::WrongCount));
         let label = self.asm.new_dynamic_label();
         let exit = Exit::Exhausted { block: self.block };
-        self.stubs.push(Stub { label, exit, rip: None, unspent: count, to: None, first: None });
+        let moved = false;
+        let stub = Stub { label, exit, rip: None, unspent: count, moved, link: None, to: None, first: None };
+        self.stubs.push(stub);
         dynasm!(self.asm
             ; .arch x64
             ; lea r11, [r11 - count]
@@ -285,7 +328,9 @@ impl Emitter {
 
     pub(crate) fn stub(&mut self, exit: Exit, rip: Option<u64>) -> DynamicLabel {
         let label = self.asm.new_dynamic_label();
-        self.stubs.push(Stub { label, exit, rip, unspent: self.later, to: None, first: None });
+        let (unspent, moved) = (self.later, !self.homes.moved().is_empty());
+        let stub = Stub { label, exit, rip, unspent, moved, link: None, to: None, first: None };
+        self.stubs.push(stub);
         label
     }
 
@@ -326,8 +371,44 @@ impl Emitter {
 
     /// The jump just emitted is the one of a link.
     fn note_link(&mut self, slot: u8, out: DynamicLabel) {
-        let operand = self.asm.offset().0 - 4;
-        self.links.push(LinkJump { block: self.block, slot, operand, out });
+        match self.stubs.iter_mut().find(|stub| stub.label == out) {
+            // What is done on the way out is to be done on the way to another block too.
+            Some(stub) if stub.unspent != 0 || stub.moved => stub.link = Some(slot),
+            _ => {
+                let operand = self.place(self.asm.offset().0 - 4);
+                self.links.push(LinkJump { block: self.block, slot, operand, out });
+            }
+        }
+    }
+
+    /// Brings guest registers to where they mostly are.
+    pub(crate) fn bring_home(&mut self) {
+        for Lodger { guest, host, owner } in self.lodgers.clone() {
+            dynasm!(self.asm
+                ; .arch x64
+                ; mov [r14 + slot(guest)], Rq(host)
+                ; mov Rq(host), [r14 + slot(owner)]
+            );
+        }
+    }
+
+    /// The same, for all that comes.
+    pub(crate) fn stay_home(&mut self) {
+        if !self.homes.moved().is_empty() {
+            self.bring_home();
+            self.homes = Homes::default();
+        }
+    }
+
+    /// Brings guest registers to where they are to be.
+    fn move_out(&mut self) {
+        for Lodger { guest, host, owner } in self.lodgers.clone() {
+            dynasm!(self.asm
+                ; .arch x64
+                ; mov [r14 + slot(owner)], Rq(host)
+                ; mov Rq(host), [r14 + slot(guest)]
+            );
+        }
     }
 
     /// Emits an instruction, of which this is known and which belongs to operation `op`.
@@ -398,16 +479,25 @@ impl Emitter {
         self.emit_loads();
         self.emit_crossings();
         let mut places = Vec::with_capacity(self.stubs.len());
+        let mut sites = Vec::new();
         for stub in std::mem::take(&mut self.stubs) {
             places.push((stub.label, self.asm.offset().0));
             let packed = stub.exit.pack()?;
             dynasm!(self.asm ; .arch x64 ; =>stub.label);
-            if let Some(rip) = stub.rip {
-                self.constant(8, rip);
-                dynasm!(self.asm ; .arch x64 ; mov [r14 + RIP], r8);
+            if stub.moved {
+                self.bring_home();
             }
             if stub.unspent != 0 {
                 dynasm!(self.asm ; .arch x64 ; lea r11, [r11 + stub.unspent]);
+            }
+            if let (Some(slot), Exit::Follow { block, .. }) = (stub.link, stub.exit) {
+                dynasm!(self.asm ; .arch x64 ; jmp DWORD 0);
+                let at = self.place(self.offset());
+                sites.push(Site { block, slot, operand: at - 4, stub: at });
+            }
+            if let Some(rip) = stub.rip {
+                self.constant(8, rip);
+                dynasm!(self.asm ; .arch x64 ; mov [r14 + RIP], r8);
             }
             if let Some((count, body)) = stub.first {
                 dynasm!(self.asm
@@ -429,12 +519,13 @@ impl Emitter {
             dynasm!(self.asm ; .arch x64 ; mov ecx, packed as i32);
             self.go_to(JMP, self.leave);
         }
+        let links = std::mem::take(&mut self.links);
         let site = |link: LinkJump| {
             let LinkJump { block, slot, operand, out } = link;
             let (_, stub) = places.iter().find(|(at, _)| *at == out)?;
-            Some(Site { block, slot, operand, stub: *stub - start })
+            Some(Site { block, slot, operand, stub: self.place(*stub) })
         };
-        let sites = std::mem::take(&mut self.links).into_iter().filter_map(site).collect();
+        sites.extend(links.into_iter().filter_map(site));
         let mut code = self.asm.finalize().ok()?;
         // The parts come to lie further apart than they are now.
         let (hot, cold) = self.addresses;

@@ -6,7 +6,7 @@ use trivium_interp::cpu::Mode;
 
 use super::{Emitted, Emitter};
 use crate::planted::{self, Bug};
-use crate::regs::{Home, RSP_HOME, home, near, number_of};
+use crate::regs::{Home, RSP_HOME, near, number_of};
 
 impl Emitter {
     /// Bytes of the mode's usual stack slot.
@@ -94,7 +94,7 @@ impl Emitter {
         }
         let plus = self.reach_stack(0, false, op);
         let number = number_of(to);
-        match home(number) {
+        match self.homes.of(number) {
             Home::Host(host) => self.load_word(plus, host),
             Home::Memory => {
                 self.load_word(plus, 1);
@@ -136,7 +136,7 @@ impl Emitter {
             || i.memory_base() == Register::None
                 && i.memory_index() == Register::None
                 && i.memory_displ_size() == 4;
-        let into = match home(number) {
+        let into = match self.homes.of(number) {
             Home::Host(host) => host,
             Home::Memory => 8,
         };
@@ -144,7 +144,7 @@ impl Emitter {
         if narrow {
             dynasm!(self.asm ; .arch x64 ; mov Rd(into), Rd(into));
         }
-        if home(number) == Home::Memory {
+        if self.homes.of(number) == Home::Memory {
             dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(number)], r8);
         }
         Emitted::Done
