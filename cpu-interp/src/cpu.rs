@@ -384,6 +384,7 @@ impl Cpu {
             scratch,
             fetch: crate::block::FetchTlb::default(),
         };
+        cpu.native.sites.set_nowhere((cpu.ram.base_address() as u64).wrapping_add(scratch as u64));
         cpu.put_state(&state);
         cpu
     }

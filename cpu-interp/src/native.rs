@@ -3,10 +3,13 @@
 //! While vector registers are in use there, they live in the host's, with the guest's MXCSR; the
 //! state's copies are then out of date.
 
+use std::hash::{BuildHasher, RandomState};
+
 use trivium_cpu::bits::{cr0, cr4};
 use trivium_cpu::state::Control;
 
 use crate::counts::{Counts, SharedCounts};
+use crate::tlb::Entry;
 
 /// XCR0's bits for SSE and AVX, which must both be set for AVX.
 const SSE_AND_AVX: u64 = 6;
@@ -34,6 +37,8 @@ pub struct Native {
     pub tags: [u64; 4],
     /// What is to be added to addresses of the present block's spans to get the host's.
     pub spans: [u64; 16],
+    /// Translations that single accesses have found last.
+    pub sites: NativeSites,
     /// Of vector registers.
     pub simd: NativeSimd,
     /// Of the x87 unit.
@@ -79,6 +84,7 @@ impl Native {
             stack: 0,
             tags: [0; 4],
             spans: [0; 16],
+            sites: NativeSites::new(),
             simd: NativeSimd::default(),
             x87: NativeX87::default(),
             crossing: NativeCrossing::default(),
@@ -99,6 +105,57 @@ impl Native {
     #[must_use]
     pub fn jump_slot(rip: u64) -> usize {
         rip.wrapping_add(rip >> 12) as usize % NATIVE_JUMPS
+    }
+}
+
+/// Accesses that remember the translation they have found last.
+pub const NATIVE_SITES: usize = 1024;
+
+/// The translations that accesses of translated code have found last, each by itself: so that where
+/// the memory lies need not wait for the address.
+#[repr(C)]
+pub struct NativeSites {
+    /// By the access's number.
+    pub entries: [Entry; NATIVE_SITES],
+    /// How often each has found none here.
+    pub misses: [u32; NATIVE_SITES],
+    /// Not 0 if there may be any.
+    pub filled: u8,
+    /// How many of the numbers are in use.
+    pub used: usize,
+    /// Address of the TLB that they are from.
+    pub tlb: usize,
+    /// What an access without a translation has: a page that no guest knows, as no address on it is
+    /// canonical, and where it lies is chosen by chance; what is read there is worth nothing.
+    pub empty: Entry,
+}
+
+impl NativeSites {
+    fn new() -> Self {
+        let chance = RandomState::new().hash_one(0) & 0x3fff_ffff_ffff_f000;
+        let empty = Entry { tag: 0_u64.wrapping_sub(1 << 62 | chance), addend: 0 };
+        Self {
+            entries: [empty; NATIVE_SITES],
+            misses: [0; NATIVE_SITES],
+            filled: 0,
+            used: 0,
+            tlb: 0,
+            empty,
+        }
+    }
+
+    /// Sets the host's address of a page that accesses without a translation lead to.
+    pub(crate) fn set_nowhere(&mut self, host: u64) {
+        self.empty.addend = host.wrapping_add(self.empty.tag);
+        self.entries.fill(self.empty);
+    }
+
+    /// Drops all translations.
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.filled) != 0 {
+            let Self { entries, used, empty, .. } = self;
+            entries.iter_mut().take(*used).for_each(|entry| *entry = *empty);
+        }
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Tlb {
     large: Range,
     /// For loads and for stores.
     devices: [[DevicePage; DEVICE_PAGES]; 2],
+    /// Translations were dropped since [`Self::take_lost`].
+    lost: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +119,7 @@ impl Tlb {
             filled: Vec::with_capacity(MAX_FILLED),
             large: NO_ADDRESSES,
             devices: [[NO_DEVICE; DEVICE_PAGES]; 2],
+            lost: false,
         })
     }
 
@@ -171,7 +174,8 @@ impl Tlb {
 
     /// Drops all translations, or all that are not global.
     pub fn flush(&mut self, keep_global: bool) {
-        let Self { read, write, filled, large, devices } = self;
+        let Self { read, write, filled, large, devices, lost } = self;
+        *lost |= !filled.is_empty();
         for entry in devices.iter_mut().flatten() {
             if !(keep_global && entry.global) {
                 *entry = NO_DEVICE;
@@ -202,6 +206,7 @@ impl Tlb {
         let index = Self::index(linear);
         self.read[index] = Entry::empty(index);
         self.write[index] = Entry::empty(index);
+        self.lost = true;
         for entries in &mut self.devices {
             entries[index % DEVICE_PAGES] = NO_DEVICE;
         }
@@ -210,6 +215,7 @@ impl Tlb {
     /// Drops write translations into the host's page around `host`.
     pub fn revoke_write(&mut self, host: u64) {
         let page = host & !0xfff;
+        self.lost = true;
         for f in &self.filled {
             let index = usize::from(f.index);
             let entry = &mut self.write[index];
@@ -217,6 +223,11 @@ impl Tlb {
                 *entry = Entry::empty(index);
             }
         }
+    }
+
+    /// Whether translations were dropped since the last call: whoever has copies must drop them.
+    pub fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
     }
 
     /// Puts a one-time entry in place, for an access that is not plain RAM: `linear` is the

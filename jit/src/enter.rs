@@ -92,7 +92,7 @@ const TO_COLD: usize = 7;
 pub(crate) const MAX_OP: usize = (1 << OP_BITS) - 1;
 
 /// How often the quantum ends at a block before it is worth a superblock.
-const HOT: u32 = 32;
+pub(crate) const HOT: u32 = 32;
 
 /// [`Exit::Stray`], packed.
 const STRAY: i32 = 6 << OP_BITS;
@@ -208,7 +208,12 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
     for reach in [Reach::Global, Reach::Any] {
         cpu.native.tags[reach as usize] = tag(cpu, reach);
     }
-    cpu.regs[usize::from(TLB_ADDRESS)] = (&raw const *cpu.tlb).addr() as u64;
+    let tlb = (&raw const *cpu.tlb).addr();
+    cpu.regs[usize::from(TLB_ADDRESS)] = tlb as u64;
+    let sites = &mut cpu.native.sites;
+    if cpu.tlb.take_lost() | (std::mem::replace(&mut sites.tlb, tlb) != tlb) {
+        sites.clear();
+    }
     cpu.regs[usize::from(TLB_MASK)] = INDEX_MASK;
     let quantum = cpu.quantum;
     let bits = call(cpu, op);

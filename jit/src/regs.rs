@@ -85,9 +85,8 @@ impl Homes {
     /// used at all.
     pub(crate) fn for_uses(uses: &[u32; 16]) -> Self {
         let mut homes = Self::default();
-        let mut wanting: Vec<u8> = (0..16)
-            .filter(|&n| home(n) == Home::Memory && uses[usize::from(n)] > 0)
-            .collect();
+        let mut wanting: Vec<u8> =
+            (0..16).filter(|&n| home(n) == Home::Memory && uses[usize::from(n)] > 0).collect();
         wanting.sort_by_key(|&n| std::cmp::Reverse(uses[usize::from(n)]));
         let empty = (0..16).filter_map(|n| match home(n) {
             Home::Host(host) if uses[usize::from(n)] == 0 => Some((n, host)),

@@ -11,7 +11,9 @@ use trivium_interp::block::{Block, BlockCache, Reach, Target};
 use trivium_interp::cpu::Mode;
 
 use crate::analyse::{End, Guest, instructions};
+use crate::emit::memory::{Site, Sites};
 use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, layout};
+use crate::enter::HOT;
 use crate::regs::{Homes, number_of};
 use crate::spans;
 use crate::translate::{Jit, Link, emit_one};
@@ -26,12 +28,19 @@ const COPIES: usize = 8;
 /// Bytes at the beginning of the first block's code that make way for a jump.
 const JUMP: usize = 5;
 
+/// Instructions of a superblock that were run before it is looked at again, about.
+const HOT_INSTRUCTIONS: u32 = HOT * 4000;
+
 /// A superblock's code.
 pub(crate) struct Superblock {
     /// What it is made of.
     parts: Vec<u32>,
     /// Where its code is: what is often run, and the rest.
     code: [std::ops::Range<u64>; 2],
+    /// The accesses that remember translations.
+    accesses: Vec<Site>,
+    /// Instructions in it.
+    count: u32,
     /// What was at the beginning of the first block's code.
     made_way: [u8; JUMP],
 }
@@ -47,9 +56,15 @@ struct Step {
 
 impl Jit {
     /// Translates a block together with those that mostly follow it.
-    pub(crate) fn make_superblock(&mut self, cpu: &Cpu, cache: &BlockCache, first: u32) {
-        let is_new = self.code(first).is_some_and(|code| code.superblock.is_none());
-        let Some(block) = cache.block(first).filter(|_| is_new) else { return };
+    pub(crate) fn make_superblock(&mut self, cpu: &mut Cpu, cache: &BlockCache, first: u32) {
+        let Some(code) = self.code(first) else { return };
+        if code.superblock.is_some() {
+            if !self.is_scattered(cpu, first) {
+                return;
+            }
+            self.give_up(first);
+        }
+        let Some(block) = cache.block(first) else { return };
         let path = self.path(cpu, cache, block);
         let closes = path.last().is_some_and(|step| step.next.is_some());
         if path.len() < 2 && !closes {
@@ -133,6 +148,9 @@ impl Jit {
         );
         let start = self.code(index)?.start;
         emitter.notes = Notes::new(&cpu.model);
+        let is_scattered = |i: &&Instruction| self.scattered.contains(&i.ip());
+        let scattered = list.iter().filter(is_scattered).map(Instruction::ip).collect();
+        emitter.sites = Some(Sites { free: self.free_sites.clone(), used: Vec::new(), scattered });
         let homes = Homes::for_uses(&self.uses(&list));
         emitter.begin_superblock(i32::from(first.target.count), start + layout::BODY, homes);
         let mut facts = facts.into_iter();
@@ -178,12 +196,13 @@ impl Jit {
     /// Puts a superblock's code in place.
     fn install(
         &mut self,
-        cpu: &Cpu,
+        cpu: &mut Cpu,
         cache: &BlockCache,
         first: u32,
         path: &[Step],
         finished: &Finished,
     ) {
+        let count = finished.count as u32;
         let (start, cold) = self.memory.next_two();
         if !self.memory.put_two(&finished.hot, &finished.cold) {
             return;
@@ -213,16 +232,43 @@ impl Jit {
                 self.chain(cpu, (site.block, site.slot), next.index, reach);
             }
         }
+        let accesses = finished.accesses.as_ref().map_or(Vec::new(), |sites| sites.used.clone());
+        self.free_sites.retain(|free| !accesses.iter().any(|site| site.number == *free));
+        let sites = &mut cpu.native.sites;
+        for site in &accesses {
+            let number = usize::from(site.number);
+            sites.used = sites.used.max(number + 1);
+            (sites.entries[number], sites.misses[number]) = (sites.empty, 0);
+        }
         let Some(code) = self.code(first) else { return };
         let entry = code.start;
         let made_way = self.memory.read(entry);
         let code =
             [start..start + finished.hot.len() as u64, cold..cold + finished.cold.len() as u64];
         if let Some(first) = self.code(first) {
-            first.superblock = Some(Superblock { parts, code, made_way });
+            first.superblock = Some(Superblock { parts, code, accesses, count, made_way });
         }
         self.memory.write(entry, &[0xe9]);
         self.memory.jump_to(entry + 1, start);
+    }
+
+    /// Whether many accesses of a superblock find other translations than last time: it is then to be
+    /// made anew, and they are to look into the TLB.
+    fn is_scattered(&mut self, cpu: &mut Cpu, first: u32) -> bool {
+        let Some(superblock) = self.code(first).and_then(|code| code.superblock.as_ref()) else {
+            return false;
+        };
+        let often = HOT_INSTRUCTIONS / superblock.count.max(1) / 4;
+        let accesses = superblock.accesses.clone();
+        let mut any = false;
+        for Site { ip, number, .. } in accesses {
+            let Some(misses) = cpu.native.sites.misses.get_mut(usize::from(number)) else { continue };
+            if std::mem::take(misses) > often {
+                self.scattered.insert(ip);
+                any = true;
+            }
+        }
+        any
     }
 
     /// Gives up the superblocks that a block is part of.
@@ -236,16 +282,19 @@ impl Jit {
     fn give_up(&mut self, first: u32) {
         let Some(code) = self.code(first) else { return };
         let entry = code.start;
-        let Some(Superblock { parts, code, made_way }) = code.superblock.take() else { return };
+        let Some(superblock) = code.superblock.take() else { return };
+        let Superblock { parts, code, accesses, made_way, .. } = superblock;
+        self.free_sites.extend(accesses.iter().map(|site| site.number));
         self.memory.write(entry, &made_way);
         let [hot, cold] = code;
         for part in parts {
             let Some(code) = self.code(part) else { continue };
             code.parts_of.retain(|&of| of != first);
             code.guards.retain(|guard| !hot.contains(guard) && !cold.contains(guard));
-            let (gone, links) = code.links.iter().partition(|link| {
-                hot.contains(&link.operand) || cold.contains(&link.operand)
-            });
+            let (gone, links) = code
+                .links
+                .iter()
+                .partition(|link| hot.contains(&link.operand) || cold.contains(&link.operand));
             code.links = links;
             let gone: Vec<Link> = gone;
             gone.iter().for_each(|link| self.unlink(link));

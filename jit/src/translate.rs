@@ -8,7 +8,7 @@ use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache, Dropped, Reach};
 use trivium_interp::cpu::Mode;
 use trivium_interp::decode::offered;
-use trivium_interp::native::{Native, NativeJump};
+use trivium_interp::native::{NATIVE_SITES, Native, NativeJump};
 use trivium_interp::op::{Handler, Op};
 use trivium_interp::run::{Translated, Translator};
 
@@ -77,6 +77,10 @@ pub struct Jit {
     /// RIPs of blocks whose spans were mostly on two pages.
     apart: HashSet<u64>,
     pub(crate) observer: Observer,
+    /// Numbers for accesses that remember translations.
+    pub(crate) free_sites: Vec<u16>,
+    /// Addresses of instructions that mostly find another translation than last time.
+    pub(crate) scattered: HashSet<u64>,
 }
 
 impl Jit {
@@ -122,6 +126,8 @@ impl Jit {
             info,
             apart: HashSet::new(),
             observer,
+            free_sites: all_sites(),
+            scattered: HashSet::new(),
         })
     }
 
@@ -215,6 +221,11 @@ impl Jit {
             self.memory.write(guard + layout::VALUE, &wanted.to_le_bytes());
         }
     }
+}
+
+/// All numbers for accesses, the least at the end.
+fn all_sites() -> Vec<u16> {
+    (0..NATIVE_SITES as u16).rev().collect()
 }
 
 /// Emits an instruction, if the guest's processor has it.
@@ -381,6 +392,8 @@ impl Translator for Jit {
                 }
                 self.blocks.clear();
                 self.apart.clear();
+                self.scattered.clear();
+                self.free_sites = all_sites();
                 self.memory.truncate(self.routines);
             }
         }

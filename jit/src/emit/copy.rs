@@ -33,7 +33,9 @@ impl Emitter {
         let (plan, folded) = match (memory, sum) {
             (Some(_), Some(plan)) => (Some(plan), false),
             (Some(_), None) => (Plan::new(&self.homes, i, &accesses, BESIDE_R8, true, count), true),
-            (None, _) => (Plan::new(&self.homes, i, &accesses, WITHOUT_MEMORY, false, count), false),
+            (None, _) => {
+                (Plan::new(&self.homes, i, &accesses, WITHOUT_MEMORY, false, count), false)
+            }
         };
         let Some(plan) = plan else { return Emitted::Not };
         if let Some(n) = memory {
@@ -68,7 +70,10 @@ impl Emitter {
             if is_high(register) && planted::has(Bug::HighByteMixedUp) {
                 host.set_op_register(n, like(register, number_of(register) & 3));
             } else if !is_high(register) && count != Some(n) {
-                host.set_op_register(n, like(register, plan.host_of(&self.homes, number_of(register))));
+                host.set_op_register(
+                    n,
+                    like(register, plan.host_of(&self.homes, number_of(register))),
+                );
             }
         }
         if !self.raw(&host) {

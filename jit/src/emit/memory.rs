@@ -6,7 +6,7 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use trivium_interp::Cpu;
 use trivium_interp::cpu::{Mode, SEG_BASE, TLB_ADDRESS, TLB_MASK};
-use trivium_interp::native::Native;
+use trivium_interp::native::{Native, NativeSites};
 use trivium_interp::tlb::{Entry, Tlb};
 
 use super::{Emitter, Way};
@@ -23,6 +23,71 @@ pub(crate) const READ: i32 = offset_of!(Tlb, read) as i32;
 pub(crate) const WRITE: i32 = offset_of!(Tlb, write) as i32;
 pub(crate) const ADDEND: i32 = offset_of!(Entry, addend) as i32;
 const _: () = assert!(size_of::<Entry>() == 16 && offset_of!(Entry, tag) == 0);
+
+/// The translation that an access has found last, in the state.
+const fn site_tag(site: u16) -> i32 {
+    at(SITES + offset_of!(NativeSites, entries)) + 16 * site as i32
+}
+
+const fn site_addend(site: u16) -> i32 {
+    site_tag(site) + ADDEND
+}
+
+/// How often it has found another.
+const fn site_misses(site: u16) -> i32 {
+    at(SITES + offset_of!(NativeSites, misses)) + 4 * site as i32
+}
+
+const SITES: usize = offset_of!(Cpu, native) + offset_of!(Native, sites);
+const SITES_FILLED: i32 = at(SITES + offset_of!(NativeSites, filled));
+
+/// A way to a translation that is not remembered, emitted after the code.
+pub(crate) struct Fill {
+    from: DynamicLabel,
+    back: DynamicLabel,
+    out: DynamicLabel,
+    site: u16,
+    size: usize,
+    alignment: usize,
+    write: bool,
+}
+
+/// An access that remembers its translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Site {
+    /// Address of its instruction.
+    pub(crate) ip: u64,
+    write: bool,
+    /// It is a span's: copies of the instruction have others.
+    span: bool,
+    pub(crate) number: u16,
+}
+
+/// The numbers for accesses that remember their translations.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sites {
+    /// Those that are left.
+    pub(crate) free: Vec<u16>,
+    pub(crate) used: Vec<Site>,
+    /// Addresses of instructions that mostly find another translation than last time.
+    pub(crate) scattered: Vec<u64>,
+}
+
+impl Sites {
+    /// The number for an access.
+    fn of(&mut self, ip: u64, write: bool, span: bool) -> Option<u16> {
+        if self.scattered.contains(&ip) {
+            return None;
+        }
+        let shared = |site: &&Site| !span && !site.span && (site.ip, site.write) == (ip, write);
+        if let Some(site) = self.used.iter().find(shared) {
+            return Some(site.number);
+        }
+        let number = self.free.pop()?;
+        self.used.push(Site { ip, write, span, number });
+        Some(number)
+    }
+}
 
 impl Emitter {
     /// Whether a memory operand is one that is reached by its linear address alone.
@@ -162,7 +227,7 @@ impl Emitter {
             Way::Alone if crossing::SIZES.contains(&size) => {
                 let out = self.stub(resume, None);
                 let (label, number) = self.crossing(size, out);
-                self.probe(size, 1, write, label);
+                self.find(size, 1, write, label);
                 match write {
                     true => self.crossing_store = Some(number),
                     false => self.crossed(number, None),
@@ -170,17 +235,30 @@ impl Emitter {
             }
             Way::Alone => {
                 let out = self.stub(resume, None);
-                self.probe(size, 1, write, out);
+                self.find(size, 1, write, out);
             }
             Way::First { number, span, offset } => {
                 let out = self.span_stub(op);
-                self.probe(span.len, 1, span.write, out);
-                dynasm!(self.asm ; .arch x64 ; mov [r14 + SPANS + 8 * i32::from(number)], r9);
+                let site = self.site(span.write, true);
+                let place = match site {
+                    Some(site) => {
+                        self.probe_site(site, span.len, 1, span.write, out);
+                        site_addend(site)
+                    }
+                    None => {
+                        let place = SPANS + 8 * i32::from(number);
+                        self.probe(span.len, 1, span.write, out);
+                        dynasm!(self.asm ; .arch x64 ; mov [r14 + place], r9);
+                        place
+                    }
+                };
                 self.known_spans |= 1 << number;
+                self.span_places[usize::from(number)] = place;
                 return offset;
             }
             Way::Again(number) => {
-                dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + SPANS + 8 * i32::from(number)]);
+                let place = self.span_places[usize::from(number)];
+                dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + place]);
             }
         }
         0
@@ -189,7 +267,7 @@ impl Emitter {
     /// The same of an operand whose address must be a multiple of `alignment`, and that is in no span.
     pub(crate) fn reach_aligned(&mut self, size: usize, alignment: usize, write: bool, op: u8) {
         let out = self.stub(Exit::Resume { block: self.block, op }, None);
-        self.probe(size, alignment, write, out);
+        self.find(size, alignment, write, out);
     }
 
     /// Finds the linear address in R8 in the TLB, of as many elements as the count says, which is
@@ -225,10 +303,61 @@ impl Emitter {
         dynasm!(self.asm ; .arch x64 ; mov rcx, [r9]);
     }
 
-    /// Finds the linear address in R8 in the TLB, or goes elsewhere.
-    fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
+    /// The number for an access of the present instruction that remembers its translation; nothing if
+    /// it is not to, or there is none left.
+    fn site(&mut self, write: bool, span: bool) -> Option<u16> {
+        let ip = self.ip;
+        self.sites.as_mut()?.of(ip, write, span)
+    }
+
+    /// Finds the linear address in R8 in the translation that the access has found last, or in the
+    /// TLB, or goes elsewhere.
+    fn probe_site(
+        &mut self,
+        site: u16,
+        size: usize,
+        alignment: usize,
+        write: bool,
+        out: DynamicLabel,
+    ) {
+        let [from, back] = [0; 2].map(|_| self.asm.new_dynamic_label());
+        dynasm!(self.asm ; .arch x64 ; =>back ; mov rcx, [r14 + site_tag(site)]);
+        self.compare(size, alignment);
+        dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
+        self.jump_out(from);
+        dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [r14 + site_addend(site)]);
+        self.fills.push(Fill { from, back, out, site, size, alignment, write });
+    }
+
+    /// Emits the ways to translations that are not remembered.
+    pub(crate) fn emit_fills(&mut self) {
+        for fill in std::mem::take(&mut self.fills) {
+            let Fill { from, back, out, site, size, alignment, write } = fill;
+            dynasm!(self.asm ; .arch x64 ; =>from);
+            self.load_entry(write);
+            self.compare(size, alignment);
+            dynasm!(self.asm
+                ; .arch x64
+                ; jrcxz >hit
+                ; jmp =>out
+                ; hit:
+                ; mov rcx, [r9]
+                ; mov [r14 + site_tag(site)], rcx
+                ; mov rcx, [BYTE r9 + ADDEND as i8]
+                ; mov [r14 + site_addend(site)], rcx
+                ; mov ecx, [r14 + site_misses(site)]
+                ; lea ecx, [rcx + 1]
+                ; mov [r14 + site_misses(site)], ecx
+                ; mov BYTE [r14 + SITES_FILLED], 1
+                ; jmp =>back
+            );
+            self.note_parted();
+        }
+    }
+
+    /// Makes RCX zero if its tag is of the page that the access at the address in R8 is in.
+    fn compare(&mut self, size: usize, alignment: usize) {
         let last = if planted::has(Bug::NoLastByte) { 0 } else { size as i32 - 1 };
-        self.load_entry(write);
         match alignment {
             16 | 32 => dynasm!(self.asm
                 ; .arch x64
@@ -243,6 +372,20 @@ impl Emitter {
                 dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14);
             }
         }
+    }
+
+    /// Finds the linear address in R8, of an access that is in no span, or goes elsewhere.
+    fn find(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
+        match self.site(write, false) {
+            Some(site) => self.probe_site(site, size, alignment, write, out),
+            None => self.probe(size, alignment, write, out),
+        }
+    }
+
+    /// Finds the linear address in R8 in the TLB, or goes elsewhere.
+    fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
+        self.load_entry(write);
+        self.compare(size, alignment);
         dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
         self.jump_out(out);
         dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [BYTE r9 + ADDEND as i8]);

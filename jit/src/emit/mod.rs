@@ -32,8 +32,9 @@ use crate::regs::{Homes, Lodger, at, slot};
 use crate::select;
 use crate::simd::{self, AtHand};
 use crate::simd_state::Routines;
-use crate::spans::{Facts, Member, Span};
+use crate::spans::{Facts, Member, SPANS, Span};
 use crate::x87::Notes;
+use memory::{Fill, Sites};
 
 /// Where code is put together.
 pub(crate) type Assembler = VecAssembler<X64Relocation>;
@@ -133,6 +134,10 @@ pub(crate) struct Finished {
     pub(crate) sites: Vec<Site>,
     /// Guards of other blocks among it: whose, and where from the start of the often-run code.
     pub(crate) guards: Vec<(u32, usize)>,
+    /// The accesses that remember translations.
+    pub(crate) accesses: Option<Sites>,
+    /// Instructions that it takes from the quantum.
+    pub(crate) count: i32,
 }
 
 /// A way out that is emitted after the code.
@@ -200,6 +205,12 @@ pub(crate) struct Emitter {
     /// How it goes on behind the present block, if that is not the last.
     ahead: Option<Ahead>,
     single: Single,
+    /// RIP of the present instruction.
+    ip: u64,
+    /// Where the spans' translations are kept.
+    span_places: [i32; SPANS],
+    pub(crate) sites: Option<Sites>,
+    fills: Vec<Fill>,
     /// The first of several blocks; what all of them take from the quantum; what it takes, and its
     /// code, if there is not so much; and where they begin again.
     first: u32,
@@ -243,6 +254,10 @@ impl Emitter {
             lodgers: Vec::new(),
             ahead: None,
             single: Single::default(),
+            ip: 0,
+            span_places: [0; SPANS],
+            sites: None,
+            fills: Vec::new(),
             first: block,
             count,
             first_alone: None,
@@ -312,7 +327,16 @@ impl Emitter {
         let label = self.asm.new_dynamic_label();
         let exit = Exit::Exhausted { block: self.block };
         let moved = false;
-        let stub = Stub { label, exit, rip: None, unspent: count, moved, link: None, to: None, first: None };
+        let stub = Stub {
+            label,
+            exit,
+            rip: None,
+            unspent: count,
+            moved,
+            link: None,
+            to: None,
+            first: None,
+        };
         self.stubs.push(stub);
         dynasm!(self.asm
             ; .arch x64
@@ -413,7 +437,7 @@ impl Emitter {
 
     /// Emits an instruction, of which this is known and which belongs to operation `op`.
     pub(crate) fn instruction(&mut self, i: &Instruction, facts: Facts, op: u8) -> Emitted {
-        (self.accesses, self.member) = (facts.accesses, facts.span);
+        (self.accesses, self.member, self.ip) = (facts.accesses, facts.span, i.ip());
         self.note_x87(Some(i));
         match i.mnemonic() {
             Mnemonic::Push => self.push(i, op),
@@ -477,6 +501,7 @@ impl Emitter {
         self.cold_start = Some(start);
         self.guard();
         self.emit_loads();
+        self.emit_fills();
         self.emit_crossings();
         let mut places = Vec::with_capacity(self.stubs.len());
         let mut sites = Vec::new();
@@ -536,7 +561,14 @@ impl Emitter {
             *operand = u32::from_le_bytes(*operand).wrapping_add(by).to_le_bytes();
         }
         let cold = code.split_off(start);
-        Some(Finished { hot: code, cold, sites, guards: self.guards })
+        Some(Finished {
+            hot: code,
+            cold,
+            sites,
+            guards: self.guards,
+            accesses: self.sites,
+            count: self.count,
+        })
     }
 
     /// Emits the guard, at the beginning of the seldom-run code.
