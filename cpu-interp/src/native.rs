@@ -112,13 +112,17 @@ impl Native {
 pub const NATIVE_SITES: usize = 1024;
 
 /// The translations that accesses of translated code have found last, each by itself: so that where
-/// the memory lies need not wait for the address.
+/// the memory lies need not wait for the address. Not by the page, as an entry does not say which page
+/// an access begins on: by a window of 2 KiB, so far from the page's end that an access which begins
+/// there ends on the page. Single bytes, and what must be aligned, have the page as their window.
 #[repr(C)]
 pub struct NativeSites {
     /// By the access's number.
     pub entries: [Entry; NATIVE_SITES],
     /// How often each has found none here.
     pub misses: [u32; NATIVE_SITES],
+    /// The bits of a distance from the window's beginning that are zero in it.
+    pub window: u64,
     /// Not 0 if there may be any.
     pub filled: u8,
     /// How many of the numbers are in use.
@@ -137,6 +141,7 @@ impl NativeSites {
         Self {
             entries: [empty; NATIVE_SITES],
             misses: [0; NATIVE_SITES],
+            window: !0x7ff,
             filled: 0,
             used: 0,
             tlb: 0,

@@ -262,7 +262,9 @@ impl Jit {
         let accesses = superblock.accesses.clone();
         let mut any = false;
         for Site { ip, number, .. } in accesses {
-            let Some(misses) = cpu.native.sites.misses.get_mut(usize::from(number)) else { continue };
+            let Some(misses) = cpu.native.sites.misses.get_mut(usize::from(number)) else {
+                continue;
+            };
             if std::mem::take(misses) > often {
                 self.scattered.insert(ip);
                 any = true;

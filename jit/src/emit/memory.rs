@@ -39,6 +39,7 @@ const fn site_misses(site: u16) -> i32 {
 }
 
 const SITES: usize = offset_of!(Cpu, native) + offset_of!(Native, sites);
+const WINDOW: i32 = at(SITES + offset_of!(NativeSites, window));
 const SITES_FILLED: i32 = at(SITES + offset_of!(NativeSites, filled));
 
 /// A way to a translation that is not remembered, emitted after the code.
@@ -47,9 +48,22 @@ pub(crate) struct Fill {
     back: DynamicLabel,
     out: DynamicLabel,
     site: u16,
+    access: Wanted,
+}
+
+/// What an access wants of memory.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
     size: usize,
     alignment: usize,
     write: bool,
+}
+
+impl Wanted {
+    /// Whether it is on the page that it begins on, if it is where it may be at all.
+    fn by_page(self) -> bool {
+        self.size == 1 || self.alignment > 1
+    }
 }
 
 /// An access that remembers its translation.
@@ -242,7 +256,8 @@ impl Emitter {
                 let site = self.site(span.write, true);
                 let place = match site {
                     Some(site) => {
-                        self.probe_site(site, span.len, 1, span.write, out);
+                        let access = Wanted { size: span.len, alignment: 1, write: span.write };
+                        self.probe_site(site, access, out);
                         site_addend(site)
                     }
                     None => {
@@ -312,36 +327,48 @@ impl Emitter {
 
     /// Finds the linear address in R8 in the translation that the access has found last, or in the
     /// TLB, or goes elsewhere.
-    fn probe_site(
-        &mut self,
-        site: u16,
-        size: usize,
-        alignment: usize,
-        write: bool,
-        out: DynamicLabel,
-    ) {
+    fn probe_site(&mut self, site: u16, access: Wanted, out: DynamicLabel) {
         let [from, back] = [0; 2].map(|_| self.asm.new_dynamic_label());
         dynasm!(self.asm ; .arch x64 ; =>back ; mov rcx, [r14 + site_tag(site)]);
-        self.compare(size, alignment);
+        match access.by_page() {
+            true => self.compare(access.size, access.alignment),
+            false => dynasm!(self.asm
+                ; .arch x64
+                ; lea rcx, [rcx + r8]
+                ; pext rcx, rcx, [r14 + WINDOW]
+            ),
+        }
         dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
         self.jump_out(from);
         dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [r14 + site_addend(site)]);
-        self.fills.push(Fill { from, back, out, site, size, alignment, write });
+        self.fills.push(Fill { from, back, out, site, access });
     }
 
     /// Emits the ways to translations that are not remembered.
     pub(crate) fn emit_fills(&mut self) {
         for fill in std::mem::take(&mut self.fills) {
-            let Fill { from, back, out, site, size, alignment, write } = fill;
+            let Fill { from, back, out, site, access } = fill;
             dynasm!(self.asm ; .arch x64 ; =>from);
-            self.load_entry(write);
-            self.compare(size, alignment);
+            self.load_entry(access.write);
+            self.compare(access.size, access.alignment);
+            dynasm!(self.asm ; .arch x64 ; jrcxz >hit ; jmp =>out ; hit: ; mov rcx, [r9]);
+            if !access.by_page() {
+                // The window at the page's beginning, or the one before its end.
+                dynasm!(self.asm
+                    ; .arch x64
+                    ; lea rcx, [rcx + r8]
+                    ; pext rcx, rcx, [r14 + WINDOW]
+                    ; jrcxz >first
+                    ; mov rcx, [r9]
+                    ; lea rcx, [rcx - (2049 - access.size as i32)]
+                    ; jmp >chosen
+                    ; first:
+                    ; mov rcx, [r9]
+                    ; chosen:
+                );
+            }
             dynasm!(self.asm
                 ; .arch x64
-                ; jrcxz >hit
-                ; jmp =>out
-                ; hit:
-                ; mov rcx, [r9]
                 ; mov [r14 + site_tag(site)], rcx
                 ; mov rcx, [BYTE r9 + ADDEND as i8]
                 ; mov [r14 + site_addend(site)], rcx
@@ -377,7 +404,7 @@ impl Emitter {
     /// Finds the linear address in R8, of an access that is in no span, or goes elsewhere.
     fn find(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
         match self.site(write, false) {
-            Some(site) => self.probe_site(site, size, alignment, write, out),
+            Some(site) => self.probe_site(site, Wanted { size, alignment, write }, out),
             None => self.probe(size, alignment, write, out),
         }
     }
