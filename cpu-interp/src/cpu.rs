@@ -173,9 +173,6 @@ impl Kick for Attention {
     }
 }
 
-/// The most that the quantum may be where there is translated code, which wants it to have 12 bits.
-pub(crate) const QUANTUM: i64 = 4000;
-
 /// The working state of one virtual CPU. Aligned, as translated code takes a shift count from its
 /// address.
 #[repr(align(64))]
@@ -402,7 +399,7 @@ impl Cpu {
     pub(crate) fn refill(&mut self) -> bool {
         let native = &mut self.native;
         let wanted = self.attention.is_wanted() || self.memory.code().any_written();
-        let more = native.reserve.min(QUANTUM - self.quantum);
+        let more = native.reserve.min(native.quantum - self.quantum);
         if wanted || more <= 0 {
             return false;
         }

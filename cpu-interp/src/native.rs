@@ -18,6 +18,11 @@ const MXCSR_RESET: u32 = 0x1f80;
 /// The bits of an offset into a page.
 const PAGE_OFFSET: u64 = 0xfff;
 
+/// The most that the quantum is, where nobody wants less.
+pub const QUANTUM: i64 = 4000;
+/// [`Native::hot`], where nobody wants another.
+pub const HOT: u32 = 32;
+
 /// What only translated code uses.
 #[repr(C)]
 pub struct Native {
@@ -27,6 +32,10 @@ pub struct Native {
     pub jump_mask: u64,
     /// Where an indirect jump leads, for [`crate::op::StopReason::Jump`], and the code there.
     pub target: u64,
+    /// The most that the quantum may be, which is less than 4096.
+    pub quantum: i64,
+    /// How often it is used up at a block before that is worth translating with those that follow.
+    pub hot: u32,
     /// Instructions that may be run when the quantum is used up, if nobody wants anything.
     pub reserve: i64,
     /// The address of code that is about to be jumped to.
@@ -79,6 +88,8 @@ impl Native {
             flags: 0,
             jump_mask: NATIVE_JUMPS as u64 - 1,
             target: 0,
+            quantum: QUANTUM,
+            hot: HOT,
             reserve: 0,
             code: 0,
             stack: 0,

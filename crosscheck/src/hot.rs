@@ -26,6 +26,8 @@ struct Plan {
     code: Vec<u8>,
     /// How often a block is interpreted before it is translated.
     warm: u32,
+    /// After how many instructions at most what is being run may be translated with what follows it.
+    quantum: u32,
 }
 
 impl Plan {
@@ -37,7 +39,12 @@ impl Plan {
             head[0] = mode;
         }
         let code = snippets::code(rest, CODE_SIZE as usize);
-        (!code.is_empty()).then(|| Self { head, code, warm: u32::from(head[5] & 3) })
+        (!code.is_empty()).then(|| Self {
+            head,
+            code,
+            warm: u32::from(head[5] & 3),
+            quantum: [16, 40, 160, 4000][usize::from(head[5] >> 2 & 3)],
+        })
     }
 
     /// What happens before a slice, and how many instructions it has.

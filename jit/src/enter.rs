@@ -91,9 +91,6 @@ const TO_COLD: usize = 7;
 /// The operations of a block that translated code can come back to.
 pub(crate) const MAX_OP: usize = (1 << OP_BITS) - 1;
 
-/// How often the quantum ends at a block before it is worth a superblock.
-pub(crate) const HOT: u32 = 32;
-
 /// [`Exit::Stray`], packed.
 const STRAY: i32 = 6 << OP_BITS;
 
@@ -263,7 +260,7 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
         Exit::Exhausted { .. } => {
             let heat = block.heat.get().wrapping_add(1);
             block.heat.set(heat);
-            if heat % HOT == 0 {
+            if heat.is_multiple_of(cpu.native.hot) {
                 cpu.rip = block.rip;
                 return cpu.stop_at(StopReason::Hot, 0, block);
             }

@@ -13,7 +13,6 @@ use trivium_interp::cpu::Mode;
 use crate::analyse::{End, Guest, instructions};
 use crate::emit::memory::{Site, Sites};
 use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, layout};
-use crate::enter::HOT;
 use crate::regs::{Homes, number_of};
 use crate::spans;
 use crate::translate::{Jit, Link, emit_one};
@@ -27,9 +26,6 @@ const LIMIT: usize = 200;
 const COPIES: usize = 8;
 /// Bytes at the beginning of the first block's code that make way for a jump.
 const JUMP: usize = 5;
-
-/// Instructions of a superblock that were run before it is looked at again, about.
-const HOT_INSTRUCTIONS: u32 = HOT * 4000;
 
 /// A superblock's code.
 pub(crate) struct Superblock {
@@ -258,7 +254,9 @@ impl Jit {
         let Some(superblock) = self.code(first).and_then(|code| code.superblock.as_ref()) else {
             return false;
         };
-        let often = HOT_INSTRUCTIONS / superblock.count.max(1) / 4;
+        // About so many instructions were run since the last look, if they were all of it.
+        let instructions = cpu.native.hot.saturating_mul(cpu.native.quantum as u32);
+        let often = instructions / superblock.count.max(1) / 4;
         let accesses = superblock.accesses.clone();
         let mut any = false;
         for Site { ip, number, .. } in accesses {

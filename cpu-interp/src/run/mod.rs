@@ -22,6 +22,7 @@ use crate::block::{Block, BlockCache, Dropped, NO_LINK, Reach};
 use crate::counts::SharedCounts;
 use crate::cpu::{Cpu, Miss, Topology, shadow};
 use crate::mem::Place;
+use crate::native::QUANTUM as QUANTUM_MOST;
 use crate::op::{Op, Stop, StopReason};
 use miss::Loans;
 
@@ -143,6 +144,12 @@ impl Interpreter {
     #[must_use]
     pub fn with_counts(mut self, counts: SharedCounts) -> Self {
         self.cpu.native.counts = Some(counts);
+    /// Lets what is translated be looked at after each `quantum` instructions at most, 1 to 4000, and
+    /// what was being run `hot` times by then be translated with what mostly follows it.
+    #[must_use]
+    pub fn with_hot(mut self, quantum: u32, hot: u32) -> Self {
+        self.cpu.native.quantum = i64::from(quantum).clamp(1, QUANTUM_MOST);
+        self.cpu.native.hot = hot.max(1);
         self
     }
 
@@ -297,7 +304,7 @@ impl Interpreter {
             // It was left to the interpreter.
             op = decoded.first()?;
         }
-        let first = (slice as i64).min(crate::cpu::QUANTUM);
+        let first = (slice as i64).min(cpu.native.quantum);
         cpu.native.reserve = slice as i64 - first;
         cpu.quantum = first - retires as i64;
         cpu.stop = StopReason::Cut;

@@ -34,7 +34,10 @@ impl Side {
     pub(super) fn jit(plan: &Plan) -> Self {
         let jit = Jit::new().expect("the host lets translated code be executed");
         let warm = plan.warm;
-        Self::new(plan, |cpu| Box::new(cpu.with_translator(Box::new(jit)).with_warm(warm)))
+        Self::new(plan, |cpu| {
+            let cpu = cpu.with_translator(Box::new(jit)).with_warm(warm);
+            Box::new(cpu.with_hot(plan.quantum, 1))
+        })
     }
 
     pub(super) fn interpreter(plan: &Plan) -> Self {
