@@ -86,9 +86,9 @@ impl CodeMemory {
     }
 
     /// The bytes of code at an address; zeros if there is none.
-    pub(crate) fn read<const N: usize>(&self, address: u64) -> [u8; N] {
-        let at = address.wrapping_sub(self.execute.as_ptr().addr() as u64) as usize;
-        self.write.get(at..).and_then(|code| code.first_chunk()).copied().unwrap_or([0; N])
+    pub(crate) fn read<const N: usize>(&mut self, address: u64) -> [u8; N] {
+        let at = address.wrapping_sub(self.memory.execute()) as usize;
+        self.memory.bytes().get(at..).and_then(|code| code.first_chunk()).copied().unwrap_or([0; N])
     }
 
     /// Gives up all code after the first `keep` bytes.

@@ -128,6 +128,8 @@ impl CpuBus for NullBus {
 struct Spoiling(Jit);
 
 impl Translator for Spoiling {
+    fn extend(&mut self, _: &mut Cpu, _: &trivium_interp::block::BlockCache, _: u32) {}
+
     fn translate(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated {
         let translated = self.0.translate(cpu, block, ops);
         if block.rip == LOOP && matches!(translated, Translated::Ops(_)) {

@@ -144,6 +144,9 @@ impl Interpreter {
     #[must_use]
     pub fn with_counts(mut self, counts: SharedCounts) -> Self {
         self.cpu.native.counts = Some(counts);
+        self
+    }
+
     /// Lets what is translated be looked at after each `quantum` instructions at most, 1 to 4000, and
     /// what was being run `hot` times by then be translated with what mostly follows it.
     #[must_use]
