@@ -354,7 +354,7 @@ impl Translator for Jit {
         let (Some(address), Some(code)) = (address, self.code(from)) else { return };
         let mut links = Vec::with_capacity(code.links.len());
         for link in code.links.iter_mut().filter(|link| link.slot == slot) {
-            links.push((*link, std::mem::replace(&mut link.to, Some(to))));
+            links.push((*link, link.to.replace(to)));
         }
         for (link, before) in links {
             if before != Some(to) {
