@@ -448,6 +448,7 @@ mod tests {
     use crate::testing::{
         CODE, HANDLERS, IDT, STACK, STACK0, TABLES, TSS, TestMachine, descriptor, gate, sel,
     };
+    use trivium_cpu::bits::cr0;
     use trivium_cpu::bits::cr4;
     use trivium_cpu::{Exit, ResetKind};
 
