@@ -215,6 +215,8 @@ mod tests {
     /// Values that options take in these tests; others take any text, or have a default.
     const SAMPLES: &[(&str, &str)] = &[
         ("accel", "interp"),
+        ("switch-every", "1000..2000-insns,seed=3"),
+        ("switch-cpus", "jit"),
         ("machine", "pc"),
         ("cpu", "qemu64,+avx"),
         ("memory", "64M,share,reserved=16M"),

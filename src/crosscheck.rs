@@ -1,5 +1,6 @@
 //! `trivium crosscheck`: campaigns, and single divergences run again.
 
+mod lockstep;
 mod system;
 
 use std::fs::{self, File, OpenOptions};
@@ -21,7 +22,7 @@ use trivium_crosscheck::repro::Repro;
 use trivium_crosscheck::vcpu::VcpuEngine;
 use trivium_crosscheck::{Kind, Width, report};
 
-use crate::options::{CrosscheckOptions, EngineOption, KindOption};
+use crate::options::{CrosscheckOptions, EngineOption, Guest, KindOption};
 
 /// There were divergences.
 const DIVERGENCES: u8 = 1;
@@ -35,6 +36,15 @@ const INTERRUPTED: u8 = 130;
 pub fn crosscheck(options: &CrosscheckOptions) -> Result<u8> {
     if options.cpus.len() != 2 {
         bail!("--cpus: two engines are held against each other, {} named", options.cpus.len());
+    }
+    if let Some(Guest::Run(guest)) = &options.guest {
+        return lockstep::run(options, guest);
+    }
+    if let Some(path) = &options.repro {
+        let text = fs::read_to_string(path).with_context(|| named("--repro", path))?;
+        if let Some(status) = lockstep::again(path, &text)? {
+            return Ok(status);
+        }
     }
     if options.cpus.contains(&EngineOption::Manual) {
         return system::crosscheck(options);

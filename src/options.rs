@@ -10,6 +10,7 @@ mod kvm;
 mod memory;
 mod rtc;
 mod serial;
+mod switch;
 
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use trivium_cpu::model::CpuModel;
 
 pub use block::{Address, BlockOptions};
-pub use crosscheck::{CrosscheckOptions, EngineOption, KindOption};
+pub use crosscheck::{CrosscheckOptions, EngineOption, Guest, KindOption};
 pub use explain::{ExplainOptions, TraceExitsOption};
 pub use firmware::FirmwareOptions;
 pub use isa::{FwCfgContent, FwCfgOption, IsaOptions};
@@ -27,6 +28,7 @@ pub use kvm::KvmOption;
 pub use memory::MemoryOption;
 pub use rtc::{LostTicksOption, RtcBase, RtcClock, RtcOption};
 pub use serial::SerialPortOption;
+pub use switch::{SwitchEveryOption, SwitchOptions};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -69,6 +71,9 @@ pub enum Command {
     /// the code can see: registers, flags, memory, and how it ended. What the manuals leave
     /// undefined may differ, nothing else. Each divergence is made small and shown.
     ///
+    /// With `run` and its options after those of its own, it holds whole machines against each
+    /// other: `trivium crosscheck --cpus interp,jit run --kernel vmlinuz`.
+    ///
     /// Exit status: 0 without divergences, 1 with some, 2 when the command line or a file is wrong.
     Crosscheck(Box<CrosscheckOptions>),
     /// Explain what `run` has written down of itself, or what becomes of a block of code.
@@ -109,6 +114,8 @@ pub struct RunOptions {
     /// The CPU that executes the guest: interp (an interpreter).
     #[arg(long, value_enum, default_value_t = Accel::Interp)]
     pub accel: Accel,
+    #[command(flatten)]
+    pub switch: SwitchOptions,
     /// The board: pc (i440FX and PIIX3/PIIX4), or isapc (the chips of an AT alone: no PCI, no ACPI).
     #[arg(long, value_enum, default_value_t = Board::Pc)]
     pub machine: Board,

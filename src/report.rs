@@ -38,6 +38,8 @@ fn config_option(error: &ConfigError) -> &'static str {
         | E::MemoryBeyondCpu { .. }
         | E::ReservedTooLarge { .. } => "--memory",
         E::NoCpus | E::TooManyCpus { .. } => "--smp",
+        E::NoSwitchCpus => "--switch-cpus",
+        E::SwitchTooOften => "--switch-every",
         E::NothingToBoot => "--kernel",
         E::FirmwareAndModules => "--module",
         E::FirmwareEmpty | E::FirmwareTooLarge { .. } => "--bios",

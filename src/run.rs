@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use trivium_cpu::model::CpuModel;
 use trivium_devices::lost_ticks::LostTicks;
 use trivium_machine::exits::ExitTraceConfig;
 use trivium_machine::{
     Accel, Board, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, MemoryConfig,
-    MemoryOptions, ModuleConfig, RunEnd, TraceCategories, TraceConfig,
+    MemoryOptions, ModuleConfig, RunEnd, SwitchConfig, SwitchEvery, TraceCategories, TraceConfig,
 };
 
 use crate::console::{self, Consoles, RawTerminal, Wish};
@@ -23,7 +23,7 @@ use crate::jit::{self, Shown};
 use crate::options::{
     self, ClockOption, DemoOptions, FwCfgContent, FwCfgOption, IsaOptions, LostTicksOption,
     MemoryOption, RtcBase, RtcClock, RtcOption, RunOptions, SerialOption, SerialPortOption,
-    TraceOption,
+    SwitchEveryOption, SwitchOptions, TraceOption,
 };
 use crate::output::{Ending, Writers};
 use crate::report;
@@ -46,38 +46,86 @@ const SHOWN_PREALLOC: u64 = 1 << 30;
 /// The options or the files they name cannot be used.
 pub fn run(options: RunOptions) -> anyhow::Result<u8> {
     let mut writers = Writers::default();
+    let (config, ends) = configure(&options, Purpose::Alone, &mut writers)?;
+    start(config, ends, writers, Some(&options))
+}
+
+/// What a machine is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It is run.
+    Alone,
+    /// It is run beside another, so under a clock that is the same for both.
+    Beside,
+    /// It is the other, which nobody hears.
+    Silent,
+    /// The same, and a state is put into it, so no files are needed.
+    Bare,
+}
+
+/// The machine that options make.
+///
+/// # Errors
+/// The files they name cannot be used.
+pub(crate) fn configure(
+    options: &RunOptions,
+    purpose: Purpose,
+    writers: &mut Writers,
+) -> anyhow::Result<(MachineConfig, Ends)> {
+    let heard = matches!(purpose, Purpose::Alone | Purpose::Beside);
+    let end = |option: &SerialOption| if heard { option.clone() } else { SerialOption::Null };
+    let time = match purpose {
+        Purpose::Alone => options.clock,
+        _ => ClockOption::Icount { sleep: false },
+    };
     let mut config = MachineConfig::new(options.cpu, options.memory.size);
     config.memory = memory(options.memory);
     config.board = board(options.machine);
     config.cpus = options.smp;
     config.accel = accel(options.accel);
+    config.switch = switch(options.accel, &options.switch);
     let (choices, shown) = jit::choices(&options.jit);
     config.jit = choices;
     config.kvm.level = options.kvm.and_then(|kvm| kvm.level);
-    config.clock = clock(options.clock);
-    set_rtc(&mut config, options.clock, options.rtc.unwrap_or_default())?;
+    config.clock = clock(time);
+    set_rtc(&mut config, time, options.rtc.unwrap_or_default())?;
     config.no_reboot = options.no_reboot;
     config.debug_exit_port = options.debug_exit;
-    config.firmware = options.bios.as_deref().map(|path| read("--bios", path)).transpose()?;
-    config.kernel = kernel(&options)?;
-    config.smbios = options.firmware.smbios();
-    let tables = options.firmware.acpi_table.iter().map(|path| read("--acpi-table", path));
-    config.acpi_tables = tables.collect::<Result<_, _>>()?;
-    config.trace = trace(&options)?;
-    config.exit_trace = trace_exits(&options)?;
+    match purpose {
+        Purpose::Bare => config.bare = true,
+        _ => load(&mut config, options)?,
+    }
+    if heard {
+        config.trace = trace(options)?;
+        config.exit_trace = trace_exits(options)?;
+    }
     if let Some(option) = &options.isa.parallel {
-        config.parallel = Some(Box::new(writers.open("--parallel", option)?.0));
+        config.parallel = Some(Box::new(writers.open("--parallel", &end(option))?.0));
     }
-    config.fw_cfg = fw_cfg(&options.isa)?;
     if let Some(option) = &options.debugcon {
-        config.debug_console = Some(Box::new(writers.open("--debugcon", option)?.0));
+        config.debug_console = Some(Box::new(writers.open("--debugcon", &end(option))?.0));
     }
-    let serial = match options.serial.is_empty() {
+    let mut serial = match options.serial.is_empty() {
         true => vec![SerialOption::Stdio.into()],
         false => options.serial.clone(),
     };
-    let ends = connect(&mut config, &serial, &mut writers)?;
-    start(config, ends, writers, shown, Some(&options))
+    for port in &mut serial {
+        port.end = end(&port.end);
+    }
+    let mut ends = connect(&mut config, &serial, writers)?;
+    ends.shown = shown;
+    Ok((config, ends))
+}
+
+/// Reads the files that a machine begins with.
+fn load(config: &mut MachineConfig, options: &RunOptions) -> anyhow::Result<()> {
+    config.firmware = options.bios.as_deref().map(|path| read("--bios", path)).transpose()?;
+    config.kernel = kernel(options)?;
+    config.smbios = options.firmware.smbios();
+    let tables = options.firmware.acpi_table.iter().map(|path| read("--acpi-table", path));
+    config.acpi_tables = tables.collect::<Result<_, _>>()?;
+    config.fw_cfg = fw_cfg(&options.isa)?;
+    Ok(())
 }
 
 /// Runs the demonstration guest.
@@ -93,7 +141,7 @@ pub fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
     config.no_reboot = true;
     config.firmware = Some(trivium_test_roms::DEMO.to_vec());
     let ends = connect(&mut config, &[SerialOption::Stdio.into()], &mut writers)?;
-    start(config, ends, writers, None, None)
+    start(config, ends, writers, None)
 }
 
 fn board(option: options::Board) -> Board {
@@ -125,6 +173,24 @@ fn accel(option: options::Accel) -> Accel {
         options::Accel::KvmJit => Accel::KvmJit,
         options::Accel::KvmInterp => Accel::KvmInterp,
     }
+}
+
+fn switch(first: options::Accel, option: &SwitchOptions) -> Option<SwitchConfig> {
+    let every = match option.switch_every {
+        None if option.switch_cpus.is_empty() => return None,
+        None => SwitchEvery::Request,
+        Some(SwitchEveryOption::Time(time)) => {
+            SwitchEvery::Nanos(time.as_nanos().try_into().unwrap_or(u64::MAX))
+        }
+        Some(SwitchEveryOption::Instructions { least, most, seed }) => {
+            SwitchEvery::Instructions { range: least..=most, seed }
+        }
+    };
+    let cpus = match option.switch_cpus.is_empty() {
+        true => SwitchConfig::on_request(accel(first)).cpus,
+        false => option.switch_cpus.iter().map(|&cpu| accel(cpu)).collect(),
+    };
+    Some(SwitchConfig { cpus, every })
 }
 
 fn clock(option: ClockOption) -> ClockMode {
@@ -263,10 +329,12 @@ fn trace(options: &RunOptions) -> anyhow::Result<Option<TraceConfig>> {
 
 /// The host's ends of serial ports that something can be typed into.
 #[derive(Default)]
-struct Ends {
+pub(crate) struct Ends {
     /// The ports that the terminal is connected to.
-    terminal: Vec<usize>,
-    inputs: Vec<(usize, Input)>,
+    pub(crate) terminal: Vec<usize>,
+    pub(crate) inputs: Vec<(usize, Input)>,
+    /// What is told of the JIT at the end.
+    shown: Option<Shown>,
 }
 
 fn connect(
@@ -295,10 +363,10 @@ fn start(
     config: MachineConfig,
     ends: Ends,
     writers: Writers,
-    shown: Option<Shown>,
     options: Option<&RunOptions>,
 ) -> anyhow::Result<u8> {
     let mut machine = Machine::new(config).map_err(|error| report::refusal(&error, options))?;
+    let shown = ends.shown;
     let handle = machine.handle();
     let signalled = Arc::new(AtomicU8::new(0));
     let ending = writers.ending();
@@ -359,16 +427,20 @@ fn grant(handle: &MachineHandle, consoles: &mut Consoles, wish: Wish) {
     }
 }
 
-/// The machine ends in good order when the process is asked to.
+/// The machine ends in good order when the process is asked to, and changes its CPU at SIGUSR1.
 fn watch_signals(
     handle: MachineHandle,
     ending: Ending,
     signalled: Arc<AtomicU8>,
 ) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
         .context("Cannot watch for signals")?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                handle.switch_cpu();
+                continue;
+            }
             signalled.store(signal as u8, Ordering::Release);
             ending.tell();
             handle.stop();

@@ -12,7 +12,7 @@ use trivium_cpu::state::{
 };
 use trivium_cpu::walk::{MemoryView, Paging};
 use trivium_cpu::{Exception, Kick};
-use trivium_memory::{GuestMemory, RamView};
+use trivium_memory::{CodeReader, GuestMemory, RamView};
 
 use crate::block::{Block, Generations, Reach};
 use crate::flags::Flags;
@@ -285,6 +285,8 @@ pub struct Cpu {
     pub paging: Paging,
     /// The machine's memory.
     pub memory: Arc<GuestMemory>,
+    /// What it knows of writes to code that it has decoded.
+    pub(crate) code_reader: CodeReader,
     /// Its map, as it was when the present translations were made.
     pub(crate) view: MemoryView,
     /// The CPU's model.
@@ -374,6 +376,7 @@ impl Cpu {
             space: Space::Supervisor,
             paging: Paging::from_state(&state.control, model.phys_bits),
             view: MemoryView::new(&memory),
+            code_reader: memory.code().add_reader(),
             memory,
             model,
             topology,
@@ -384,6 +387,12 @@ impl Cpu {
         cpu.native.sites.set_nowhere((cpu.ram.base_address() as u64).wrapping_add(scratch as u64));
         cpu.put_state(&state);
         cpu
+    }
+
+    /// Whether code that it has decoded may have been written since it last looked.
+    #[inline]
+    pub(crate) fn code_is_written(&self) -> bool {
+        self.memory.code().any_written(&self.code_reader)
     }
 
     /// Records where a run of operations came back.
@@ -397,8 +406,8 @@ impl Cpu {
 
     /// Takes more for the quantum from what is in reserve, if nobody wants anything.
     pub(crate) fn refill(&mut self) -> bool {
+        let wanted = self.attention.is_wanted() || self.code_is_written();
         let native = &mut self.native;
-        let wanted = self.attention.is_wanted() || self.memory.code().any_written();
         let more = native.reserve.min(native.quantum - self.quantum);
         if wanted || more <= 0 {
             return false;
@@ -668,6 +677,12 @@ impl Cpu {
     #[must_use]
     pub fn gdtr(&self) -> TableRegister {
         self.segments.gdtr
+    }
+}
+
+impl Drop for Cpu {
+    fn drop(&mut self) {
+        self.memory.code().remove_reader();
     }
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+mod block_limits;
 pub mod counts;
 pub mod cpu;
 pub mod decode;
@@ -33,5 +34,6 @@ mod watch;
 #[cfg(test)]
 mod watch_tests;
 
+pub use block_limits::BlockLimits;
 pub use cpu::{Cpu, Topology};
 pub use run::Interpreter;

@@ -636,7 +636,7 @@ impl Cpu {
     pub(crate) fn note_code_write(&mut self, offset: usize, len: usize) {
         if self.memory.code().has_code(offset) {
             self.memory.code().note_write(offset, len);
-            if self.memory.code().any_written() {
+            if self.code_is_written() {
                 self.leave = true;
             }
         }

@@ -21,6 +21,7 @@ pub mod host;
 pub mod host;
 pub mod hot;
 pub mod layout;
+pub mod lockstep;
 pub mod minimise;
 pub mod outcome;
 pub mod report;

@@ -1,6 +1,7 @@
 //! What a machine is made of, as its user says it, and what can be wrong with that.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use bitflags::bitflags;
 use thiserror::Error;
@@ -12,9 +13,12 @@ use trivium_devices::ports::DebugConsoleBackend;
 use trivium_devices::uart16550::SerialBackend;
 use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
 use trivium_firmware::smbios::SmbiosSettings;
+use trivium_interp::BlockLimits;
 use trivium_jit::JitOptions;
 use trivium_kvm::Level as KvmLevel;
 use trivium_memory::MemoryOptions;
+
+use crate::switch::SwitchConfig;
 
 /// The serial ports that a PC has places for.
 pub const SERIAL_PORTS: usize = 4;
@@ -54,6 +58,9 @@ impl Accel {
     pub fn uses_kvm(self) -> bool {
         matches!(self, Self::Kvm | Self::KvmJit | Self::KvmInterp)
     }
+
+    /// The kinds that every host has, and that do exactly the same.
+    pub const INTERCHANGEABLE: &[Self] = &[Self::Interp, Self::Jit];
 }
 
 /// What virtual time follows.
@@ -156,6 +163,10 @@ pub struct MachineConfig {
     pub jit: JitOptions,
     /// What is chosen of KVM.
     pub kvm: KvmOptions,
+    /// The CPUs that take turns in running it, instead of one of kind `accel`.
+    pub switch: Option<SwitchConfig>,
+    /// How large blocks of code become in its CPUs.
+    pub blocks: Arc<BlockLimits>,
     /// What the processors tell of themselves.
     pub model: CpuModel,
     /// What virtual time follows.
@@ -191,6 +202,8 @@ pub struct MachineConfig {
     pub debug_console: Option<Box<dyn DebugConsoleBackend>>,
     /// The first of the four ports of `isa-debug-exit`, if it is there.
     pub debug_exit_port: Option<u16>,
+    /// Nothing is booted: a state will be put into the machine.
+    pub bare: bool,
     /// A reset or a triple fault ends the run.
     pub no_reboot: bool,
     /// A trace, if one is wanted.
@@ -211,6 +224,8 @@ impl MachineConfig {
             accel: Accel::default(),
             jit: JitOptions::default(),
             kvm: KvmOptions::default(),
+            switch: None,
+            blocks: Arc::default(),
             model,
             clock: ClockMode::default(),
             rtc_base: 0,
@@ -226,10 +241,16 @@ impl MachineConfig {
             serial_baud: [false; SERIAL_PORTS],
             debug_console: None,
             debug_exit_port: None,
+            bare: false,
             no_reboot: false,
             trace: None,
             exit_trace: None,
         }
+    }
+
+    /// The kinds of CPU that are wanted.
+    pub(crate) fn accels(&self) -> Vec<Accel> {
+        self.switch.as_ref().map_or_else(|| vec![self.accel], |switch| switch.cpus.clone())
     }
 
     /// Says whether a machine can be made of this.
@@ -239,9 +260,10 @@ impl MachineConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_memory(host_memory())?;
         self.check_boot()?;
-        if self.accel.uses_kvm() && self.clock != ClockMode::Real {
+        if self.accels().iter().any(|accel| accel.uses_kvm()) && self.clock != ClockMode::Real {
             return Err(ConfigError::KvmCountsNot);
         }
+        self.switch.as_ref().map_or(Ok(()), SwitchConfig::check)?;
         match self.cpus {
             0 => Err(ConfigError::NoCpus),
             n if n as usize > MAX_CPUS => Err(ConfigError::TooManyCpus { asked: n }),
@@ -274,7 +296,7 @@ impl MachineConfig {
 
     fn check_boot(&self) -> Result<(), ConfigError> {
         match (&self.firmware, &self.kernel) {
-            (None, None) => Err(ConfigError::NothingToBoot),
+            (None, None) if !self.bare => Err(ConfigError::NothingToBoot),
             (Some(image), _) if image.is_empty() => Err(ConfigError::FirmwareEmpty),
             (Some(_), Some(kernel)) if !kernel.modules.is_empty() => {
                 Err(ConfigError::FirmwareAndModules)
@@ -340,6 +362,12 @@ pub enum ConfigError {
         "KVM counts no instructions; use --clock real with it, or --accel jit for --clock icount"
     )]
     KvmCountsNot,
+    /// CPUs are to take turns, and there are none.
+    #[error("There are no CPUs to take turns; name some, such as interp and jit")]
+    NoSwitchCpus,
+    /// CPUs are to take turns without ever running.
+    #[error("CPUs cannot take turns after nothing; let each run for a while, such as 100ms")]
+    SwitchTooOften,
     /// Neither firmware nor kernel.
     #[error("There is nothing to boot; give a kernel or a firmware image")]
     NothingToBoot,

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use trivium_cpu::{CpuModel, Vcpu};
-use trivium_interp::{Interpreter, Topology};
+use trivium_interp::{BlockLimits, Interpreter, Topology};
 use trivium_jit::{Jit, JitOptions};
 use trivium_kvm::{Host, KvmVcpu, Level, Place, Relay};
 use trivium_memory::GuestMemory;
 
 use crate::config::{Accel, KvmOptions};
 use crate::error::MachineError;
+use crate::switch::{SwitchConfig, Switcher};
 
 /// What a processor is made with.
 pub(crate) struct VcpuParts<'a> {
@@ -22,6 +23,8 @@ pub(crate) struct VcpuParts<'a> {
     pub(crate) jit: &'a JitOptions,
     /// What is chosen of KVM.
     pub(crate) kvm: KvmOptions,
+    /// How large blocks of code become.
+    pub(crate) blocks: &'a Arc<BlockLimits>,
 }
 
 /// A processor of the kind that is asked for, after RESET#.
@@ -52,19 +55,19 @@ fn relay(parts: &VcpuParts<'_>, other: Box<dyn Vcpu>) -> Result<Box<dyn Vcpu>, M
     Ok(Box::new(Relay::new(kvm(parts)?, other, parts.kvm.level.unwrap_or(Level::All))))
 }
 
-/// The model as this kind of CPU can be it.
+/// The model as these kinds of CPU can be it.
 ///
 /// # Errors
 /// The host's KVM cannot be used.
-pub(crate) fn model_for(accel: Accel, model: CpuModel) -> Result<CpuModel, MachineError> {
-    if !accel.uses_kvm() {
+pub(crate) fn model_for(accels: &[Accel], model: CpuModel) -> Result<CpuModel, MachineError> {
+    if !accels.iter().any(|accel| accel.uses_kvm()) {
         return Ok(model);
     }
     let host = Host::open(0)?;
     // Another CPU behind KVM does what the kernel cannot; what user-level code finds is the host's.
-    let offered = match accel {
-        Accel::Kvm => trivium_kvm::offered(&host.supported_cpuid()?),
-        _ => trivium_kvm::of_host(),
+    let offered = match accels.contains(&Accel::Kvm) {
+        true => trivium_kvm::offered(&host.supported_cpuid()?),
+        false => trivium_kvm::of_host(),
     };
     let (reduced, missing) = trivium_kvm::reduce(&model, offered);
     if !missing.is_empty() {
@@ -79,7 +82,26 @@ fn kvm(parts: &VcpuParts<'_>) -> Result<KvmVcpu, MachineError> {
     Ok(KvmVcpu::new(parts.memory.clone(), parts.model.clone(), place)?)
 }
 
+/// A processor whose CPUs take turns.
+///
+/// # Errors
+/// The host refuses what the first of them needs.
+pub(crate) fn new_switcher(
+    config: &SwitchConfig,
+    parts: &VcpuParts<'_>,
+) -> Result<Switcher, MachineError> {
+    let VcpuParts { topology, scratch, kvm, .. } = *parts;
+    let (memory, model) = (parts.memory.clone(), parts.model.clone());
+    let (jit, blocks) = (parts.jit.clone(), parts.blocks.clone());
+    // Only one of them runs at a time, so one scratch page is enough.
+    let new = move |accel| {
+        let (memory, model, jit, blocks) = (&memory, &model, &jit, &blocks);
+        new_vcpu(accel, &VcpuParts { memory, model, topology, scratch, jit, kvm, blocks })
+    };
+    Switcher::new(config, Box::new(new))
+}
+
 fn interpreter(parts: &VcpuParts<'_>) -> Interpreter {
     let (memory, model) = (parts.memory.clone(), parts.model.clone());
-    Interpreter::new(memory, model, parts.topology, parts.scratch)
+    Interpreter::new(memory, model, parts.topology, parts.scratch).with_limits(parts.blocks.clone())
 }

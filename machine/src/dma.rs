@@ -31,7 +31,7 @@ impl DmaMemory for GuestDma {
 
 #[cfg(test)]
 mod tests {
-    use trivium_memory::{FlatMap, Region, RegionKind};
+    use trivium_memory::{FlatMap, Region, RegionKind, Written};
 
     use super::*;
 
@@ -49,11 +49,12 @@ mod tests {
         let memory = memory();
         let dma = GuestDma::new(memory.clone());
         memory.set_a20(false);
+        let mut reader = memory.code().add_reader();
         memory.code().mark(0x1000, 4);
         assert_eq!(dma.write(0x10_0000, &[7]), Ok(()));
         assert_eq!(memory.ram().load::<u8>(0x1000), 7);
         assert!(memory.dirty().is_dirty(1));
-        assert_eq!(memory.code().take_written(), [1]);
+        assert_eq!(memory.code().take_written(&mut reader), Written::Pages(vec![1]));
     }
 
     #[test]

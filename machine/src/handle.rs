@@ -9,6 +9,7 @@ use crate::board::PcBoard;
 use crate::config::SERIAL_PORTS;
 use crate::control::{Control, Request, lock};
 use crate::serial::SerialInput;
+use crate::switch::Kicks;
 
 /// What others want of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub struct MachineHandle {
     control: Arc<Control>,
     serial: Arc<[Arc<SerialInput>; SERIAL_PORTS]>,
     messages: Sender<Message>,
+    switches: Arc<[Arc<Kicks>]>,
 }
 
 impl MachineHandle {
@@ -39,7 +41,21 @@ impl MachineHandle {
         serial: Arc<[Arc<SerialInput>; SERIAL_PORTS]>,
     ) -> (Self, Receiver<Message>) {
         let (messages, receiver) = unbounded();
-        (Self { control, serial, messages }, receiver)
+        (Self { control, serial, messages, switches: Arc::default() }, receiver)
+    }
+
+    /// Tells it of the processors' CPUs.
+    pub(crate) fn set_switches(&mut self, switches: Vec<Arc<Kicks>>) {
+        self.switches = switches.into();
+    }
+
+    /// Each processor goes over to the next of its CPUs ([`crate::SwitchConfig`]), before its next
+    /// instruction.
+    pub fn switch_cpu(&self) {
+        for (kicks, processor) in self.switches.iter().zip(self.control.processors()) {
+            kicks.switch();
+            processor.kick();
+        }
     }
 
     /// Characters arrive at serial port `port` (0 for COM1 to 3). They wait until the guest takes

@@ -25,6 +25,7 @@ mod run;
 mod run_tests;
 mod serial;
 mod state;
+mod switch;
 pub mod testing;
 pub mod time;
 mod timers;
@@ -38,8 +39,11 @@ pub use dma::GuestDma;
 pub use error::{MachineError, RestoreError};
 pub use handle::MachineHandle;
 pub use machine::Machine;
-pub use run::RunEnd;
-pub use state::{FormatError, MachineState, StateHash};
+pub use run::{RunEnd, STACK_SIZE};
+pub use state::{FormatError, Frozen, MachineState, StateHash};
+pub use switch::{SwitchConfig, SwitchEvery};
+pub use trivium_interp::BlockLimits;
+pub use trivium_interp::run::WARM;
 pub use trivium_jit::{
     Code, CodeError, ExplainError, JitOptions, Report as JitReport, Statistics, explain,
 };

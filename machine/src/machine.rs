@@ -1,5 +1,6 @@
 //! The machine as a whole: how it is put together and started.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -20,6 +21,7 @@ use crate::handle::{MachineHandle, Message};
 use crate::layout::ArenaLayout;
 use crate::rtc::RtcParts;
 use crate::serial::SharedBackend;
+use crate::switch::{SwitchConfig, Turns};
 use crate::time::{APIC_HZ, MachineClock, TSC_HZ};
 use crate::trace::Trace;
 
@@ -34,6 +36,8 @@ pub struct Machine {
     pub(crate) handle: MachineHandle,
     pub(crate) messages: Receiver<Message>,
     pub(crate) exit_trace: Option<ExitTrace>,
+    /// When processors change their CPUs, if that follows virtual time.
+    pub(crate) turns: Option<Turns>,
 }
 
 fn lapic_config(id: u32, model: &CpuModel) -> LapicConfig {
@@ -57,8 +61,17 @@ impl Machine {
     /// The configuration is not one of a machine, its kernel cannot be loaded, or the host refuses
     /// the memory.
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
-        let accel = config.accel;
-        Self::with_vcpus(config, |parts| cpus::new_vcpu(accel, parts))
+        let on_request = SwitchConfig::on_request(config.accel);
+        let switch = config.switch.clone().unwrap_or(on_request);
+        let kicks = RefCell::<Vec<_>>::default();
+        let mut machine = Self::with_vcpus(config, |parts| {
+            let switcher = cpus::new_switcher(&switch, parts)?;
+            kicks.borrow_mut().push(switcher.kicks());
+            Ok(Box::new(switcher))
+        })?;
+        machine.handle.set_switches(kicks.into_inner());
+        machine.turns = switch.nanos().map(Turns::new);
+        Ok(machine)
     }
 
     /// [`Self::new`] with processors from elsewhere.
@@ -70,27 +83,23 @@ impl Machine {
         let rtc = RtcParts::of(&config);
         let firmware = config.firmware.as_deref();
         let layout = ArenaLayout::new(config.memory_size, firmware.map_or(0, <[u8]>::len));
+        let accels = config.accels();
         let MemoryConfig { reserved, prealloc, host, progress } = config.memory;
         let layout = layout.with_reserved(reserved);
         let memory = Arc::new(layout.allocate(firmware, config.cpus, host)?);
         if prealloc {
             memory.preallocate(progress.unwrap_or_else(|| Box::new(|_| ())))?;
         }
-        let model = Arc::new(cpus::model_for(config.accel, config.model)?);
+        let model = Arc::new(cpus::model_for(&accels, config.model)?);
         let mut vcpus = Vec::new();
         for cpu in 0..config.cpus {
             let topology =
                 Topology { apic_id: cpu, cpus: config.cpus, tsc_hz: TSC_HZ, apic_hz: APIC_HZ };
             // The arena was made with a page for each.
             let scratch = memory.scratch(cpu, config.cpus).unwrap_or(0);
-            let parts = VcpuParts {
-                memory: &memory,
-                model: &model,
-                topology,
-                scratch,
-                jit: &config.jit,
-                kvm: config.kvm,
-            };
+            let (memory, model, jit, blocks) = (&memory, &model, &config.jit, &config.blocks);
+            let kvm = config.kvm;
+            let parts = VcpuParts { memory, model, topology, scratch, jit, kvm, blocks };
             vcpus.push(new_vcpu(&parts)?);
         }
 
@@ -133,8 +142,18 @@ impl Machine {
         let no_reboot = config.no_reboot;
         let clock_mode = config.clock;
         let exit_trace = config.exit_trace.map(ExitTrace::new);
-        let mut machine =
-            Self { parts, board, vcpus, boot, clock_mode, no_reboot, handle, messages, exit_trace };
+        let mut machine = Self {
+            parts,
+            board,
+            vcpus,
+            boot,
+            clock_mode,
+            no_reboot,
+            handle,
+            messages,
+            exit_trace,
+            turns: None,
+        };
         machine.start()?;
         Ok(machine)
     }

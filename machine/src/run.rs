@@ -15,11 +15,13 @@ use crate::config::{ClockMode, TraceCategories};
 use crate::control::Request;
 use crate::error::MachineError;
 use crate::exits::{ExitTrace, Way};
+use crate::handle::MachineHandle;
 use crate::machine::Machine;
+use crate::switch::Turns;
 use crate::time::MachineClock;
 
 /// Stack of a processor's thread, in bytes: handlers that are not tail-called take it.
-const STACK_SIZE: usize = 16 << 20;
+pub const STACK_SIZE: usize = 16 << 20;
 /// How long the thread that serves timers rests at least between two rounds of them. It is less
 /// than a host's timers are late by.
 const LEAST_REST: Duration = Duration::from_micros(20);
@@ -48,14 +50,26 @@ pub enum RunEnd {
     Stopped,
 }
 
+/// How a run goes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Run {
+    /// Virtual time ends here.
+    pub(crate) limit: Option<VmTime>,
+    /// On the calling thread. Under `icount` only.
+    pub(crate) here: bool,
+    /// Only until the processor first comes back.
+    pub(crate) once: bool,
+}
+
 /// What all threads of a run share.
 struct Session<'a> {
     board: &'a PcBoard,
     clock: &'a MachineClock,
     messages: &'a crossbeam_channel::Receiver<crate::handle::Message>,
     exits: Option<&'a ExitTrace>,
-    /// Virtual time ends here.
-    limit: Option<VmTime>,
+    run: Run,
+    turns: Option<&'a Turns>,
+    handle: &'a MachineHandle,
 }
 
 impl Machine {
@@ -66,7 +80,7 @@ impl Machine {
     /// something.
     pub fn run(&mut self) -> Result<RunEnd, MachineError> {
         loop {
-            if let Some(end) = self.run_to(None)? {
+            if let Some(end) = self.run_to(Run::default())? {
                 return Ok(end);
             }
         }
@@ -78,13 +92,13 @@ impl Machine {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_until(&mut self, limit: VmTime) -> Result<Option<RunEnd>, MachineError> {
-        self.run_to(Some(limit))
+        self.run_to(Run { limit: Some(limit), ..Run::default() })
     }
 
-    fn run_to(&mut self, limit: Option<VmTime>) -> Result<Option<RunEnd>, MachineError> {
+    pub(crate) fn run_to(&mut self, run: Run) -> Result<Option<RunEnd>, MachineError> {
         loop {
             self.parts.clock.start();
-            let result = self.run_threads(limit);
+            let result = self.run_threads(run);
             self.parts.clock.stop();
             self.parts.trace.flush();
             let request = self.parts.control.take_request();
@@ -119,8 +133,9 @@ impl Machine {
         Ok(RunEnd::Shutdown { cpu, state: Box::new(state), code })
     }
 
-    /// The bytes at a processor's RIP.
-    fn code_at_rip(&self, state: &CpuState) -> Vec<u8> {
+    /// The bytes at a processor's RIP, as far as they can be read.
+    #[must_use]
+    pub fn code_at_rip(&self, state: &CpuState) -> Vec<u8> {
         let memory = &self.parts.memory;
         let paging = walk::Paging::from_state(&state.control, self.boot.model.phys_bits);
         let access = walk::Access { write: false, fetch: true, user: false, ac: false };
@@ -137,11 +152,15 @@ impl Machine {
     }
 
     /// Runs all threads until one of them asks for an end.
-    fn run_threads(&mut self, limit: Option<VmTime>) -> Result<(), MachineError> {
-        let Self { parts, board, vcpus, messages, clock_mode, exit_trace, .. } = self;
-        let exits = exit_trace.as_ref();
-        let session = Session { board, clock: &parts.clock, messages, exits, limit };
+    fn run_threads(&mut self, run: Run) -> Result<(), MachineError> {
+        let Self { parts, board, vcpus, messages, clock_mode, exit_trace, turns, handle, .. } =
+            self;
+        let (clock, turns, exits) = (&parts.clock, turns.as_ref(), exit_trace.as_ref());
+        let session = Session { board, clock, messages, exits, run, turns, handle };
         let (session, mode) = (&session, *clock_mode);
+        if let (true, [vcpu], ClockMode::Icount { .. }) = (run.here, &mut vcpus[..], mode) {
+            return session.run_vcpu(&mut **vcpu, 0, mode);
+        }
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
             let mut result = Ok(());
@@ -227,7 +246,8 @@ impl Session<'_> {
                 return;
             }
             self.fire_due_and_rest(now);
-            let next = earlier(self.board.timers.refresh(), self.limit);
+            self.take_turns(now);
+            let next = earlier(self.next_event(), self.next_turn(now));
             match self.clock.sleep_until(next) {
                 Some(0) => {}
                 span => control.events.sleep(span.map(Duration::from_nanos)),
@@ -252,9 +272,26 @@ impl Session<'_> {
         }
     }
 
+    /// When a device is due, or the run ends.
+    fn next_event(&self) -> Option<VmTime> {
+        earlier(self.board.timers.refresh(), self.run.limit)
+    }
+
+    /// When processors change their CPUs.
+    fn next_turn(&self, now: VmTime) -> Option<VmTime> {
+        self.turns.map(|turns| turns.next(now))
+    }
+
+    /// Lets processors change their CPUs if it is time.
+    fn take_turns(&self, now: VmTime) {
+        if self.turns.is_some_and(|turns| turns.has_come(now)) {
+            self.handle.switch_cpu();
+        }
+    }
+
     /// Ends the run if virtual time is over.
     fn reached_limit(&self, now: VmTime) -> bool {
-        let reached = self.limit.is_some_and(|limit| limit <= now);
+        let reached = self.run.limit.is_some_and(|limit| limit <= now);
         if reached {
             self.board.control.request(Request::Limit);
         }
@@ -277,7 +314,8 @@ impl Session<'_> {
             if self.reached_limit(now) {
                 break;
             }
-            let next = earlier(self.board.timers.refresh(), self.limit);
+            self.take_turns(now);
+            let next = earlier(self.next_event(), self.next_turn(now));
             // An instruction takes a nanosecond.
             let budget = next.map_or(Budget::UNLIMITED, |next| Budget {
                 instructions: next.nanos_since(now).max(1),
@@ -290,6 +328,9 @@ impl Session<'_> {
                 Exit::Halted | Exit::WaitForSipi => self.idle(cpu, sleep),
                 Exit::Shutdown => control.request(Request::Shutdown(cpu)),
             }
+            if self.run.once {
+                control.request(Request::Limit);
+            }
         }
         Ok(())
     }
@@ -297,7 +338,7 @@ impl Session<'_> {
     /// The guest has nothing to do until the next deadline, or until somebody wakes it.
     fn idle(&self, cpu: usize, sleep: bool) {
         let now = self.clock.now();
-        let next = earlier(self.board.timers.refresh(), self.limit);
+        let next = self.next_event();
         let Some(processor) = self.board.control.processors().get(cpu) else { return };
         let Some(next) = next else {
             processor.parker.sleep(None);

@@ -118,7 +118,7 @@ impl MachineClock {
 
 /// A number in which every bit of `n` shows everywhere: the output function of SplitMix64 (Steele,
 /// Lea and Flood, 2014).
-fn scramble(n: u64) -> u64 {
+pub(crate) fn scramble(n: u64) -> u64 {
     let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -302,13 +302,14 @@ mod tests {
     fn what_was_put_back_is_what_was_taken_and_code_that_changes_is_told_of() {
         let memory = memory();
         let image = RamImage::of(&memory, SIZE).unwrap();
+        let mut reader = memory.code().add_reader();
         memory.code().mark(0x5000, 1);
         memory.code().mark(0x20_0000, 1);
         memory.ram().fill(0x5000, 0x1000, 7);
         memory.ram().fill(0x4f_0000, 0x1_0000, 7);
         image.put_back(&memory);
         assert_eq!(RamImage::of(&memory, SIZE).unwrap(), image);
-        assert_eq!(memory.code().take_written(), [5]);
+        assert_eq!(memory.code().take_written(&mut reader), crate::Written::Pages(vec![5]));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use trivium_cpu::model::CpuModel;
+use trivium_crosscheck::lockstep::Sync;
 
-use super::parse_cpu;
+use super::{RunOptions, parse_cpu};
 
 /// What `crosscheck` takes.
 #[derive(Debug, Args)]
@@ -62,12 +63,51 @@ pub struct CrosscheckOptions {
     /// Write a table of the encodings that were reached to this file.
     #[arg(long, value_name = "FILE")]
     pub coverage: Option<PathBuf>,
+    /// With `run`: when the two machines are compared: block (after each basic block of the guest),
+    /// exit (whenever the first CPU comes back), or a number of instructions, with K or M.
+    #[arg(long, default_value = "1M", value_parser = parse_sync, value_name = "WHEN")]
+    pub sync: Sync,
     /// Run the divergence in this file again, and nothing else.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["corpus", "log", "coverage"])]
     pub repro: Option<PathBuf>,
     /// Run all files of this folder, each a case as --findings has them, and nothing else.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["log", "coverage"])]
     pub corpus: Option<PathBuf>,
+    /// What the two run, if it is not cases.
+    #[command(subcommand)]
+    pub guest: Option<Guest>,
+}
+
+/// What two CPUs run in lockstep.
+#[derive(Debug, Subcommand)]
+pub enum Guest {
+    /// Run a whole machine twice, with a CPU of --cpus each, and compare the two as they go: all
+    /// registers, devices and memory (--sync says when).
+    ///
+    /// Virtual time is icount,sleep=off, and --accel is left out. What is typed goes to both. A
+    /// divergence is brought down to the instruction and to the memory that it needs, shown, and
+    /// written to a file of --findings for --repro.
+    ///
+    /// Exit status: 0 if they agree to the end, 1 if not, 130 if it was ended before.
+    Run(Box<RunOptions>),
+}
+
+fn parse_sync(text: &str) -> Result<Sync, String> {
+    let number = || -> Option<u64> {
+        let (digits, unit) = match text.strip_suffix(['K', 'k', 'M', 'm']) {
+            Some(digits) if text.ends_with(['K', 'k']) => (digits, 1_000),
+            Some(digits) => (digits, 1_000_000),
+            None => (text, 1),
+        };
+        digits.parse::<u64>().ok()?.checked_mul(unit).filter(|&count| count > 0)
+    };
+    match text {
+        "block" => Ok(Sync::Block),
+        "exit" => Ok(Sync::Exit),
+        _ => number()
+            .map(Sync::Every)
+            .ok_or_else(|| "use block, exit, or a number such as 1M".into()),
+    }
 }
 
 /// Engines.
@@ -138,6 +178,18 @@ mod tests {
             [(0, 19_700_101), (11_016, 20_000_229), (11_017, 20_000_301), (20_778, 20_261_121)];
         for (days, expected) in known {
             assert_eq!(date(days), expected);
+        }
+    }
+
+    #[test]
+    fn machines_are_compared_at_blocks_exits_or_counts() {
+        assert_eq!(parse_sync("block"), Ok(Sync::Block));
+        assert_eq!(parse_sync("exit"), Ok(Sync::Exit));
+        assert_eq!(parse_sync("7"), Ok(Sync::Every(7)));
+        assert_eq!(parse_sync("20K"), Ok(Sync::Every(20_000)));
+        assert_eq!(parse_sync("3M"), Ok(Sync::Every(3_000_000)));
+        for wrong in ["", "0", "M", "1G", "blocks", "99999999999999M"] {
+            assert!(parse_sync(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -22,7 +22,7 @@ use crate::ops;
 pub use context::{AddressKind, Compare, Context, Fuse, Selection};
 
 /// Instructions in a block at most.
-const MAX_COUNT: usize = 64;
+pub(crate) const MAX_COUNT: usize = 64;
 
 /// The longest instruction, in bytes. Intel SDM vol. 2A, 2.3.11.
 pub const MAX_LEN: usize = 15;
@@ -81,6 +81,15 @@ struct Pending {
 /// # Errors
 /// The bytes end in the middle of the first instruction.
 pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
+    decode_some(source, mode, MAX_COUNT)
+}
+
+/// [`decode`], but `most` instructions at most.
+pub(crate) fn decode_some(
+    source: &Source<'_>,
+    mode: Mode,
+    most: usize,
+) -> Result<Decoded, DecodeError> {
     let bitness = mode.bitness();
     let mut decoder = Decoder::with_ip(
         bitness,
@@ -92,7 +101,7 @@ pub fn decode(source: &Source<'_>, mode: Mode) -> Result<Decoded, DecodeError> {
     decoder.set_ip(source.rip);
     let mut context = Context { mode, vendor: source.vendor, fop: 0, rex: 0, limit: source.limit };
     let ip_mask = mode.ip_mask();
-    let max = if mode.has(Mode::SINGLE) { 1 } else { MAX_COUNT };
+    let max = if mode.has(Mode::SINGLE) { 1 } else { most };
 
     let mut pending: Vec<Pending> = Vec::with_capacity(16);
     let mut spans = Vec::with_capacity(2);

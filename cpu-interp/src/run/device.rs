@@ -98,7 +98,7 @@ fn is_wanted(cpu: &Cpu) -> bool {
         || cpu.attention.is_wanted()
         || cpu.pending_debug != 0
         || cpu.shadow != 0
-        || cpu.memory.code().any_written()
+        || cpu.code_is_written()
         || cpu.view.is_old(&cpu.memory)
 }
 

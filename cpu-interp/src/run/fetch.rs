@@ -3,7 +3,7 @@
 use trivium_cpu::state::CS;
 use trivium_cpu::walk::{self, is_canonical};
 use trivium_cpu::{Exception, bits::cr4};
-use trivium_memory::Backing;
+use trivium_memory::{Backing, Written};
 
 use super::Interpreter;
 use crate::block::{Dropped, Key, Reach};
@@ -109,7 +109,8 @@ impl Interpreter {
         let vendor = self.cpu.model.vendor;
         let features = self.cpu.model.features;
         let source = Source { bytes: &bytes, start, rip: key.rip, limit, vendor, features };
-        let (mut decoded, second) = match decode::decode(&source, key.mode) {
+        let (mut decoded, second) = match decode::decode_some(&source, key.mode, self.limits.most())
+        {
             Ok(decoded) => (decoded, None),
             Err(decode::DecodeError::Truncated) => self.decode_across(key, linear, &bytes)?,
         };
@@ -137,8 +138,12 @@ impl Interpreter {
 
     /// Begins anew, with no blocks.
     pub(super) fn drop_all_blocks(&mut self) {
-        for page in self.cache.clear() {
-            self.cpu.memory.code().clear(page);
+        let pages = self.cache.clear();
+        // Other CPUs may hold code of the same pages.
+        if self.cpu.memory.code().has_one_reader() {
+            for page in pages {
+                self.cpu.memory.code().clear(page);
+            }
         }
         self.cpu.generations.void(Reach::Page);
         self.tell_of_drops();
@@ -199,9 +204,13 @@ impl Interpreter {
 
     /// Drops the blocks of pages whose code was written.
     pub(super) fn drop_written_code(&mut self) {
-        for page in self.cpu.memory.code().take_written() {
+        let cpu = &mut self.cpu;
+        let pages = match cpu.memory.code().take_written(&mut cpu.code_reader) {
+            Written::Pages(pages) => pages,
+            Written::Any => return self.drop_all_blocks(),
+        };
+        for page in pages {
             self.cache.drop_page(page);
-            self.cpu.memory.code().clear(page);
         }
         self.cpu.generations.void(Reach::Page);
         self.tell_of_drops();

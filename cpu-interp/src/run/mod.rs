@@ -19,6 +19,7 @@ use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exception, E
 use trivium_memory::GuestMemory;
 
 use crate::block::{Block, BlockCache, Dropped, NO_LINK, Reach};
+use crate::block_limits::BlockLimits;
 use crate::counts::SharedCounts;
 use crate::cpu::{Cpu, Miss, Topology, shadow};
 use crate::mem::Place;
@@ -76,6 +77,9 @@ pub struct Interpreter {
     translator: Option<Box<dyn Translator>>,
     /// How often a block is interpreted before it is translated.
     warm: u32,
+    limits: Arc<BlockLimits>,
+    /// The change of them that holds.
+    limits_seen: u64,
 }
 
 /// One call of `run`.
@@ -124,7 +128,10 @@ impl Interpreter {
     ) -> Self {
         let cpu = Box::new(Cpu::new(memory, model, topology, scratch));
         let (cache, translator) = (BlockCache::new(), None);
-        Self { cpu, cache, found: None, quantum: QUANTUM, translator, warm: WARM }
+        let limits = Arc::<BlockLimits>::default();
+        let limits_seen = limits.changes();
+        let (found, quantum) = (None, QUANTUM);
+        Self { cpu, cache, found, quantum, translator, warm: WARM, limits, limits_seen }
     }
 
     /// Gives it a translator, before it has run anything.
@@ -156,10 +163,25 @@ impl Interpreter {
         self
     }
 
+    /// Lets others say how large its blocks become.
+    #[must_use]
+    pub fn with_limits(self, limits: Arc<BlockLimits>) -> Self {
+        Self { limits_seen: limits.changes(), limits, ..self }
+    }
+
+    /// Follows [`BlockLimits`] if they have changed.
+    fn follow_limits(&mut self) {
+        let changes = self.limits.changes();
+        if std::mem::replace(&mut self.limits_seen, changes) != changes {
+            self.warm = self.limits.warm();
+            self.drop_all_blocks();
+        }
+    }
+
     fn go(&mut self, session: &mut Session<'_>) -> Exit {
         self.cpu.look = true;
         loop {
-            if self.cpu.memory.code().any_written() {
+            if self.cpu.code_is_written() {
                 self.drop_written_code();
             }
             if std::mem::take(&mut self.cpu.drop_blocks) && self.translator.is_some() {
@@ -662,6 +684,7 @@ impl Vcpu for Interpreter {
     fn load(&mut self, state: &CpuState) -> Result<(), CpuError> {
         #[cfg(feature = "planted-bugs")]
         let state = &crate::planted::load(state);
+        self.follow_limits();
         self.cpu.put_state(state);
         Ok(())
     }

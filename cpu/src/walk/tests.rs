@@ -454,6 +454,7 @@ fn accessed_is_set_on_the_way_and_dirty_by_writes_in_the_last_entry() {
             build(&memory, mode, leaf, |_| P | RW);
             let paging = paging(mode, 0, 0, true);
             let _ = memory.dirty().take();
+            let reader = memory.code().add_reader();
             memory.code().mark(entry_at(mode, leaf) as usize, 4);
             let read = |level| load(&memory, mode, level) & (A | D);
 
@@ -462,7 +463,7 @@ fn accessed_is_set_on_the_way_and_dirty_by_writes_in_the_last_entry() {
             assert!(!walk(&paging, &memory, mode.linear(), READ).unwrap().dirty);
             assert!((leaf..=levels).all(|level| read(level) == A), "{mode:?} {leaf}");
             assert_eq!(memory.dirty().take().len(), levels - leaf + 1, "the tables were written");
-            assert!(memory.code().any_written(), "decoded code must go");
+            assert!(memory.code().any_written(&reader), "decoded code must go");
 
             let found = walk(&paging, &memory, mode.linear(), WRITE).unwrap();
             assert!(found.dirty && found.writable);

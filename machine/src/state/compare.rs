@@ -1,6 +1,7 @@
 //! In what two states differ, for those who look for the reason.
 
-use trivium_chipset::Section;
+use trivium_chipset::{Section, VmTime};
+use trivium_cpu::CpuState;
 use trivium_memory::image::Block;
 
 use super::MachineState;
@@ -8,27 +9,44 @@ use super::MachineState;
 /// Bytes of a device's section that are shown around the first difference.
 const SHOWN: usize = 16;
 
-impl MachineState {
-    /// In what another state differs from this one, a line each: empty exactly if they are equal.
-    #[must_use]
-    pub fn differences(&self, other: &Self) -> Vec<String> {
+/// A machine but for its RAM.
+pub(super) struct Whole<'a> {
+    pub(super) now: VmTime,
+    pub(super) cpus: &'a [CpuState],
+    pub(super) devices: &'a [(String, Section)],
+}
+
+impl Whole<'_> {
+    /// In what another differs from this one, a line each.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
         let mut all = Vec::new();
         if self.now != other.now {
             all.push(format!("time: {} and {}", self.now, other.now));
         }
-        for (number, (this, that)) in self.cpus.iter().zip(&other.cpus).enumerate() {
+        for (number, (this, that)) in self.cpus.iter().zip(other.cpus).enumerate() {
             let differences = this.differences(that);
             all.extend(differences.iter().map(|difference| format!("cpu {number}: {difference}")));
             if this != that && differences.is_empty() {
                 all.push(format!("cpu {number}: {:?} and {:?}", this.latent, that.latent));
             }
         }
-        for (name, this) in &self.devices {
+        for (name, this) in self.devices {
             let that = other.devices.iter().find(|(known, _)| known == name).map(|(_, s)| s);
             if that != Some(this) {
                 all.push(format!("device {name}: {}", bytes(this, that)));
             }
         }
+        all
+    }
+}
+
+impl MachineState {
+    /// In what another state differs from this one, a line each: empty exactly if they are equal.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let this = Whole { now: self.now, cpus: &self.cpus, devices: &self.devices };
+        let that = Whole { now: other.now, cpus: &other.cpus, devices: &other.devices };
+        let mut all = this.differences(&that);
         all.extend(pages(self.ram.blocks().collect(), other.ram.blocks().collect()));
         if all.is_empty() && self != other {
             all.push("numbers of processors, devices or pages of RAM".into());

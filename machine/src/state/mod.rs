@@ -2,6 +2,7 @@
 
 mod compare;
 mod format;
+mod frozen;
 mod hash;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use crate::error::{MachineError, RestoreError};
 use crate::machine::Machine;
 
 pub use format::FormatError;
+pub use frozen::Frozen;
 pub use hash::StateHash;
 
 /// The section of the interrupt router.

@@ -1,0 +1,156 @@
+//! From a span in which two machines came to differ to the instruction that did it.
+
+use trivium_chipset::VmTime;
+
+use super::file::Found;
+use super::pair::{Pair, Undo};
+use super::{Difference, LockstepError, report, shrink};
+
+/// How far before the end of the span single steps begin, in instructions.
+const BACK: u64 = 512;
+/// The most instructions that are looked at together.
+const MOST_TOGETHER: u64 = 128;
+/// The most instructions that a block can be given.
+const MOST_IN_BLOCK: u32 = 64;
+/// How often a block is interpreted before it is translated, usually.
+const WARM: u32 = trivium_machine::WARM;
+
+/// How blocks are made while a span is run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Blocks {
+    /// Instructions in one at most.
+    pub(super) most: u32,
+    /// How often one is interpreted before it is translated.
+    pub(super) warm: u32,
+}
+
+const USUAL: Blocks = Blocks { most: MOST_IN_BLOCK, warm: WARM };
+
+impl Pair {
+    /// Says how blocks are made from the next [`Pair::roll_back`] on, which drops those that are
+    /// there.
+    pub(super) fn set_blocks(&self, blocks: Blocks) {
+        for side in &self.sides {
+            side.blocks.set(blocks.most, blocks.warm);
+        }
+    }
+
+    /// In what they differ when they run from where they agreed up to a moment.
+    pub(super) fn probe(&mut self, moment: VmTime) -> Result<Vec<String>, LockstepError> {
+        self.roll_back()?;
+        let ends = self.run_until(moment)?;
+        self.differences(&ends)
+    }
+
+    /// The state to come back to is that of a later moment.
+    fn commit_at(&mut self, moment: VmTime) -> Result<Undo, LockstepError> {
+        self.roll_back()?;
+        self.run_until(moment)?;
+        self.commit()
+    }
+}
+
+fn before(moment: VmTime, instructions: u64) -> VmTime {
+    VmTime::from_nanos(moment.as_nanos().saturating_sub(instructions))
+}
+
+/// Locates what made two machines differ since [`super::run`] last found that they agreed.
+///
+/// # Errors
+/// See [`LockstepError`].
+pub fn locate(pair: &mut Pair, difference: Difference) -> Result<Found, LockstepError> {
+    let Difference { until, what: differences } = difference;
+    let Some(blocks) = reproduce(pair, until)? else {
+        // It depends on what was before: translations, the TLB.
+        return report::found(pair, until, USUAL, differences, false);
+    };
+    let (agreed, until) = bisect(pair, until)?;
+    let from = before(until, BACK).max(pair.agreed());
+    let undo = pair.commit_at(from.min(agreed))?;
+    let mut small = None;
+    if !pair.probe(until)?.is_empty() {
+        small = single(pair, until)?;
+        if small.is_none() {
+            small = together(pair, until)?;
+        }
+    }
+    let Some((until, blocks)) = small else {
+        pair.undo(undo);
+        pair.set_blocks(blocks);
+        let differences = pair.probe(until)?;
+        return report::found(pair, until, blocks, differences, false);
+    };
+    let differences = shrink::shrink(pair, until)?;
+    report::found(pair, until, blocks, differences, true)
+}
+
+/// How blocks must be made for the machines to differ again.
+fn reproduce(pair: &mut Pair, until: VmTime) -> Result<Option<Blocks>, LockstepError> {
+    if !pair.probe(until)?.is_empty() {
+        return Ok(Some(USUAL));
+    }
+    for warm in [WARM, 0] {
+        let blocks = Blocks { warm, ..USUAL };
+        pair.set_blocks(blocks);
+        if !pair.probe(until)?.is_empty() {
+            return Ok(Some(blocks));
+        }
+    }
+    pair.set_blocks(USUAL);
+    Ok(None)
+}
+
+/// Two moments, as close to each other as may be, at which they agree and differ.
+fn bisect(pair: &mut Pair, until: VmTime) -> Result<(VmTime, VmTime), LockstepError> {
+    let (mut agreed, mut differ) = (pair.agreed(), until);
+    while differ.nanos_since(agreed) > 1 {
+        let middle = agreed.saturating_add(differ.nanos_since(agreed) / 2);
+        if pair.probe(middle)?.is_empty() {
+            agreed = middle;
+        } else {
+            differ = middle;
+        }
+    }
+    Ok((agreed, differ))
+}
+
+/// Runs instruction by instruction, each a block that is translated by itself; commits to the state
+/// before the one that makes them differ.
+fn single(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, LockstepError> {
+    let blocks = Blocks { most: 1, warm: 0 };
+    pair.set_blocks(blocks);
+    pair.roll_back()?;
+    let mut now = pair.agreed();
+    while now < until {
+        now = now.saturating_add(1);
+        let ends = pair.run_until(now)?;
+        if !pair.differences(&ends)?.is_empty() {
+            let undo = pair.commit_at(before(now, 1))?;
+            if pair.probe(now)?.is_empty() {
+                pair.undo(undo);
+                break;
+            }
+            return Ok(Some((now, blocks)));
+        }
+    }
+    pair.set_blocks(USUAL);
+    Ok(None)
+}
+
+/// Finds the fewest instructions before `until` that make them differ when they are one block;
+/// commits to the state before them.
+fn together(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, LockstepError> {
+    let most = until.nanos_since(pair.agreed()).min(MOST_TOGETHER);
+    for count in 2..=most {
+        pair.set_blocks(USUAL);
+        let undo = pair.commit_at(before(until, count))?;
+        let blocks = Blocks { most: (count as u32).min(MOST_IN_BLOCK), warm: 0 };
+        pair.set_blocks(blocks);
+        if !pair.probe(until)?.is_empty() {
+            return Ok(Some((until, blocks)));
+        }
+        pair.undo(undo);
+    }
+    pair.set_blocks(USUAL);
+    Ok(None)
+}
