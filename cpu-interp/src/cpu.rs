@@ -150,6 +150,11 @@ impl Attention {
         self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::Acquire)
     }
 
+    /// Address of a byte that is not 0 if there was a call that no one has looked at.
+    pub(crate) fn address(&self) -> usize {
+        (&raw const self.wanted).addr()
+    }
+
     /// Whether there was a call that no one has looked at.
     #[inline]
     pub fn is_wanted(&self) -> bool {
@@ -384,6 +389,7 @@ impl Cpu {
             scratch,
             fetch: crate::block::FetchTlb::default(),
         };
+        cpu.native.wanted = cpu.attention.address();
         cpu.native.sites.set_nowhere((cpu.ram.base_address() as u64).wrapping_add(scratch as u64));
         cpu.put_state(&state);
         cpu

@@ -36,6 +36,10 @@ pub struct Native {
     pub quantum: i64,
     /// How often it is used up at a block before that is worth translating with those that follow.
     pub hot: u32,
+    /// Address of a byte that is not 0 when somebody wants the CPU to look up from its work.
+    pub wanted: usize,
+    /// Not 0 if an interrupt may wait for RFLAGS.IF.
+    pub held: u8,
     /// Instructions that may be run when the quantum is used up, if nobody wants anything.
     pub reserve: i64,
     /// The address of code that is about to be jumped to.
@@ -88,6 +92,8 @@ impl Native {
             flags: 0,
             jump_mask: NATIVE_JUMPS as u64 - 1,
             target: 0,
+            wanted: 0,
+            held: 1,
             quantum: QUANTUM,
             hot: HOT,
             reserve: 0,

@@ -7,6 +7,9 @@ use trivium_interp::block::Block;
 use trivium_interp::decode::{MAX_LEN, offered};
 use trivium_interp::op::Op;
 
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
 /// An instruction of a block.
 pub(crate) struct Guest {
     /// The instruction, with its guest address.
@@ -46,7 +49,13 @@ pub(crate) fn instructions(cpu: &Cpu, block: &Block, ops: &[Op]) -> (Vec<Guest>,
 /// Decodes the instruction at a distance from a block's first.
 fn decode(cpu: &Cpu, block: &Block, off: i16) -> Instruction {
     let mut bytes = [0; MAX_LEN];
-    cpu.ram.read_slice(block.key.offset.wrapping_add_signed(off.into()), &mut bytes);
+    let start = block.key.offset.wrapping_add_signed(off.into());
+    cpu.ram.read_slice(start, &mut bytes);
+    if let Some((page, _)) = block.second_page {
+        // It is one instruction, of bytes on both pages.
+        let first = (PAGE - start % PAGE).min(MAX_LEN);
+        cpu.ram.read_slice(page * PAGE, &mut bytes[first..]);
+    }
     let options = offered::options(cpu.model.vendor, cpu.model.features);
     let rip = block.rip.wrapping_add(off as u64);
     Decoder::with_ip(block.mode.bitness(), &bytes, rip, options).decode()

@@ -99,7 +99,10 @@ pub(crate) fn needs(i: &Instruction, mode: Mode) -> Option<Needs> {
 /// Whether an instruction does nothing but advise.
 fn is_hint(i: &Instruction) -> bool {
     use Mnemonic as M;
-    matches!(i.mnemonic(), M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2)
+    matches!(
+        i.mnemonic(),
+        M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetch | M::Prefetchw
+    )
 }
 
 fn kinds(i: &Instruction) -> impl Iterator<Item = (OpKind, Register)> {

@@ -7,7 +7,7 @@
 
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 use trivium_interp::Cpu;
-use trivium_interp::block::{Block, BlockCache, Reach, Target};
+use trivium_interp::block::{Block, BlockCache};
 use trivium_interp::cpu::Mode;
 
 use crate::analyse::{End, Guest, instructions};
@@ -17,7 +17,6 @@ use crate::regs::{Homes, number_of};
 use crate::spans;
 use crate::translate::{Jit, Link, emit_one};
 use crate::x87::Notes;
-use trivium_interp::run::Translator;
 
 /// Instructions that a superblock is to have at least, if it is a loop; and at most.
 const ENOUGH: usize = 64;
@@ -67,7 +66,7 @@ impl Jit {
             return;
         }
         let Some(finished) = self.emit_path(cpu, cache, block, &path, closes) else { return };
-        self.install(cpu, cache, first, &path, &finished);
+        self.install(cpu, first, &path, &finished);
     }
 
     /// The blocks that mostly follow each other from one on. The last has a next one only if that
@@ -80,10 +79,10 @@ impl Jit {
             let (guests, end) = instructions(cpu, block, cache.decoded_ops(block));
             length += guests.len();
             let last = guests.last().map(|guest| guest.instruction);
-            let next = last.and_then(|last| ahead(cpu, cache, block, &last, end, &mut returns));
+            let next = last.and_then(|last| self.ahead(cache, block, &last, end, &mut returns));
             path.push(Step { block: block.target.index, guests, end, next: None });
-            let Some((way, target, is_sure)) = next else { break };
-            let Some(next) = cache.block(target.index) else { break };
+            let Some((way, to, is_sure)) = next else { break };
+            let Some(next) = cache.block(to) else { break };
             let is_first = next.target.index == first.target.index;
             let is_known = path.iter().any(|step| step.block == next.target.index);
             let is_good = next.mode == first.mode
@@ -158,7 +157,8 @@ impl Jit {
             emitter.begin(step.block, later, step.next.map(|next| next.0), single);
             let ops = cache.decoded_ops(block);
             let mut emitted = Emitted::Done;
-            for guest in &step.guests {
+            for (number_in, guest) in step.guests.iter().enumerate() {
+                emitter.is_last = number_in + 1 == step.guests.len();
                 emitted = emit_one(&mut emitter, cpu, guest, facts.next()?, ops);
                 if emitted == Emitted::Not {
                     // All that comes behind it would be for nothing.
@@ -190,14 +190,7 @@ impl Jit {
     }
 
     /// Puts a superblock's code in place.
-    fn install(
-        &mut self,
-        cpu: &mut Cpu,
-        cache: &BlockCache,
-        first: u32,
-        path: &[Step],
-        finished: &Finished,
-    ) {
+    fn install(&mut self, cpu: &mut Cpu, first: u32, path: &[Step], finished: &Finished) {
         let count = finished.count as u32;
         let (start, cold) = self.memory.next_two();
         if !self.memory.put_two(&finished.hot, &finished.cold) {
@@ -221,11 +214,11 @@ impl Jit {
         }
         for site in &finished.sites {
             let link = Link { slot: site.slot, operand: site.operand, stub: site.stub, to: None };
+            let next = self.following(site.block, site.slot);
             let Some(code) = self.code(site.block) else { continue };
             code.links.push(link);
-            let Some(block) = cache.block(site.block) else { continue };
-            if let Some((next, reach)) = cache.following(cpu, block, site.slot) {
-                self.chain(cpu, (site.block, site.slot), next.index, reach);
+            if let Some((next, is_sure)) = next {
+                self.join(site.block, site.operand, next, is_sure);
             }
         }
         let accesses = finished.accesses.as_ref().map_or(Vec::new(), |sites| sites.used.clone());
@@ -300,54 +293,53 @@ impl Jit {
             gone.iter().for_each(|link| self.unlink(link));
         }
     }
-}
 
-/// Where a block mostly goes on: the way, the block, and whether the way leads there in any case.
-fn ahead(
-    cpu: &Cpu,
-    cache: &BlockCache,
-    block: &Block,
-    last: &Instruction,
-    end: End,
-    returns: &mut Vec<(u64, Option<(Target, Reach)>)>,
-) -> Option<(Ahead, Target, bool)> {
-    let by = |slot: u8| cache.following(cpu, block, slot);
-    let way = |slot: u8| {
-        let (target, reach) = by(slot)?;
-        Some((Ahead::Link(slot), target, reach == Reach::Page))
-    };
-    if end != End::Instruction {
-        return way(1);
-    }
-    match last.flow_control() {
-        FlowControl::Next => way(1),
-        FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => way(0),
-        FlowControl::Call if last.is_call_near() => {
-            let next = block.rip.wrapping_add(last.next_ip().wrapping_sub(block.rip));
-            returns.push((next, by(1)));
-            way(0)
+    /// Where a block mostly goes on: the way, the block, and whether the way leads there in any case.
+    fn ahead(
+        &mut self,
+        cache: &BlockCache,
+        block: &Block,
+        last: &Instruction,
+        end: End,
+        returns: &mut Vec<(u64, Option<(u32, bool)>)>,
+    ) -> Option<(Ahead, u32, bool)> {
+        let number = block.target.index;
+        let mut way = |slot: u8| {
+            let (to, is_sure) = self.following(number, slot)?;
+            Some((Ahead::Link(slot), to, is_sure))
+        };
+        if end != End::Instruction {
+            return way(1);
         }
-        FlowControl::Return if last.mnemonic() == Mnemonic::Ret => {
-            let (rip, to) = returns.pop()?;
-            let (target, reach) = to?;
-            Some((Ahead::Return(rip), target, reach == Reach::Page))
-        }
-        FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => {
-            let heat = |slot: u8| {
-                let (target, _) = by(slot)?;
-                let next = cache.block(target.index)?;
-                Some((u64::from(next.heat.get()), u64::from(target.count), next.rip))
-            };
-            match (heat(0), heat(1)) {
-                (Some((taken, taken_count, rip)), Some((not, not_count, _))) => {
-                    let (taken, not) = (taken * not_count, not * taken_count);
-                    let backwards = taken == not && rip <= block.rip;
-                    way(u8::from(taken < not || taken == not && !backwards))
-                }
-                (Some(_), None) => way(0),
-                _ => way(1),
+        match last.flow_control() {
+            FlowControl::Next => way(1),
+            FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => way(0),
+            FlowControl::Call if last.is_call_near() => {
+                let next = last.next_ip() & block.mode.ip_mask();
+                returns.push((next, way(1).map(|(_, to, is_sure)| (to, is_sure))));
+                way(0)
             }
+            FlowControl::Return if last.mnemonic() == Mnemonic::Ret => {
+                let (rip, to) = returns.pop()?;
+                let (to, is_sure) = to?;
+                Some((Ahead::Return(rip), to, is_sure))
+            }
+            FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => {
+                let mut heat = |slot: u8| {
+                    let next = cache.block(way(slot)?.1)?;
+                    Some((u64::from(next.heat.get()), u64::from(next.target.count), next.rip))
+                };
+                match (heat(0), heat(1)) {
+                    (Some((taken, taken_count, rip)), Some((not, not_count, _))) => {
+                        let (taken, not) = (taken * not_count, not * taken_count);
+                        let backwards = taken == not && rip <= block.rip;
+                        way(u8::from(taken < not || taken == not && !backwards))
+                    }
+                    (Some(_), None) => way(0),
+                    _ => way(1),
+                }
+            }
+            _ => None,
         }
-        _ => None,
     }
 }

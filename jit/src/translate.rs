@@ -59,8 +59,8 @@ pub(crate) struct Link {
     /// Where its operand is, and the way out that it leads to at first.
     pub(crate) operand: u64,
     pub(crate) stub: u64,
-    /// The block that it leads to.
-    pub(crate) to: Option<u32>,
+    /// The block that it leads to, and whether it does in any case.
+    pub(crate) to: Option<(u32, bool)>,
 }
 
 /// The translator of one CPU.
@@ -149,7 +149,8 @@ impl Jit {
         let mut starts = Vec::with_capacity(guests.len());
         let mut emitted = Emitted::Done;
         let mut last = 0;
-        for (guest, facts) in guests.iter().zip(facts) {
+        for (number, (guest, facts)) in guests.iter().zip(facts).enumerate() {
+            emitter.is_last = number + 1 == guests.len();
             let (offset, needs) = (emitter.offset(), emitter.simd.needs());
             let enterable = emitter.is_enterable();
             emitted = emit_one(&mut emitter, cpu, guest, facts, ops);
@@ -204,9 +205,39 @@ impl Jit {
         code.links.iter().for_each(|link| self.unlink(link));
     }
 
+    /// Makes a jump of a block lead to another; by its guard, unless it `is_sure` to be the right one.
+    pub(crate) fn join(&mut self, from: u32, operand: u64, to: u32, is_sure: bool) {
+        let Some(target) = self.code(to) else { return };
+        let address = if is_sure { Some(target.start) } else { target.guards.first().copied() };
+        let Some(address) = address else { return };
+        let link = self.code(from).and_then(|code| {
+            let mut links = code.links.iter_mut();
+            let link = links.find(|link| link.operand == operand)?;
+            let before = *link;
+            link.to = Some((to, is_sure));
+            Some(before)
+        });
+        let Some(before) = link else { return };
+        self.unlink(&before);
+        if let Some(target) = self.code(to) {
+            target.incoming.push((operand, before.stub));
+        }
+        self.memory.jump_to(operand, address);
+    }
+
+    /// The block that follows one by a link, if that is known, and whether it does in any case.
+    pub(crate) fn following(&mut self, block: u32, slot: u8) -> Option<(u32, bool)> {
+        let code = self.code(block)?;
+        let link = *code.links.iter().find(|link| link.slot == slot && link.to.is_some())?;
+        let (to, is_sure) = link.to?;
+        // It may have been dropped since.
+        let joined = self.code(to)?.incoming.iter().any(|(operand, _)| *operand == link.operand);
+        joined.then_some((to, is_sure))
+    }
+
     /// A jump is no more: the block that it leads to need not know of it.
     pub(crate) fn unlink(&mut self, link: &Link) {
-        if let Some(code) = link.to.and_then(|to| self.code(to)) {
+        if let Some(code) = link.to.and_then(|(to, _)| self.code(to)) {
             code.incoming.retain(|(operand, _)| *operand != link.operand);
         }
     }
@@ -348,22 +379,11 @@ impl Translator for Jit {
     }
 
     fn chain(&mut self, cpu: &Cpu, (from, slot): (u32, u8), to: u32, reach: Reach) {
-        let Some(target) = self.code(to) else { return };
-        let (start, guard) = (target.start, target.guards.first().copied());
-        let address = if reach == Reach::Page { Some(start) } else { guard };
-        let (Some(address), Some(code)) = (address, self.code(from)) else { return };
-        let mut links = Vec::with_capacity(code.links.len());
-        for link in code.links.iter_mut().filter(|link| link.slot == slot) {
-            links.push((*link, link.to.replace(to)));
-        }
-        for (link, before) in links {
-            if before != Some(to) {
-                self.unlink(&Link { to: before, ..link });
-                if let Some(target) = self.code(to) {
-                    target.incoming.push((link.operand, link.stub));
-                }
-            }
-            self.memory.jump_to(link.operand, address);
+        let Some(code) = self.code(from) else { return };
+        let of_slot = code.links.iter().filter(|link| link.slot == slot);
+        let operands: Vec<u64> = of_slot.map(|link| link.operand).collect();
+        for operand in operands {
+            self.join(from, operand, to, reach == Reach::Page);
         }
         if reach != Reach::Page {
             self.renew(cpu, to, reach);

@@ -21,6 +21,7 @@ impl Interpreter {
     pub(super) fn look(&mut self, session: &mut Session<'_>) -> Option<Exit> {
         let cpu = &mut self.cpu;
         cpu.look = cpu.shadow != 0;
+        cpu.native.held = 1;
         let bus = session.bus();
         // First, so that nobody who stops the CPU finds it untold.
         if std::mem::take(&mut cpu.ferr_changed) {
@@ -63,6 +64,9 @@ impl Interpreter {
             cpu.activity = Activity::Running;
             self.deliver(Event::new(vector, None, Source::External), session);
         }
+        let waits = session.bus().interrupt_pending();
+        let cpu = &mut self.cpu;
+        cpu.native.held = u8::from(waits || cpu.smi_pending || cpu.nmi_pending);
         self.waiting()
     }
 

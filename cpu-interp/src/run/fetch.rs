@@ -114,7 +114,7 @@ impl Interpreter {
             Ok(decoded) => (decoded, None),
             Err(decode::DecodeError::Truncated) => self.decode_across(key, linear, &bytes)?,
         };
-        if self.translator.is_some() && second.is_none() && !key.mode.has(Mode::SINGLE) {
+        if self.translator.is_some() && !key.mode.has(Mode::SINGLE) {
             decoded.add_entry();
         }
         if !self.cache.has_room(decoded.ops.len()) {

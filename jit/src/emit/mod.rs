@@ -14,6 +14,7 @@ mod copy;
 pub(crate) mod memory;
 mod stack;
 mod string;
+mod system;
 
 use std::mem::offset_of;
 
@@ -205,8 +206,9 @@ pub(crate) struct Emitter {
     /// How it goes on behind the present block, if that is not the last.
     ahead: Option<Ahead>,
     single: Single,
-    /// RIP of the present instruction.
+    /// RIP of the present instruction, and whether it is the last of its block.
     ip: u64,
+    pub(crate) is_last: bool,
     /// Where the spans' translations are kept.
     span_places: [i32; SPANS],
     pub(crate) sites: Option<Sites>,
@@ -255,6 +257,7 @@ impl Emitter {
             ahead: None,
             single: Single::default(),
             ip: 0,
+            is_last: false,
             span_places: [0; SPANS],
             sites: None,
             fills: Vec::new(),
@@ -447,6 +450,14 @@ impl Emitter {
             Mnemonic::Ret => self.ret(i, op),
             Mnemonic::Lea => self.lea(i),
             Mnemonic::Jmp => self.jmp(i, op),
+            Mnemonic::Div
+            | Mnemonic::Idiv
+            | Mnemonic::Pushfq
+            | Mnemonic::Pushfd
+            | Mnemonic::Popfq
+            | Mnemonic::Popfd
+            | Mnemonic::Cli
+            | Mnemonic::Sti => self.system(i, op),
             _ if i.is_string_instruction() => self.string(i, op),
             _ if i.condition_code() != ConditionCode::None && i.is_jcc_short_or_near() => {
                 self.jcc(i)

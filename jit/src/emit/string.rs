@@ -9,11 +9,11 @@ use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
 use trivium_interp::native::Native;
 
+use super::system::SYSTEM_FLAGS;
 use super::{Emitted, Emitter};
 use crate::enter::Exit;
 use crate::regs::{RCX_HOME, at};
 
-const SYSTEM_FLAGS: i32 = at(offset_of!(Cpu, system_flags));
 /// Where the host's address of the destination is kept meanwhile.
 const DESTINATION: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, code) as i32;
 

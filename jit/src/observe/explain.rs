@@ -278,15 +278,15 @@ mod tests {
 
     #[test]
     fn a_block_is_shown_as_code_operations_facts_and_translation() {
-        // push rbp; mov rbp, rsp; mov eax, [rbp+16]; div ecx; pop rbp; ret
-        let bytes = &[0x55, 0x48, 0x89, 0xe5, 0x8b, 0x45, 0x10, 0xf7, 0xf1, 0x5d, 0xc3];
+        // push rbp; mov rbp, rsp; mov eax, [rbp+16]; rdtsc; pop rbp; ret
+        let bytes = &[0x55, 0x48, 0x89, 0xe5, 0x8b, 0x45, 0x10, 0x0f, 0x31, 0x5d, 0xc3];
         let code = Code { bytes, rip: 0xffff_ffff_8100_0ff0, bits: 64, user: false };
         let text = explain(&code, &model()).expect("it is code");
         for wanted in [
             "ffffffff81000ff4  mov eax, [rbp + 0x10]",
             "8b 45 10",
             "counts how often the block is entered",
-            "interpreter: may raise #DE",
+            "interpreter: system",
             "span 0: 20 bytes, stored to, one look into the TLB",
             "seldom run",
         ] {

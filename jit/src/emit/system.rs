@@ -1,0 +1,239 @@
+//! DIV and IDIV, and instructions on flags that are not the arithmetic ones: as long as they cannot
+//! fault and nobody waits for what they allow, translated code does them itself.
+
+use std::mem::offset_of;
+
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::{Instruction, Mnemonic, OpKind};
+use trivium_cpu::bits::rflags;
+use trivium_cpu::state::Segments;
+use trivium_interp::Cpu;
+use trivium_interp::cpu::Mode;
+use trivium_interp::native::Native;
+
+use super::{Emitted, Emitter};
+use crate::enter::Exit;
+use crate::regs::{Home, at, near, number_of};
+
+pub(super) const SYSTEM_FLAGS: i32 = at(offset_of!(Cpu, system_flags));
+const CPL: i32 = at(offset_of!(Cpu, segments) + offset_of!(Segments, cpl));
+const NATIVE: usize = offset_of!(Cpu, native);
+const HELD: i32 = at(NATIVE + offset_of!(Native, held));
+const WANTED: i32 = at(NATIVE + offset_of!(Native, wanted));
+
+/// The flags that the host's are the guest's.
+const ARITHMETIC: i32 =
+    (rflags::CF | rflags::PF | rflags::AF | rflags::ZF | rflags::SF | rflags::OF) as i32;
+/// Those that POPF may change otherwise.
+const SYSTEM: i32 =
+    (rflags::TF | rflags::IF | rflags::DF | rflags::IOPL | rflags::NT | rflags::AC | rflags::ID)
+        as i32;
+/// RFLAGS of the host but for the arithmetic flags, as far as programs may set them.
+const HOST: i32 = rflags::FIXED as i32 | rflags::IF as i32;
+
+impl Emitter {
+    /// Emits one of these instructions.
+    pub(super) fn system(&mut self, i: &Instruction, op: u8) -> Emitted {
+        let long = self.word() == 8;
+        match i.mnemonic() {
+            Mnemonic::Div | Mnemonic::Idiv => self.divide(i, op),
+            Mnemonic::Pushfq if long => self.pushf(op),
+            Mnemonic::Pushfd if !long => self.pushf(op),
+            Mnemonic::Popfq if long => self.popf(op),
+            Mnemonic::Popfd if !long => self.popf(op),
+            Mnemonic::Cli if !self.mode.has(Mode::USER) => self.cli(op),
+            // Its shadow reaches over the next instruction, which must be here too.
+            Mnemonic::Sti if !self.mode.has(Mode::USER) && !self.is_last => self.sti(op),
+            _ => Emitted::Not,
+        }
+    }
+
+    fn resume(&mut self, op: u8) -> DynamicLabel {
+        self.stub(Exit::Resume { block: self.block, op }, None)
+    }
+
+    /// DIV and IDIV of 32 and 64 bits, of dividends that need no more than the divisor's width.
+    fn divide(&mut self, i: &Instruction, op: u8) -> Emitted {
+        let memory = i.op0_kind() == OpKind::Memory;
+        let size = if memory { i.memory_size().size() } else { i.op0_register().size() };
+        if size < 4 || memory && !self.is_plain(i, false) {
+            return Emitted::Not;
+        }
+        let wide = size == 8;
+        if memory {
+            let way = self.way(1);
+            self.linear_address(i, -way.back());
+            let plus = self.reach(way, size, false, op);
+            match wide {
+                true => dynasm!(self.asm ; .arch x64 ; mov r8, [r8 + r9 + plus]),
+                false => dynasm!(self.asm ; .arch x64 ; mov r8d, [r8 + r9 + plus]),
+            }
+        } else {
+            let number = number_of(i.op0_register());
+            match (self.homes.of(number), wide) {
+                (Home::Host(host), true) => dynasm!(self.asm ; .arch x64 ; mov r8, Rq(host)),
+                (Home::Host(host), false) => dynasm!(self.asm ; .arch x64 ; mov r8d, Rd(host)),
+                (Home::Memory, true) => {
+                    dynasm!(self.asm ; .arch x64 ; mov r8, [BYTE r14 + near(number)]);
+                }
+                (Home::Memory, false) => {
+                    dynasm!(self.asm ; .arch x64 ; mov r8d, [BYTE r14 + near(number)]);
+                }
+            }
+        }
+        let out = self.resume(op);
+        dynasm!(self.asm ; .arch x64 ; mov rcx, r8 ; jrcxz >refused);
+        if i.mnemonic() == Mnemonic::Div {
+            match wide {
+                true => dynasm!(self.asm ; .arch x64 ; mov rcx, rdx),
+                false => dynasm!(self.asm ; .arch x64 ; mov ecx, edx),
+            }
+        } else {
+            // Neither by -1, nor of a dividend that is not one of the divisor's width.
+            match wide {
+                true => dynasm!(self.asm
+                    ; .arch x64
+                    ; lea rcx, [r8 + 1]
+                    ; jrcxz >refused
+                    ; mov ecx, 63
+                    ; sarx r9, rax, rcx
+                    ; not r9
+                    ; lea rcx, [rdx + r9 + 1]
+                ),
+                false => dynasm!(self.asm
+                    ; .arch x64
+                    ; lea ecx, [r8 + 1]
+                    ; jrcxz >refused
+                    ; mov ecx, 31
+                    ; sarx r9d, eax, ecx
+                    ; not r9d
+                    ; lea ecx, [rdx + r9 + 1]
+                ),
+            }
+        }
+        dynasm!(self.asm ; .arch x64 ; jrcxz >good ; refused:);
+        self.jump_out(out);
+        // The flags are to stay as they are.
+        dynasm!(self.asm
+            ; .arch x64
+            ; good:
+            ; mov r9, rax
+            ; lahf
+            ; seto al
+            ; mov rcx, rax
+            ; mov rax, r9
+        );
+        match (i.mnemonic() == Mnemonic::Div, wide) {
+            (true, true) => dynasm!(self.asm ; .arch x64 ; div r8),
+            (true, false) => dynasm!(self.asm ; .arch x64 ; div r8d),
+            (false, true) => dynasm!(self.asm ; .arch x64 ; idiv r8),
+            (false, false) => dynasm!(self.asm ; .arch x64 ; idiv r8d),
+        }
+        dynasm!(self.asm
+            ; .arch x64
+            ; mov r9, rax
+            ; mov rax, rcx
+            ; add al, 127
+            ; sahf
+            ; mov rax, r9
+        );
+        Emitted::Done
+    }
+
+    fn pushf(&mut self, op: u8) -> Emitted {
+        let word = self.word();
+        let plus = self.reach_stack(-word, true, op);
+        dynasm!(self.asm
+            ; .arch x64
+            ; lea r8, [r8 + r9 + plus]
+            ; pushfq
+            ; pop rcx
+            ; mov r9d, ARITHMETIC
+            ; pext rcx, rcx, r9
+            ; pdep rcx, rcx, r9
+            ; mov r9, [r14 + SYSTEM_FLAGS]
+            ; lea rcx, [rcx + r9]
+        );
+        match word {
+            8 => dynasm!(self.asm ; .arch x64 ; mov [r8], rcx),
+            _ => dynasm!(self.asm ; .arch x64 ; mov [r8], ecx),
+        }
+        self.move_stack(-word);
+        Emitted::Done
+    }
+
+    /// POPF where no other flags than the arithmetic ones change.
+    fn popf(&mut self, op: u8) -> Emitted {
+        let word = self.word();
+        let plus = self.reach_stack(0, false, op);
+        self.load_word(plus, 8);
+        let out = self.resume(op);
+        dynasm!(self.asm
+            ; .arch x64
+            ; mov r9d, SYSTEM
+            ; mov rcx, [r14 + SYSTEM_FLAGS]
+            ; pext rcx, rcx, r9
+            ; not rcx
+            ; pext r9, r8, r9
+            ; lea rcx, [rcx + r9 + 1]
+            ; jrcxz >same
+        );
+        self.jump_out(out);
+        dynasm!(self.asm
+            ; .arch x64
+            ; same:
+            ; mov r9d, ARITHMETIC
+            ; pext r8, r8, r9
+            ; pdep r8, r8, r9
+            ; lea r8, [r8 + HOST]
+            ; push r8
+            ; popfq
+        );
+        self.move_stack(word);
+        Emitted::Done
+    }
+
+    fn cli(&mut self, op: u8) -> Emitted {
+        self.only_at_cpl_0(op);
+        self.set_if(0);
+        Emitted::Done
+    }
+
+    /// STI while nothing waits for it: what comes later is looked at in any case.
+    fn sti(&mut self, op: u8) -> Emitted {
+        self.only_at_cpl_0(op);
+        let out = self.resume(op);
+        dynasm!(self.asm
+            ; .arch x64
+            ; mov r9, [r14 + WANTED]
+            ; movzx r9d, BYTE [r9]
+            ; movzx ecx, BYTE [r14 + HELD]
+            ; lea ecx, [rcx + r9]
+            ; jrcxz >nobody
+        );
+        self.jump_out(out);
+        dynasm!(self.asm ; .arch x64 ; nobody:);
+        self.set_if(rflags::IF as i32);
+        Emitted::Done
+    }
+
+    /// Between CPL 0 and 3, the I/O privilege level decides: that is the interpreter's.
+    fn only_at_cpl_0(&mut self, op: u8) {
+        let out = self.resume(op);
+        dynasm!(self.asm ; .arch x64 ; movzx ecx, BYTE [r14 + CPL] ; jrcxz >privileged);
+        self.jump_out(out);
+        dynasm!(self.asm ; .arch x64 ; privileged:);
+    }
+
+    fn set_if(&mut self, to: i32) {
+        dynasm!(self.asm
+            ; .arch x64
+            ; mov rcx, [r14 + SYSTEM_FLAGS]
+            ; mov r9d, !(rflags::IF as i32)
+            ; pext rcx, rcx, r9
+            ; pdep rcx, rcx, r9
+            ; lea rcx, [rcx + to]
+            ; mov [r14 + SYSTEM_FLAGS], rcx
+        );
+    }
+}
