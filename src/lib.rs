@@ -4,6 +4,7 @@
 
 mod config;
 mod console;
+mod cpus;
 mod crosscheck;
 mod explain;
 #[doc(hidden)]
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => run::demo(&options),
         Command::Crosscheck(options) => crosscheck::crosscheck(&options),
         Command::Explain(options) => explain::explain(&options),
+        Command::Cpus => cpus::cpus(),
         Command::Models => reference::models(),
         Command::Completions { shell } => reference::completions(shell),
         Command::Man { directory } => reference::man(&directory),

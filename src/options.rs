@@ -82,6 +82,8 @@ pub enum Command {
     /// traces side by side. With --block or --bytes: the block as the guest has it, as the interpreter
     /// does, what the JIT knows of it, and the host's code that it makes of it.
     Explain(Box<ExplainOptions>),
+    /// Say what each kind of CPU can do on this host, found by trying.
+    Cpus,
     /// List the CPU models and their features.
     Models,
     /// Print a completion script for a shell.
@@ -230,6 +232,8 @@ pub enum Accel {
     /// KVM, and the interpreter where KVM cannot go on.
     #[value(name = "kvm:interp")]
     KvmInterp,
+    /// The best of them on this host, found by trying; `trivium cpus` says which.
+    Auto,
 }
 
 /// Boards.

@@ -15,6 +15,7 @@ use trivium_machine::exits::ExitTraceConfig;
 use trivium_machine::{
     Accel, Board, ClockMode, KernelConfig, Machine, MachineConfig, MachineHandle, MemoryConfig,
     MemoryOptions, ModuleConfig, RunEnd, SwitchConfig, SwitchEvery, TraceCategories, TraceConfig,
+    best_accel,
 };
 
 use crate::console::{self, Consoles, RawTerminal, Wish};
@@ -82,8 +83,8 @@ pub(crate) fn configure(
     config.memory = memory(options.memory);
     config.board = board(options.machine);
     config.cpus = options.smp;
-    config.accel = accel(options.accel);
-    config.switch = switch(options.accel, &options.switch);
+    config.accel = accel(options.accel, options.clock);
+    config.switch = switch(config.accel, options.clock, &options.switch);
     let (choices, shown) = jit::choices(&options.jit);
     config.jit = choices;
     config.kvm.level = options.kvm.and_then(|kvm| kvm.level);
@@ -135,7 +136,7 @@ fn load(config: &mut MachineConfig, options: &RunOptions) -> anyhow::Result<()> 
 pub fn demo(options: &DemoOptions) -> anyhow::Result<u8> {
     let mut writers = Writers::default();
     let mut config = MachineConfig::new(CpuModel::by_name("max")?, DEMO_MEMORY);
-    config.accel = accel(options.accel);
+    config.accel = accel(options.accel, options.clock);
     config.clock = clock(options.clock);
     set_rtc(&mut config, options.clock, RtcOption::default())?;
     config.no_reboot = true;
@@ -165,17 +166,27 @@ fn memory(option: MemoryOption) -> MemoryConfig {
     MemoryConfig { reserved, prealloc, host, progress }
 }
 
-fn accel(option: options::Accel) -> Accel {
+fn accel(option: options::Accel, clock: ClockOption) -> Accel {
     match option {
         options::Accel::Interp => Accel::Interp,
         options::Accel::Jit => Accel::Jit,
         options::Accel::Kvm => Accel::Kvm,
         options::Accel::KvmJit => Accel::KvmJit,
         options::Accel::KvmInterp => Accel::KvmInterp,
+        options::Accel::Auto => {
+            let (best, why) = best_accel();
+            // Instructions are counted by our own CPUs alone.
+            let accel = match (clock, best) {
+                (ClockOption::Icount { .. }, Accel::KvmJit) => Accel::Jit,
+                _ => best,
+            };
+            ::log::info!("--accel auto is {}: {why}", crate::cpus::name(accel));
+            accel
+        }
     }
 }
 
-fn switch(first: options::Accel, option: &SwitchOptions) -> Option<SwitchConfig> {
+fn switch(first: Accel, clock: ClockOption, option: &SwitchOptions) -> Option<SwitchConfig> {
     let every = match option.switch_every {
         None if option.switch_cpus.is_empty() => return None,
         None => SwitchEvery::Request,
@@ -187,8 +198,8 @@ fn switch(first: options::Accel, option: &SwitchOptions) -> Option<SwitchConfig>
         }
     };
     let cpus = match option.switch_cpus.is_empty() {
-        true => SwitchConfig::on_request(accel(first)).cpus,
-        false => option.switch_cpus.iter().map(|&cpu| accel(cpu)).collect(),
+        true => SwitchConfig::on_request(first).cpus,
+        false => option.switch_cpus.iter().map(|&cpu| accel(cpu, clock)).collect(),
     };
     Some(SwitchConfig { cpus, every })
 }

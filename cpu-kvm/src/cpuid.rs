@@ -38,12 +38,9 @@ const PLATFORM: &[Feature] = &[
     Feature::ArchCapabilities,
 ];
 
-/// The model's answers in the kernel's form.
-///
-/// # Errors
-/// There are more than the kernel's structure takes.
-pub(crate) fn table(model: &CpuModel, place: &Place) -> Result<CpuId, KvmError> {
-    let context = CpuidContext {
+/// What of the machine's state the model's answers tell.
+fn context(place: &Place) -> CpuidContext {
+    CpuidContext {
         apic_id: place.apic_id,
         cpus: place.cpus,
         apic_enabled: true,
@@ -55,7 +52,20 @@ pub(crate) fn table(model: &CpuModel, place: &Place) -> Result<CpuId, KvmError> 
         xss: 0,
         tsc_hz: place.tsc_hz,
         apic_hz: place.apic_hz,
-    };
+    }
+}
+
+/// What CPUID is told to answer to a leaf.
+pub(crate) fn answer(model: &CpuModel, place: &Place, leaf: u32, subleaf: u32) -> [u32; 4] {
+    model.cpuid(leaf, subleaf, &context(place))
+}
+
+/// The model's answers in the kernel's form.
+///
+/// # Errors
+/// There are more than the kernel's structure takes.
+pub(crate) fn table(model: &CpuModel, place: &Place) -> Result<CpuId, KvmError> {
+    let context = context(place);
     let last_hypervisor = if model.has(Feature::Hypervisor) { 0x4000_0010 } else { 0 };
     let ranges = [
         (0, model.max_leaf),
@@ -116,6 +126,36 @@ pub fn offered(supported: &CpuId) -> FeatureSet {
         }
     }
     set
+}
+
+/// The features, by name or bit, that an answer of a leaf has and the one that was set has not.
+/// OSXSAVE and OSPKE follow control registers.
+pub(crate) fn added(leaf: u32, set: [u32; 4], found: [u32; 4]) -> Vec<String> {
+    let registers = [
+        (Register::Eax, "eax"),
+        (Register::Ebx, "ebx"),
+        (Register::Ecx, "ecx"),
+        (Register::Edx, "edx"),
+    ];
+    let mut names = Vec::new();
+    for (n, (register, name)) in registers.into_iter().enumerate() {
+        // EAX has no features in these leaves, nor has EBX in the first of either range.
+        if n == 0 || (n == 1 && leaf & 0xff == 1) {
+            continue;
+        }
+        for bit in (0..32).filter(|bit| found[n] & !set[n] & 1 << bit != 0) {
+            let follows = matches!((leaf, n, bit), (1, 2, 27) | (7, 2, 4));
+            let info = FEATURES.iter().find(|f| {
+                (f.leaf, f.subleaf, f.register, u32::from(f.bit)) == (leaf, 0, register, bit)
+            });
+            match info {
+                _ if follows => {}
+                Some(info) => names.push(info.name.into()),
+                None => names.push(format!("{leaf:x}.{name}[{bit}]")),
+            }
+        }
+    }
+    names
 }
 
 /// The features of this host's processor, as its own programs find them, and those of the platform.

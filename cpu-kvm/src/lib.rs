@@ -6,10 +6,12 @@
 
 mod cpuid;
 mod error;
+mod guest;
 mod host;
 mod ioctls;
 mod island;
 mod kick;
+pub mod probe;
 mod relay;
 mod slots;
 mod state;
@@ -21,6 +23,7 @@ pub use cpuid::{Place, of_host, offered, reduce};
 pub use error::{Cannot, KvmError};
 pub use host::{Host, HostCaps};
 pub use ioctls::{HostExit, Ioctls, RunFields};
+pub use probe::{BEHAVIOURS, Behaviour, BehaviourInfo, Finding, Report};
 pub use relay::{Level, Relay, RelayCounts};
 pub use state::{PagingMode, is_v86, paging_mode};
 pub use vcpu::{Counts, KvmExit, KvmVcpu, UserEnd, UserExit};

@@ -160,6 +160,11 @@ impl KvmVcpu {
         }
     }
 
+    /// What CPUID was told to answer to a leaf.
+    pub(crate) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        cpuid::answer(&self.model, &self.place, leaf, subleaf)
+    }
+
     /// Whether the guest's TSC runs at the machine's frequency.
     #[must_use]
     pub fn has_machine_tsc(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use trivium_cpu::{CpuModel, Vcpu};
 use trivium_interp::{BlockLimits, Interpreter, Topology};
 use trivium_jit::{Jit, JitOptions};
-use trivium_kvm::{Host, KvmVcpu, Level, Place, Relay};
+use trivium_kvm::{Host, KvmError, KvmVcpu, Level, Place, Relay, Report};
 use trivium_memory::GuestMemory;
 
 use crate::config::{Accel, KvmOptions};
@@ -50,9 +50,39 @@ fn jit(parts: &VcpuParts<'_>) -> Result<Box<dyn Vcpu>, MachineError> {
     })
 }
 
-/// KVM with another CPU behind it.
+/// KVM with another CPU behind it; that CPU alone where there is no KVM.
 fn relay(parts: &VcpuParts<'_>, other: Box<dyn Vcpu>) -> Result<Box<dyn Vcpu>, MachineError> {
-    Ok(Box::new(Relay::new(kvm(parts)?, other, parts.kvm.level.unwrap_or(Level::All))))
+    let (kvm, report) = match (kvm(parts), Report::of_host()) {
+        (Ok(kvm), Ok(report)) => (kvm, report),
+        (Err(error), _) | (_, Err(error)) => {
+            log::warn!("{}: the other CPU runs alone", first_sentence(&error.to_string()));
+            return Ok(other);
+        }
+    };
+    let level = parts.kvm.level.unwrap_or_else(|| report.level());
+    Ok(Box::new(Relay::new(kvm, other, level)))
+}
+
+/// The kind of CPU that serves best on this host, and why.
+#[must_use]
+pub fn best_accel() -> (Accel, String) {
+    let kvm = Report::of_host();
+    if kvm.is_ok_and(Report::is_whole) {
+        return (Accel::KvmJit, "this host's KVM runs whole systems".into());
+    }
+    let without = match Report::of_host() {
+        Ok(_) => "this host's KVM does not run whole systems well".to_owned(),
+        Err(error) => first_sentence(&error.to_string()),
+    };
+    match Jit::with_options(&JitOptions::default()) {
+        Ok(_) => (Accel::Jit, without),
+        Err(error) => (Accel::Interp, format!("{without}, and there is no JIT: {error}")),
+    }
+}
+
+/// What an error says before it says what to do.
+fn first_sentence(text: &str) -> String {
+    text.split(';').next().unwrap_or(text).to_owned()
 }
 
 /// The model as these kinds of CPU can be it.
@@ -63,10 +93,9 @@ pub(crate) fn model_for(accels: &[Accel], model: CpuModel) -> Result<CpuModel, M
     if !accels.iter().any(|accel| accel.uses_kvm()) {
         return Ok(model);
     }
-    let host = Host::open(0)?;
     // Another CPU behind KVM does what the kernel cannot; what user-level code finds is the host's.
     let offered = match accels.contains(&Accel::Kvm) {
-        true => trivium_kvm::offered(&host.supported_cpuid()?),
+        true => trivium_kvm::offered(&Host::open(0)?.supported_cpuid()?),
         false => trivium_kvm::of_host(),
     };
     let (reduced, missing) = trivium_kvm::reduce(&model, offered);
@@ -76,10 +105,10 @@ pub(crate) fn model_for(accels: &[Accel], model: CpuModel) -> Result<CpuModel, M
     Ok(reduced)
 }
 
-fn kvm(parts: &VcpuParts<'_>) -> Result<KvmVcpu, MachineError> {
+fn kvm(parts: &VcpuParts<'_>) -> Result<KvmVcpu, KvmError> {
     let Topology { apic_id, cpus, tsc_hz, apic_hz } = parts.topology;
     let place = Place { apic_id, cpus, tsc_hz, apic_hz };
-    Ok(KvmVcpu::new(parts.memory.clone(), parts.model.clone(), place)?)
+    KvmVcpu::new(parts.memory.clone(), parts.model.clone(), place)
 }
 
 /// A processor whose CPUs take turns.

@@ -35,6 +35,7 @@ pub use config::{
     Accel, Board, ClockMode, ConfigError, KernelConfig, KvmOptions, MAX_CPUS, MAX_FIRMWARE,
     MachineConfig, MemoryConfig, ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
 };
+pub use cpus::best_accel;
 pub use dma::GuestDma;
 pub use error::{MachineError, RestoreError};
 pub use handle::MachineHandle;
@@ -47,5 +48,5 @@ pub use trivium_interp::run::WARM;
 pub use trivium_jit::{
     Code, CodeError, ExplainError, JitOptions, Report as JitReport, Statistics, explain,
 };
-pub use trivium_kvm::Level as KvmLevel;
+pub use trivium_kvm::{self as kvm, Level as KvmLevel};
 pub use trivium_memory::MemoryOptions;

@@ -3,15 +3,19 @@
 use trivium_memory::GuestPhysAddr;
 
 use super::user::UserEnd;
-use crate::testing::{CODE, QuietBus, kvm, long_mode, loop_then_syscall, memory};
+use crate::Behaviour;
+use crate::testing::{CODE, Listener, kvm, long_mode, loop_then_syscall, memory};
+
+/// What programs alone need.
+const PROGRAMS: &[Behaviour] = &[Behaviour::UserFaults];
 
 #[test]
 fn user_level_code_runs_up_to_its_syscall() {
     let memory = memory(64);
-    let Some(mut vcpu) = kvm(&memory) else { return };
+    let Some(mut vcpu) = kvm(&memory, PROGRAMS) else { return };
     let code = loop_then_syscall(1000);
     let state = long_mode(&memory, 3, &code);
-    let bus = QuietBus::default();
+    let bus = Listener::default();
     vcpu.forget_attention();
     for _ in 0..3 {
         let exit = vcpu.run_user(&state, &bus).unwrap().unwrap();
@@ -26,7 +30,7 @@ fn user_level_code_runs_up_to_its_syscall() {
 #[test]
 fn an_exception_ends_user_level_code_before_its_instruction() {
     let memory = memory(64);
-    let Some(mut vcpu) = kvm(&memory) else { return };
+    let Some(mut vcpu) = kvm(&memory, PROGRAMS) else { return };
     // Each with its registers as they were: MOV EAX, 7; then a load from where nothing is mapped,
     // UD2, a division by zero, INT3, INT 80h, HLT, CLI, and INT1.
     let faults: [&[u8]; 8] = [
@@ -43,7 +47,7 @@ fn an_exception_ends_user_level_code_before_its_instruction() {
     for fault in faults {
         let code = [&[0xb8, 7, 0, 0, 0], fault].concat();
         let state = long_mode(&memory, 3, &code);
-        let exit = vcpu.run_user(&state, &QuietBus::default()).unwrap().unwrap();
+        let exit = vcpu.run_user(&state, &Listener::default()).unwrap().unwrap();
         assert_eq!(exit.state.general.rip, CODE + 5, "{fault:x?}");
         assert_eq!(exit.state.general.regs[0], 7, "{fault:x?}");
         assert_eq!(exit.state.general.regs[4], state.general.regs[4], "{fault:x?}");
@@ -53,11 +57,11 @@ fn an_exception_ends_user_level_code_before_its_instruction() {
 #[test]
 fn page_tables_that_others_have_changed_are_seen() {
     let memory = memory(64);
-    let Some(mut vcpu) = kvm(&memory) else { return };
+    let Some(mut vcpu) = kvm(&memory, PROGRAMS) else { return };
     // MOV RAX, [200000h]; UD2
     let code = [0x48, 0x8b, 0x04, 0x25, 0, 0, 0x20, 0, 0x0f, 0x0b];
     let state = long_mode(&memory, 3, &code);
-    let bus = QuietBus::default();
+    let bus = Listener::default();
     vcpu.forget_attention();
     for page in [1_u64, 2, 3, 4] {
         memory.write(GuestPhysAddr(page << 21), &page.to_le_bytes()).unwrap();
@@ -73,7 +77,7 @@ fn page_tables_that_others_have_changed_are_seen() {
 #[test]
 fn what_user_level_code_writes_is_dirty() {
     let memory = memory(64);
-    let Some(mut vcpu) = kvm(&memory) else { return };
+    let Some(mut vcpu) = kvm(&memory, PROGRAMS) else { return };
     // MOV [300008h], RAX; UD2
     let code = [0x48, 0x89, 0x04, 0x25, 8, 0, 0x30, 0, 0x0f, 0x0b];
     let state = long_mode(&memory, 3, &code);
@@ -82,11 +86,23 @@ fn what_user_level_code_writes_is_dirty() {
     for _ in 0..3 {
         let _ = memory.dirty().take();
         memory.code().mark(0x30_0000, 1);
-        vcpu.run_user(&state, &QuietBus::default()).unwrap().unwrap();
+        vcpu.run_user(&state, &Listener::default()).unwrap().unwrap();
         vcpu.collect_dirty().unwrap();
         assert!(memory.dirty().is_dirty(0x300));
         assert!(!memory.dirty().is_dirty(0x301));
         let written = memory.code().take_written(&mut reader);
         assert_eq!(written, trivium_memory::Written::Pages(vec![0x300]));
+    }
+}
+
+#[test]
+fn every_behaviour_is_probed_within_its_time() {
+    let begin = std::time::Instant::now();
+    let Ok(report) = crate::Report::of_host() else { return };
+    assert!(begin.elapsed().as_secs() < 3 * crate::BEHAVIOURS.len() as u64);
+    for info in crate::BEHAVIOURS {
+        let finding = report.finding(info.behaviour).expect("a finding");
+        println!("{}: {}", info.name, finding.seen);
+        assert!(!finding.seen.is_empty());
     }
 }
