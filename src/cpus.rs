@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use trivium_machine::kvm::{BEHAVIOURS, Level, Report};
-use trivium_machine::{Accel, Code, JitOptions, best_accel};
+use trivium_machine::{Accel, best_accel, jit_works};
 
 /// Says what each kind of CPU can do on this host.
 ///
@@ -11,8 +11,8 @@ use trivium_machine::{Accel, Code, JitOptions, best_accel};
 /// Standard output cannot be written.
 pub fn cpus() -> anyhow::Result<u8> {
     let mut text = String::from("interp  works: it needs nothing of the host\n");
-    text.push_str(&match Code::new(&JitOptions::default()) {
-        Ok(_) => "jit     works: this host lets programs make code\n".to_owned(),
+    text.push_str(&match jit_works() {
+        Ok(()) => "jit     works: this host lets programs make code\n".to_owned(),
         Err(error) => format!("jit     does not work: {error}\n"),
     });
     text.push_str(&kvm());

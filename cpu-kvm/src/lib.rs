@@ -6,6 +6,8 @@
 
 mod cpuid;
 mod error;
+#[cfg(test)]
+mod faulty;
 mod guest;
 mod host;
 mod ioctls;

@@ -125,6 +125,11 @@ impl Relay {
         self.counts
     }
 
+    #[cfg(test)]
+    pub(crate) fn kvm_for_test(&mut self) -> &mut KvmVcpu {
+        &mut self.kvm
+    }
+
     fn run_kvm(&mut self, bus: &dyn CpuBus) -> Result<Option<Exit>, CpuError> {
         let reason = match self.kvm.enter(bus)? {
             KvmExit::Exit(Exit::Kicked) => return Ok(None),

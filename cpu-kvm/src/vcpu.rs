@@ -2,6 +2,8 @@
 
 mod exits;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;
 mod transfer;
 mod user;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use trivium_cpu::{CpuModel, Vcpu};
 use trivium_interp::{BlockLimits, Interpreter, Topology};
-use trivium_jit::{Jit, JitOptions};
-use trivium_kvm::{Host, KvmError, KvmVcpu, Level, Place, Relay, Report};
+use trivium_jit::{CodeError, Jit, JitOptions};
+use trivium_kvm::{Host, KvmError, KvmVcpu, Place, Relay, Report};
 use trivium_memory::GuestMemory;
 
 use crate::config::{Accel, KvmOptions};
@@ -63,6 +63,14 @@ fn relay(parts: &VcpuParts<'_>, other: Box<dyn Vcpu>) -> Result<Box<dyn Vcpu>, M
     Ok(Box::new(Relay::new(kvm, other, level)))
 }
 
+/// Whether this host lets the JIT work.
+///
+/// # Errors
+/// It does not: why.
+pub fn jit_works() -> Result<(), CodeError> {
+    Jit::with_options(&JitOptions::default()).map(drop)
+}
+
 /// The kind of CPU that serves best on this host, and why.
 #[must_use]
 pub fn best_accel() -> (Accel, String) {
@@ -74,8 +82,8 @@ pub fn best_accel() -> (Accel, String) {
         Ok(_) => "this host's KVM does not run whole systems well".to_owned(),
         Err(error) => first_sentence(&error.to_string()),
     };
-    match Jit::with_options(&JitOptions::default()) {
-        Ok(_) => (Accel::Jit, without),
+    match jit_works() {
+        Ok(()) => (Accel::Jit, without),
         Err(error) => (Accel::Interp, format!("{without}, and there is no JIT: {error}")),
     }
 }

@@ -35,7 +35,7 @@ pub use config::{
     Accel, Board, ClockMode, ConfigError, KernelConfig, KvmOptions, MAX_CPUS, MAX_FIRMWARE,
     MachineConfig, MemoryConfig, ModuleConfig, SERIAL_PORTS, TraceCategories, TraceConfig,
 };
-pub use cpus::best_accel;
+pub use cpus::{best_accel, jit_works};
 pub use dma::GuestDma;
 pub use error::{MachineError, RestoreError};
 pub use handle::MachineHandle;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use kvm_bindings::kvm_vcpu_events;
 use trivium_cpu::CpuBus;
+use trivium_cpu::bits::cr4;
 use trivium_cpu::state::CpuState;
 
 use super::{KvmExit, KvmVcpu};
@@ -11,7 +12,6 @@ use crate::error::{Cannot, KvmError, call};
 use crate::ioctls::HostExit;
 use crate::island::{EXCEPTION_PORT, Frame, Island, PORTS, SYSCALL_PORT, is_eligible};
 use crate::state::{from_regs, from_sregs, from_xsave, to_regs, to_sregs, to_xsave};
-use trivium_cpu::bits::cr4;
 
 /// How an island has ended.
 #[derive(Debug, Clone, PartialEq)]
