@@ -113,7 +113,8 @@ pub struct DemoOptions {
 /// What `run` takes.
 #[derive(Debug, Args)]
 pub struct RunOptions {
-    /// The CPU that executes the guest: interp (an interpreter).
+    /// The CPU that executes the guest. kvm:jit and kvm:interp: another CPU does what this host's KVM
+    /// cannot. `trivium cpus` says what each can do here.
     #[arg(long, value_enum, default_value_t = Accel::Interp)]
     pub accel: Accel,
     #[command(flatten)]

@@ -3,6 +3,8 @@
 mod events;
 mod fpu;
 mod segments;
+#[cfg(test)]
+mod tests;
 
 use kvm_bindings::{kvm_debugregs, kvm_regs, kvm_xcr, kvm_xcrs};
 use trivium_cpu::bits::{cr0, cr4, debug, efer, rflags};

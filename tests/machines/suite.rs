@@ -3,6 +3,7 @@
 use trivium_cpu::model::MODELS;
 use trivium_devices::parallel::ParallelBackend;
 use trivium_devices::ports::DebugConsoleBackend;
+use trivium_machine::kvm::{BEHAVIOURS, Report};
 use trivium_machine::testing;
 use trivium_machine::{Accel, Board, ClockMode, RunEnd};
 
@@ -136,3 +137,30 @@ chapters![
     ],
     chip: [pic, pit, lapic, ioapic, hpet, rtc, uart, ports, ps2, dma, fwcfg, pci, acpi]
 ];
+
+/// On KVM alone where the host's runs whole systems; with the JIT behind it on every host.
+#[test]
+fn chapters_on_kvm_as_far_as_its_probes_allow() {
+    let report = match Report::of_host() {
+        Ok(report) => report,
+        Err(error) if required() => panic!("{error}"),
+        Err(error) => return println!("SKIP: {error}"),
+    };
+    let lacking = BEHAVIOURS.iter().filter(|info| !report.has(info.behaviour));
+    let lacking: Vec<_> = lacking.map(|info| info.name).collect();
+    assert!(lacking.is_empty() || !required(), "/dev/kvm lacks {}", lacking.join(", "));
+    for (name, _) in trivium_test_roms::SUITE {
+        match report.is_whole() {
+            true => passes(Accel::Kvm, ClockMode::Real, PC, name),
+            false => println!("SKIP {name} on KVM alone: /dev/kvm lacks {}", lacking.join(", ")),
+        }
+        if report.is_good_for_programs() {
+            passes(Accel::KvmJit, ClockMode::Real, PC, name);
+        }
+    }
+}
+
+/// Whether what KVM lacks is a failure.
+fn required() -> bool {
+    std::env::var_os("KVM_REQUIRE").is_some_and(|value| value == "hw")
+}
