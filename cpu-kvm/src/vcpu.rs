@@ -5,6 +5,7 @@ mod exits;
 mod fault_tests;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod transfer;
 mod user;
 
@@ -258,7 +259,7 @@ impl KvmVcpu {
                 Ok(exit) => {
                     again = 0;
                     self.take_task_priority(bus);
-                    if let Some(exit) = self.serve(exit, bus)? {
+                    if let Some(exit) = self.serve_traced(exit, bus)? {
                         return Ok(exit);
                     }
                 }

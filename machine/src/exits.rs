@@ -153,6 +153,21 @@ impl<'a> TracedBus<'a> {
         }
     }
 
+    /// Something was asked for outside of an exit that the CPU tells of: it is one by itself. KVM's
+    /// processors look at CR8 before each entry; that is none.
+    fn alone(&self, reason: ExitReason, detail: u64, width: usize, since: Option<Instant>) {
+        if reason != ExitReason::TaskPriority {
+            self.begin(self.linear.load(Ordering::Relaxed), 0, 0);
+            if let Some(since) = since {
+                let open = &mut lock(&self.state).open;
+                let passed = since.elapsed().as_nanos() as u64;
+                open.record.time_ns = open.record.time_ns.saturating_sub(passed);
+            }
+            self.is(reason, detail, width, since);
+            self.end(reason);
+        }
+    }
+
     fn write(&self, state: &mut State) {
         let _ = lock(&self.trace.sink).write_all(&state.buffer);
         state.buffer.clear();
@@ -160,6 +175,9 @@ impl<'a> TracedBus<'a> {
 
     /// The open exit is for this: what the board is asked for first, but for more of the same.
     fn is(&self, reason: ExitReason, detail: u64, width: usize, since: Option<Instant>) {
+        if !lock(&self.state).open.is_open {
+            return self.alone(reason, detail, width, since);
+        }
         let open = &mut lock(&self.state).open;
         if let Some(since) = since {
             open.record.device_ns += since.elapsed().as_nanos() as u64;
