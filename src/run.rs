@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use trivium_cpu::model::CpuModel;
@@ -320,7 +321,8 @@ fn trace_exits(options: &RunOptions) -> anyhow::Result<Option<ExitTraceConfig>> 
     let Some(option) = &options.trace_exits else { return Ok(None) };
     let file = File::create(&option.file)
         .with_context(|| format!("--trace-exits {}: cannot be written", option.file.display()))?;
-    let cpu = format!("{:?}", options.accel).to_lowercase();
+    let accel = options.accel.to_possible_value();
+    let cpu = accel.map_or_else(String::new, |value| value.get_name().to_owned());
     Ok(Some(ExitTraceConfig { cpu, inner: option.inner, sink: Box::new(file) }))
 }
 

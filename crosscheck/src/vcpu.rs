@@ -28,6 +28,10 @@ const JIT: &str = "jit";
 
 /// How often a block is interpreted before it is translated, where cases are run more than once.
 const HOT_WARM: u32 = 1;
+/// After how many instructions, and how often, a block is to be met then to be the beginning of a
+/// superblock: cases are short.
+const HOT_QUANTUM: u32 = 5;
+const HOT_TIMES: u32 = 1;
 
 const TOPOLOGY: Topology =
     Topology { apic_id: 0, cpus: 1, tsc_hz: 1_000_000_000, apic_hz: 1_000_000_000 };
@@ -99,7 +103,8 @@ impl VcpuEngine {
             .map_err(|e| EngineError::Unavailable { engine: JIT, reason: e.to_string() })?;
         let engine = Self::new(JIT, model, |memory, model, scratch| {
             let interpreter = Interpreter::new(memory, model, TOPOLOGY, scratch);
-            Box::new(interpreter.with_translator(Box::new(jit)).with_warm(HOT_WARM))
+            let cpu = interpreter.with_translator(Box::new(jit)).with_warm(HOT_WARM);
+            Box::new(cpu.with_hot(HOT_QUANTUM, HOT_TIMES))
         })?;
         Ok(Self { runs, ..engine })
     }

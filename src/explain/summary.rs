@@ -24,6 +24,9 @@ pub struct Column {
     pub overhead_ns: u32,
     /// From the first exit to the end of the last, in nanoseconds.
     pub span_ns: u64,
+    /// From the end of an exit to the beginning of the next, in nanoseconds: the median. It is the
+    /// guest's own time, and what it takes to get there and back.
+    pub between_ns: u64,
     /// All exits but those in which the CPU waited.
     pub all: Cost,
     /// Exits by their reason.
@@ -98,12 +101,26 @@ impl Column {
             name: header.cpu.clone(),
             overhead_ns: header.overhead_ns,
             span_ns: end.unwrap_or(0).saturating_sub(begin),
+            between_ns: between_ns(records),
             all: all.finish(),
             reasons: grouped(records, |record| reason(record.reason).to_owned()),
             whats: grouped(records, what),
             places: grouped(records, |record| symbols.name(record.linear)),
         }
     }
+}
+
+fn between_ns(records: &[Record]) -> u64 {
+    let mut ends = BTreeMap::new();
+    let mut gaps = Vec::new();
+    for record in records {
+        let end = record.time_ns.saturating_add(record.cost_ns);
+        if let Some(before) = ends.insert(record.cpu, end) {
+            gaps.push(record.time_ns.saturating_sub(before));
+        }
+    }
+    gaps.sort_unstable();
+    gaps.get(gaps.len() / 2).copied().unwrap_or(0)
 }
 
 /// Whether the time of an exit is that of waiting for something to happen.
@@ -137,6 +154,7 @@ mod tests {
         let header = Header { cpu: "jit".into(), overhead_ns: 20 };
         let column = Column::new(&header, &records, &Symbols::default());
         assert_eq!((column.span_ns, column.all.count, column.all.total_ns), (1300, 3, 90));
+        assert_eq!(column.between_ns, 70, "of 90, 70 and 50");
         let read = &column.reasons["port read"];
         assert_eq!((read.count, read.total_ns, read.device_ns, read.median_ns), (2, 40, 10, 10));
         assert_eq!(column.places["0x10"].count, 2);

@@ -26,14 +26,15 @@ pub fn render(summary: &Summary, top: usize) -> String {
 }
 
 fn sentence(column: &Column) -> String {
-    let Column { name, all, span_ns, overhead_ns, .. } = column;
+    let Column { name, all, span_ns, overhead_ns, between_ns, .. } = column;
     let seconds = *span_ns as f64 / 1e9;
     let rate = all.count as f64 / seconds.max(1e-9);
     let share = 100.0 * all.total_ns as f64 / (*span_ns as f64).max(1.0);
     format!(
-        "{name}: {} exits in {seconds:.2} s, {rate:.0} a second, {share:.1} % of the time; the clock \
-         itself takes {overhead_ns} ns of each",
-        all.count
+        "{name}: {} exits in {seconds:.2} s, {rate:.0} a second, {share:.1} % of the time; {} from one \
+         to the next (median); the clock itself takes {overhead_ns} ns of each",
+        all.count,
+        span(*between_ns)
     )
 }
 
@@ -127,6 +128,7 @@ mod tests {
             name: name.into(),
             overhead_ns: 20,
             span_ns: 1_000_000,
+            between_ns: 0,
             all: cost(3, 300),
             reasons: reasons.iter().map(|(name, cost)| ((*name).into(), cost.clone())).collect(),
             whats: BTreeMap::new(),
