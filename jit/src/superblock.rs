@@ -49,6 +49,10 @@ struct Step {
     next: Option<(Ahead, u32, u64, bool)>,
 }
 
+/// A return to come: where to, the block there and whether it is in any case, and the place of the
+/// call in the path.
+type Awaited = (u64, Option<(u32, bool)>, usize);
+
 impl Jit {
     /// Translates a block together with those that mostly follow it.
     pub(crate) fn make_superblock(&mut self, cpu: &mut Cpu, cache: &BlockCache, first: u32) {
@@ -79,12 +83,17 @@ impl Jit {
             let (guests, end) = instructions(cpu, block, cache.decoded_ops(block));
             length += guests.len();
             let last = guests.last().map(|guest| guest.instruction);
-            let next = last.and_then(|last| self.ahead(cache, block, &last, end, &mut returns));
+            let next = last
+                .and_then(|last| self.ahead(cache, block, &last, end, (&mut returns, path.len())));
             path.push(Step { block: block.target.index, guests, end, next: None });
             let Some((way, to, is_sure)) = next else { break };
             let Some(next) = cache.block(to) else { break };
             let is_first = next.target.index == first.target.index;
             let is_known = path.iter().any(|step| step.block == next.target.index);
+            if is_known && last.is_some_and(|last| last.is_call_near()) {
+                // Returns from what calls itself are better left to the host.
+                break;
+            }
             let is_good = next.mode == first.mode
                 && self.code(next.target.index).is_some_and(|code| code.superblock.is_none());
             if !is_good || is_known && !is_first || length > LIMIT && !is_first {
@@ -97,6 +106,14 @@ impl Jit {
                 break;
             }
             block = next;
+        }
+        // So are those from where a loop does not return from.
+        let closes = path.last().is_some_and(|step| step.next.is_some());
+        if let Some((_, _, call)) = returns.first().filter(|_| closes) {
+            path.truncate(call + 1);
+            if let Some(last) = path.last_mut() {
+                last.next = None;
+            }
         }
         path
     }
@@ -301,7 +318,7 @@ impl Jit {
         block: &Block,
         last: &Instruction,
         end: End,
-        returns: &mut Vec<(u64, Option<(u32, bool)>)>,
+        (returns, place): (&mut Vec<Awaited>, usize),
     ) -> Option<(Ahead, u32, bool)> {
         let number = block.target.index;
         let mut way = |slot: u8| {
@@ -316,11 +333,11 @@ impl Jit {
             FlowControl::UnconditionalBranch if last.is_jmp_short_or_near() => way(0),
             FlowControl::Call if last.is_call_near() => {
                 let next = last.next_ip() & block.mode.ip_mask();
-                returns.push((next, way(1).map(|(_, to, is_sure)| (to, is_sure))));
+                returns.push((next, way(1).map(|(_, to, is_sure)| (to, is_sure)), place));
                 way(0)
             }
             FlowControl::Return if last.mnemonic() == Mnemonic::Ret => {
-                let (rip, to) = returns.pop()?;
+                let (rip, to, _) = returns.pop()?;
                 let (to, is_sure) = to?;
                 Some((Ahead::Return(rip), to, is_sure))
             }

@@ -8,6 +8,7 @@ use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
 use trivium_interp::native::{Native, NativeJump};
 
+use super::memory::At;
 use super::{Ahead, Emitted, Emitter, Way};
 use crate::enter::Exit;
 use crate::planted::{self, Bug};
@@ -92,10 +93,10 @@ impl Emitter {
             );
         }
         let word = self.word();
-        let plus = self.reach_stack(-word, true, op);
+        let at = self.reach_stack(-word, true, op);
         let next = self.next_ip(i);
         self.constant(1, next);
-        self.store_word(plus, 1);
+        self.store_word(at, 1);
         self.move_stack(-word);
         if goes_on {
             return Emitted::Ended;
@@ -128,8 +129,8 @@ impl Emitter {
         if self.ahead.is_none() {
             self.stay_home();
         }
-        let plus = self.reach_stack(0, false, op);
-        self.load_word(plus, 8);
+        let at = self.reach_stack(0, false, op);
+        self.load_word(at, 8);
         if let Some(Ahead::Return(rip)) = self.ahead {
             let out = self.stub(Exit::Resume { block: self.block, op }, None);
             self.constant(1, rip.wrapping_neg());
@@ -178,7 +179,7 @@ impl Emitter {
             {
                 self.linear_address(i, 0);
                 let plus = self.reach(Way::Alone, word as usize, false, op);
-                self.load_word(plus, 8);
+                self.load_word(At { base: 8, plus }, 8);
             }
             _ => return false,
         }

@@ -4,12 +4,13 @@
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register};
 
+use super::memory::At;
 use super::{Emitted, Emitter};
 use crate::planted::{self, Bug};
-use crate::regs::{Home, Homes, RCX, RCX_HOME, is_high, like, near, number_of};
+use crate::regs::{Home, Homes, RCX, RCX_HOME, is_high, like, near, number_of, wide};
 use crate::select;
-use crate::simd;
 use crate::spans::is_write as writes;
+use crate::{simd, x87};
 
 /// The registers that are free beside a memory operand at [R8 + R9], at [R8], and without one; less
 /// RCX where it holds a shift count.
@@ -41,18 +42,24 @@ impl Emitter {
         if let Some(n) = memory {
             let (size, alignment) = (i.memory_size().size(), simd::alignment(i));
             let way = self.way(alignment);
-            self.linear_address(i, -way.back());
-            let plus = match alignment {
-                1 => self.reach(way, size, write, op),
-                _ => {
-                    self.reach_aligned(size, alignment, write, op);
-                    0
-                }
-            };
+            // Those of the x87 unit note where they were.
+            let at = self.direct(i).filter(|_| !x87::is_copied(i, &self.notes));
+            let at = at.filter(|&at| self.reach_directly(at, way, (size, alignment), write, op));
+            let at = at.unwrap_or_else(|| {
+                self.linear_address(i, -way.back());
+                let plus = match alignment {
+                    1 => self.reach(way, size, write, op),
+                    _ => {
+                        self.reach_aligned(size, alignment, write, op);
+                        0
+                    }
+                };
+                At { base: 8, plus }
+            });
             if folded {
-                dynasm!(self.asm ; .arch x64 ; lea r8, [r8 + r9 + plus]);
+                dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(at.base) + r9 + at.plus]);
             }
-            name_memory(&mut host, n, (!folded).then_some(plus));
+            name_memory(&mut host, n, (!folded).then_some(at));
         }
         for moved in plan.moved().filter(|moved| moved.load) {
             match self.homes.of(moved.guest) {
@@ -101,15 +108,22 @@ impl Emitter {
     }
 }
 
-/// Makes the operand of a number the memory at [R8 + R9] and something more, or at [R8].
-fn name_memory(host: &mut Instruction, n: u32, sum: Option<i32>) {
+/// Makes the operand of a number the memory at the sum of an address and R9, or at [R8].
+fn name_memory(host: &mut Instruction, n: u32, sum: Option<At>) {
     host.set_op_kind(n, OpKind::Memory);
-    host.set_memory_base(Register::R8);
+    host.set_memory_base(sum.map_or(Register::R8, |at| wide(at.base)));
     host.set_memory_index(if sum.is_none() { Register::None } else { Register::R9 });
     host.set_memory_index_scale(1);
-    let plus = sum.unwrap_or(0);
+    let plus = sum.map_or(0, |at| at.plus);
     host.set_memory_displacement64(i64::from(plus) as u64);
-    host.set_memory_displ_size(u32::from(plus != 0));
+    let displ_size = if plus == 0 {
+        0
+    } else if i8::try_from(plus).is_ok() {
+        1
+    } else {
+        8
+    };
+    host.set_memory_displ_size(displ_size);
     host.set_segment_prefix(Register::None);
 }
 

@@ -48,8 +48,19 @@ pub(crate) struct Fill {
     back: DynamicLabel,
     out: DynamicLabel,
     site: u16,
+    at: At,
     access: Wanted,
 }
+
+/// An address: a register of the host and a displacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) base: u8,
+    pub(crate) plus: i32,
+}
+
+/// One that has been computed.
+const IN_R8: At = At { base: 8, plus: 0 };
 
 /// What an access wants of memory.
 #[derive(Debug, Clone, Copy)]
@@ -257,7 +268,7 @@ impl Emitter {
                 let place = match site {
                     Some(site) => {
                         let access = Wanted { size: span.len, alignment: 1, write: span.write };
-                        self.probe_site(site, access, out);
+                        self.probe_site(site, IN_R8, access, out);
                         site_addend(site)
                     }
                     None => {
@@ -325,32 +336,99 @@ impl Emitter {
         self.sites.as_mut()?.of(ip, write, span)
     }
 
-    /// Finds the linear address in R8 in the translation that the access has found last, or in the
-    /// TLB, or goes elsewhere.
-    fn probe_site(&mut self, site: u16, access: Wanted, out: DynamicLabel) {
+    /// The register and the displacement that the address of a memory operand is the sum of, if it is
+    /// no more than that and needs no more bits than the sum has.
+    pub(crate) fn direct(&self, i: &Instruction) -> Option<At> {
+        let base = i.memory_base();
+        let plain = self.mode.has(Mode::LONG)
+            && base.is_gpr64()
+            && i.memory_index() == Register::None
+            && !matches!(i.memory_segment(), Register::FS | Register::GS);
+        match plain.then(|| self.homes.of(number_of(base)))? {
+            Home::Host(base) => Some(At { base, plus: i.memory_displacement64() as i32 }),
+            Home::Memory => None,
+        }
+    }
+
+    /// Finds the memory of an access at an address that is not computed for it: it is then at the sum
+    /// of that and R9. Not if it has to be looked for in the TLB.
+    pub(crate) fn reach_directly(
+        &mut self,
+        at: At,
+        way: Way,
+        (size, alignment): (usize, usize),
+        write: bool,
+        op: u8,
+    ) -> bool {
+        if let Way::Again(number) = way {
+            let place = self.span_places[usize::from(number)];
+            dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + place]);
+            return true;
+        }
+        let span = matches!(way, Way::First { .. });
+        let store = if let Way::First { span, .. } = way { span.write } else { write };
+        let Some(site) = self.site(store, span) else { return false };
+        if let Way::First { number, span, offset } = way {
+            let out = self.span_stub(op);
+            let access = Wanted { size: span.len, alignment: 1, write: span.write };
+            let first = At { plus: at.plus.wrapping_sub(offset), ..at };
+            self.probe_site(site, first, access, out);
+            self.known_spans |= 1 << number;
+            self.span_places[usize::from(number)] = site_addend(site);
+            return true;
+        }
+        let out = self.stub(Exit::Resume { block: self.block, op }, None);
+        let access = Wanted { size, alignment, write };
+        if alignment == 1 && crossing::SIZES.contains(&size) {
+            let (label, number) = self.crossing(size, out);
+            self.probe_site(site, at, access, label);
+            match write {
+                true => self.crossing_store = Some(number),
+                false => self.crossed(number, None),
+            }
+        } else {
+            self.probe_site(site, at, access, out);
+        }
+        true
+    }
+
+    /// Finds a linear address in the translation that the access has found last, or in the TLB, or
+    /// goes elsewhere.
+    fn probe_site(&mut self, site: u16, at: At, access: Wanted, out: DynamicLabel) {
         let [from, back] = [0; 2].map(|_| self.asm.new_dynamic_label());
         dynasm!(self.asm ; .arch x64 ; =>back ; mov rcx, [r14 + site_tag(site)]);
         match access.by_page() {
-            true => self.compare(access.size, access.alignment),
-            false => dynasm!(self.asm
-                ; .arch x64
-                ; lea rcx, [rcx + r8]
-                ; pext rcx, rcx, [r14 + WINDOW]
-            ),
+            true => self.compare(at, access.size, access.alignment),
+            false => {
+                self.add_address(at);
+                dynasm!(self.asm ; .arch x64 ; pext rcx, rcx, [r14 + WINDOW]);
+            }
         }
         dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
         self.jump_out(from);
         dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [r14 + site_addend(site)]);
-        self.fills.push(Fill { from, back, out, site, access });
+        self.fills.push(Fill { from, back, out, site, at, access });
+    }
+
+    /// Adds an address to RCX.
+    fn add_address(&mut self, At { base, plus }: At) {
+        match i8::try_from(plus) {
+            Ok(0) => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base)]),
+            Ok(plus) => dynasm!(self.asm ; .arch x64 ; lea rcx, [BYTE rcx + Rq(base) + plus]),
+            Err(_) => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base) + plus]),
+        }
     }
 
     /// Emits the ways to translations that are not remembered.
     pub(crate) fn emit_fills(&mut self) {
         for fill in std::mem::take(&mut self.fills) {
-            let Fill { from, back, out, site, access } = fill;
+            let Fill { from, back, out, site, at, access } = fill;
             dynasm!(self.asm ; .arch x64 ; =>from);
+            if at != IN_R8 {
+                dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(at.base) + at.plus]);
+            }
             self.load_entry(access.write);
-            self.compare(access.size, access.alignment);
+            self.compare(IN_R8, access.size, access.alignment);
             dynasm!(self.asm ; .arch x64 ; jrcxz >hit ; jmp =>out ; hit: ; mov rcx, [r9]);
             if !access.by_page() {
                 // The window at the page's beginning, or the one before its end.
@@ -382,29 +460,23 @@ impl Emitter {
         }
     }
 
-    /// Makes RCX zero if its tag is of the page that the access at the address in R8 is in.
-    fn compare(&mut self, size: usize, alignment: usize) {
+    /// Makes RCX zero if its tag is of the page that the access at an address is in.
+    fn compare(&mut self, at: At, size: usize, alignment: usize) {
         let last = if planted::has(Bug::NoLastByte) { 0 } else { size as i32 - 1 };
-        match alignment {
-            16 | 32 => dynasm!(self.asm
-                ; .arch x64
-                ; lea rcx, [rcx + r8]
-                ; pext rcx, rcx, [r14 + ALIGNED + 8 * (alignment as i32 / 16 - 1)]
-            ),
-            _ => {
-                match last {
-                    0..128 => dynasm!(self.asm ; .arch x64 ; lea rcx, [BYTE rcx + r8 + last as i8]),
-                    _ => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + r8 + last]),
-                }
-                dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14);
-            }
+        if alignment > 1 {
+            self.add_address(at);
+            let mask = ALIGNED + 8 * (alignment as i32 / 16 - 1);
+            dynasm!(self.asm ; .arch x64 ; pext rcx, rcx, [r14 + mask]);
+        } else {
+            self.add_address(At { plus: at.plus.wrapping_add(last), ..at });
+            dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14);
         }
     }
 
     /// Finds the linear address in R8, of an access that is in no span, or goes elsewhere.
     fn find(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
         match self.site(write, false) {
-            Some(site) => self.probe_site(site, Wanted { size, alignment, write }, out),
+            Some(site) => self.probe_site(site, IN_R8, Wanted { size, alignment, write }, out),
             None => self.probe(size, alignment, write, out),
         }
     }
@@ -412,7 +484,7 @@ impl Emitter {
     /// Finds the linear address in R8 in the TLB, or goes elsewhere.
     fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
         self.load_entry(write);
-        self.compare(size, alignment);
+        self.compare(IN_R8, size, alignment);
         dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
         self.jump_out(out);
         dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [BYTE r9 + ADDEND as i8]);

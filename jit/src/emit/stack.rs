@@ -4,6 +4,7 @@ use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, Instruction, OpKind, Register};
 use trivium_interp::cpu::Mode;
 
+use super::memory::At;
 use super::{Emitted, Emitter};
 use crate::planted::{self, Bug};
 use crate::regs::{Home, RSP_HOME, near, number_of};
@@ -47,7 +48,7 @@ impl Emitter {
         if early {
             self.move_stack(-word);
         }
-        let plus = self.reach_stack(if early { 0 } else { -word }, true, op);
+        let at = self.reach_stack(if early { 0 } else { -word }, true, op);
         let from = match value {
             Some(value) => {
                 self.constant(1, value);
@@ -55,7 +56,7 @@ impl Emitter {
             }
             None => self.in_register(i.op0_register(), 1),
         };
-        self.store_word(plus, from);
+        self.store_word(at, from);
         if !early {
             self.move_stack(-word);
         }
@@ -63,25 +64,30 @@ impl Emitter {
     }
 
     /// Reaches a word of the stack, so far from where its pointer leads; gives the displacement.
-    pub(super) fn reach_stack(&mut self, plus: i32, write: bool, op: u8) -> i32 {
+    pub(super) fn reach_stack(&mut self, plus: i32, write: bool, op: u8) -> At {
         let way = self.way(1);
+        let at = At { base: RSP_HOME, plus };
+        let size = self.word() as usize;
+        if size == 8 && self.reach_directly(at, way, (size, 1), write, op) {
+            return at;
+        }
         self.stack_address(plus - way.back());
-        self.reach(way, self.word() as usize, write, op)
+        At { base: 8, plus: self.reach(way, size, write, op) }
     }
 
-    /// Stores a register at [R8 + R9] and something more.
-    pub(super) fn store_word(&mut self, plus: i32, from: u8) {
+    /// Stores a register at the sum of an address and R9.
+    pub(super) fn store_word(&mut self, At { base, plus }: At, from: u8) {
         match self.word() {
-            8 => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9 + plus], Rq(from)),
-            _ => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9 + plus], Rd(from)),
+            8 => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], Rq(from)),
+            _ => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], Rd(from)),
         }
     }
 
-    /// Loads a register from [R8 + R9] and something more.
-    pub(super) fn load_word(&mut self, plus: i32, into: u8) {
+    /// Loads a register from there.
+    pub(super) fn load_word(&mut self, At { base, plus }: At, into: u8) {
         match self.word() {
-            8 => dynasm!(self.asm ; .arch x64 ; mov Rq(into), [r8 + r9 + plus]),
-            _ => dynasm!(self.asm ; .arch x64 ; mov Rd(into), [r8 + r9 + plus]),
+            8 => dynasm!(self.asm ; .arch x64 ; mov Rq(into), [Rq(base) + r9 + plus]),
+            _ => dynasm!(self.asm ; .arch x64 ; mov Rd(into), [Rq(base) + r9 + plus]),
         }
     }
 
@@ -92,12 +98,12 @@ impl Emitter {
         if !fits || number_of(to) == 4 {
             return Emitted::Not;
         }
-        let plus = self.reach_stack(0, false, op);
+        let at = self.reach_stack(0, false, op);
         let number = number_of(to);
         match self.homes.of(number) {
-            Home::Host(host) => self.load_word(plus, host),
+            Home::Host(host) => self.load_word(at, host),
             Home::Memory => {
-                self.load_word(plus, 1);
+                self.load_word(at, 1);
                 dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(number)], rcx);
             }
         }
@@ -116,11 +122,12 @@ impl Emitter {
             _ => dynasm!(self.asm ; .arch x64 ; lea r8d, [rbp - way.back()]),
         }
         let plus = self.reach(way, self.word() as usize, false, op);
+        let at = At { base: 8, plus };
         match self.word() {
             8 => dynasm!(self.asm ; .arch x64 ; lea Rq(RSP_HOME), [rbp + 8]),
             _ => dynasm!(self.asm ; .arch x64 ; lea Rd(RSP_HOME), [rbp + 4]),
         }
-        self.load_word(plus, 5);
+        self.load_word(at, 5);
         Emitted::Done
     }
 

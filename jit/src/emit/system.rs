@@ -142,10 +142,10 @@ impl Emitter {
 
     fn pushf(&mut self, op: u8) -> Emitted {
         let word = self.word();
-        let plus = self.reach_stack(-word, true, op);
+        let at = self.reach_stack(-word, true, op);
         dynasm!(self.asm
             ; .arch x64
-            ; lea r8, [r8 + r9 + plus]
+            ; lea r8, [Rq(at.base) + r9 + at.plus]
             ; pushfq
             ; pop rcx
             ; mov r9d, ARITHMETIC
@@ -165,8 +165,8 @@ impl Emitter {
     /// POPF where no other flags than the arithmetic ones change.
     fn popf(&mut self, op: u8) -> Emitted {
         let word = self.word();
-        let plus = self.reach_stack(0, false, op);
-        self.load_word(plus, 8);
+        let at = self.reach_stack(0, false, op);
+        self.load_word(at, 8);
         let out = self.resume(op);
         dynasm!(self.asm
             ; .arch x64
