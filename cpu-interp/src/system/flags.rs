@@ -110,6 +110,7 @@ fn sti(cpu: &mut Cpu, _: &Op) -> Result<(), Stop> {
                 cpu.shadow |= shadow::STI;
             }
             cpu.look = true;
+            cpu.leave = true;
         }
         Target::Real => {}
         Target::Virtual if cpu.system_flags & rflags::VIP != 0 => return Err(gp(cpu)),
@@ -208,7 +209,7 @@ pub fn select(i: &Instruction, context: &Context) -> Option<Selection> {
         M::Popf | M::Popfd | M::Popfq => Selection::general_end(sized(i, context), popf),
         // Nothing waits for CLI: interrupts come between blocks only.
         M::Cli => Selection::general(op(), cli),
-        M::Sti => Selection::general_end(op(), sti),
+        M::Sti => Selection::general(op(), sti),
         M::Clac => Selection::general(op(), clac),
         M::Stac => Selection::general(op(), stac),
         M::Clc => Selection::register(op(), carry::<false, false>),
