@@ -120,7 +120,7 @@ pub(crate) fn is_listed(mnemonic: Mnemonic) -> bool {
 }
 
 /// BT and its like reach beyond their operand where a register says which bit of memory.
-fn is_bit_string(i: &Instruction) -> bool {
+pub(crate) fn is_bit_string(i: &Instruction) -> bool {
     let bits = matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
     bits && i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register
 }

@@ -8,6 +8,7 @@ use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Op
 
 use crate::crossing;
 use crate::regs::number_of;
+use crate::select::is_bit_string;
 
 /// Bytes that accesses of a span may reach over.
 const LIMIT: i64 = 256;
@@ -195,6 +196,8 @@ impl Values {
             Mnemonic::Pop | Mnemonic::Ret => return stack(RSP, 0, false),
             Mnemonic::Leave => return stack(RBP, 0, false),
             Mnemonic::Lea | Mnemonic::Jmp | Mnemonic::Nop => return None,
+            // Where the access is, does not depend on the address alone.
+            _ if is_bit_string(i) => return None,
             _ => {}
         }
         let operand = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory)?;

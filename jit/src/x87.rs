@@ -155,7 +155,7 @@ fn has_memory(i: &Instruction) -> bool {
 }
 
 /// The place of a segment's selector in the state.
-fn selector(segment: usize) -> i32 {
+pub(crate) fn selector(segment: usize) -> i32 {
     let regs = offset_of!(Cpu, segments) + offset_of!(Segments, regs);
     at(regs + size_of::<Segment>() * segment + offset_of!(Segment, selector))
 }

@@ -109,7 +109,7 @@ impl Emitter {
 }
 
 /// Makes the operand of a number the memory at the sum of an address and R9, or at [R8].
-fn name_memory(host: &mut Instruction, n: u32, sum: Option<At>) {
+pub(super) fn name_memory(host: &mut Instruction, n: u32, sum: Option<At>) {
     host.set_op_kind(n, OpKind::Memory);
     host.set_memory_base(sum.map_or(Register::R8, |at| wide(at.base)));
     host.set_memory_index(if sum.is_none() { Register::None } else { Register::R9 });

@@ -9,6 +9,7 @@
 //! the block was last found to be the one at its RIP; jumps within a page need not take it. Then its
 //! instructions are taken from the quantum.
 
+mod bits;
 mod branch;
 mod copy;
 pub(crate) mod memory;
@@ -33,7 +34,7 @@ use crate::regs::{Homes, Lodger, at, slot};
 use crate::select;
 use crate::simd::{self, AtHand};
 use crate::simd_state::Routines;
-use crate::spans::{Facts, Member, SPANS, Span};
+use crate::spans::{Facts, Member, SPANS, Span, is_write as writes};
 use crate::x87::Notes;
 use memory::{Fill, Sites};
 
@@ -462,6 +463,8 @@ impl Emitter {
             _ if i.condition_code() != ConditionCode::None && i.is_jcc_short_or_near() => {
                 self.jcc(i)
             }
+            _ if select::is_bit_string(i) => self.bit_string(i, op),
+            Mnemonic::Mov if i.op1_register().is_segment_register() => self.from_segment(i),
             _ if select::is_copied(i) && select::host_has(i) => self.copy(i, op),
             _ => self.vector_or_x87(i, op),
         }

@@ -1,13 +1,20 @@
 //! The stack: PUSH, POP, LEAVE, LEA.
 
+use std::mem::offset_of;
+
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, Instruction, OpKind, Register};
+use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
+use trivium_interp::native::Native;
 
 use super::memory::At;
-use super::{Emitted, Emitter};
+use super::{Emitted, Emitter, Way};
 use crate::planted::{self, Bug};
-use crate::regs::{Home, RSP_HOME, near, number_of};
+use crate::regs::{Home, RSP_HOME, at, near, number_of};
+
+/// Where a word is kept on its way to the stack.
+const PASSING: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, code) as i32;
 
 impl Emitter {
     /// Bytes of the mode's usual stack slot.
@@ -40,6 +47,9 @@ impl Emitter {
                 }
                 None
             }
+            OpKind::Memory if i.memory_size().size() as i32 == word && self.is_plain(i, false) => {
+                return self.push_memory(i, op);
+            }
             OpKind::Immediate8to64 | OpKind::Immediate32to64 if word == 8 => Some(i.immediate(0)),
             OpKind::Immediate8to32 | OpKind::Immediate32 if word == 4 => Some(i.immediate(0)),
             _ => return Emitted::Not,
@@ -60,6 +70,21 @@ impl Emitter {
         if !early {
             self.move_stack(-word);
         }
+        Emitted::Done
+    }
+
+    /// PUSH of a word in memory, which is loaded first.
+    fn push_memory(&mut self, i: &Instruction, op: u8) -> Emitted {
+        let word = self.word();
+        // The span that it may be in has its place on the stack in mind.
+        self.linear_address(i, 0);
+        let plus = self.reach(Way::Alone, word as usize, false, op);
+        self.load_word(At { base: 8, plus }, 1);
+        dynasm!(self.asm ; .arch x64 ; mov [r14 + PASSING], rcx);
+        let at = self.reach_stack(-word, true, op);
+        dynasm!(self.asm ; .arch x64 ; mov rcx, [r14 + PASSING]);
+        self.store_word(at, 1);
+        self.move_stack(-word);
         Emitted::Done
     }
 

@@ -14,6 +14,7 @@ use trivium_interp::native::Native;
 use super::{Emitted, Emitter};
 use crate::enter::Exit;
 use crate::regs::{Home, at, near, number_of};
+use crate::x87::selector;
 
 pub(super) const SYSTEM_FLAGS: i32 = at(offset_of!(Cpu, system_flags));
 const CPL: i32 = at(offset_of!(Cpu, segments) + offset_of!(Segments, cpl));
@@ -46,6 +47,25 @@ impl Emitter {
             Mnemonic::Sti if !self.mode.has(Mode::USER) && !self.is_last => self.sti(op),
             _ => Emitted::Not,
         }
+    }
+
+    /// MOV from a segment register to one of 32 or 64 bits.
+    pub(super) fn from_segment(&mut self, i: &Instruction) -> Emitted {
+        let to = i.op0_register();
+        if i.op0_kind() != OpKind::Register || to.size() < 4 {
+            return Emitted::Not;
+        }
+        let from = selector(i.op1_register().number());
+        let number = number_of(to);
+        match self.homes.of(number) {
+            Home::Host(host) => dynasm!(self.asm ; .arch x64 ; movzx Rd(host), WORD [r14 + from]),
+            Home::Memory => dynasm!(self.asm
+                ; .arch x64
+                ; movzx ecx, WORD [r14 + from]
+                ; mov [BYTE r14 + near(number)], rcx
+            ),
+        }
+        Emitted::Done
     }
 
     fn resume(&mut self, op: u8) -> DynamicLabel {
