@@ -140,12 +140,12 @@ pub struct NativeSites {
     pub misses: [u32; NATIVE_SITES],
     /// The bits of a distance from the window's beginning that are zero in it.
     pub window: u64,
-    /// Not 0 if there may be any.
-    pub filled: u8,
-    /// How many of the numbers are in use.
-    pub used: usize,
-    /// Address of the TLB that they are from.
-    pub tlb: usize,
+    /// Not 0 if there may be any, in each half: of supervisors' accesses, and of users'.
+    pub filled: [u8; 2],
+    /// How many of each half's numbers are in use.
+    pub used: [usize; 2],
+    /// Address of the TLB that each half is from.
+    pub tlb: [usize; 2],
     /// What an access without a translation has: a page that no guest knows, as no address on it is
     /// canonical, and where it lies is chosen by chance; what is read there is worth nothing.
     pub empty: Entry,
@@ -159,9 +159,9 @@ impl NativeSites {
             entries: [empty; NATIVE_SITES],
             misses: [0; NATIVE_SITES],
             window: !0x7ff,
-            filled: 0,
-            used: 0,
-            tlb: 0,
+            filled: [0; 2],
+            used: [0; 2],
+            tlb: [0; 2],
             empty,
         }
     }
@@ -172,11 +172,27 @@ impl NativeSites {
         self.entries.fill(self.empty);
     }
 
-    /// Drops all translations.
-    pub fn clear(&mut self) {
-        if std::mem::take(&mut self.filled) != 0 {
-            let Self { entries, used, empty, .. } = self;
-            entries.iter_mut().take(*used).for_each(|entry| *entry = *empty);
+    /// Drops a half's translations, unless they are of this TLB and it has `lost` none.
+    pub fn keep(&mut self, half: usize, tlb: usize, lost: bool) {
+        let half = half & 1;
+        let same = std::mem::replace(&mut self.tlb[half], tlb) == tlb;
+        if (same && !lost) || std::mem::take(&mut self.filled[half]) == 0 {
+            return;
+        }
+        let Self { entries, used, empty, .. } = self;
+        let of_half = entries.iter_mut().skip(half * NATIVE_SITES / 2).take(used[half]);
+        of_half.for_each(|entry| *entry = *empty);
+    }
+
+    /// Takes a number into use: it has no translation.
+    pub fn take(&mut self, number: u16) {
+        let number = usize::from(number);
+        let half = usize::from(number >= NATIVE_SITES / 2);
+        self.used[half] = self.used[half].max(number % (NATIVE_SITES / 2) + 1);
+        if let (Some(entry), Some(misses)) =
+            (self.entries.get_mut(number), self.misses.get_mut(number))
+        {
+            (*entry, *misses) = (self.empty, 0);
         }
     }
 }

@@ -119,7 +119,8 @@ impl Tlb {
             filled: Vec::with_capacity(MAX_FILLED),
             large: NO_ADDRESSES,
             devices: [[NO_DEVICE; DEVICE_PAGES]; 2],
-            lost: false,
+            // One that is made where another was must not be taken for it.
+            lost: true,
         })
     }
 

@@ -6,7 +6,7 @@ use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use trivium_cpu::bits::rflags;
 use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache, NO_LINK, Reach, exhausted, follow};
-use trivium_interp::cpu::{TLB_ADDRESS, TLB_MASK};
+use trivium_interp::cpu::{Mode, TLB_ADDRESS, TLB_MASK};
 use trivium_interp::native::Native;
 use trivium_interp::op::{Op, StopReason};
 use trivium_interp::tlb::INDEX_MASK;
@@ -207,10 +207,8 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
     }
     let tlb = (&raw const *cpu.tlb).addr();
     cpu.regs[usize::from(TLB_ADDRESS)] = tlb as u64;
-    let sites = &mut cpu.native.sites;
-    if cpu.tlb.take_lost() | (std::mem::replace(&mut sites.tlb, tlb) != tlb) {
-        sites.clear();
-    }
+    let lost = cpu.tlb.take_lost();
+    cpu.native.sites.keep(usize::from(cpu.mode.has(Mode::USER)), tlb, lost);
     cpu.regs[usize::from(TLB_MASK)] = INDEX_MASK;
     let quantum = cpu.quantum;
     let bits = call(cpu, op);
@@ -260,7 +258,9 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
         Exit::Exhausted { .. } => {
             let heat = block.heat.get().wrapping_add(1);
             block.heat.set(heat);
-            if heat.is_multiple_of(cpu.native.hot) {
+            // More and more seldom, as what could be done has been.
+            let hot = cpu.native.hot;
+            if heat.is_multiple_of(hot) && (heat / hot).is_power_of_two() {
                 cpu.rip = block.rip;
                 return cpu.stop_at(StopReason::Hot, 0, block);
             }

@@ -9,6 +9,7 @@ use iced_x86::{FlowControl, Instruction, Mnemonic};
 use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache};
 use trivium_interp::cpu::Mode;
+use trivium_interp::native::NATIVE_SITES;
 
 use crate::analyse::{End, Guest, instructions};
 use crate::emit::memory::{Site, Sites};
@@ -56,9 +57,10 @@ type Awaited = (u64, Option<(u32, bool)>, usize);
 impl Jit {
     /// Translates a block together with those that mostly follow it.
     pub(crate) fn make_superblock(&mut self, cpu: &mut Cpu, cache: &BlockCache, first: u32) {
+        let heat = cache.block(first).map_or(0, |block| block.heat.get());
         let Some(code) = self.code(first) else { return };
         if code.superblock.is_some() {
-            if !self.is_scattered(cpu, first) {
+            if !self.is_scattered(cpu, first, heat) {
                 return;
             }
             self.give_up(first);
@@ -160,9 +162,11 @@ impl Jit {
         );
         let start = self.code(index)?.start;
         emitter.notes = Notes::new(&cpu.model);
+        let half = usize::from(first.mode.has(Mode::USER));
         let is_scattered = |i: &&Instruction| self.scattered.contains(&i.ip());
         let scattered = list.iter().filter(is_scattered).map(Instruction::ip).collect();
-        emitter.sites = Some(Sites { free: self.free_sites.clone(), used: Vec::new(), scattered });
+        emitter.sites =
+            Some(Sites { free: self.free_sites[half].clone(), used: Vec::new(), scattered });
         let homes = Homes::for_uses(&self.uses(&list));
         emitter.begin_superblock(i32::from(first.target.count), start + layout::BODY, homes);
         let mut facts = facts.into_iter();
@@ -239,13 +243,9 @@ impl Jit {
             }
         }
         let accesses = finished.accesses.as_ref().map_or(Vec::new(), |sites| sites.used.clone());
-        self.free_sites.retain(|free| !accesses.iter().any(|site| site.number == *free));
-        let sites = &mut cpu.native.sites;
-        for site in &accesses {
-            let number = usize::from(site.number);
-            sites.used = sites.used.max(number + 1);
-            (sites.entries[number], sites.misses[number]) = (sites.empty, 0);
-        }
+        let is_free = |free: &u16| !accesses.iter().any(|site| site.number == *free);
+        self.free_sites.iter_mut().for_each(|half| half.retain(is_free));
+        accesses.iter().for_each(|site| cpu.native.sites.take(site.number));
         let Some(code) = self.code(first) else { return };
         let entry = code.start;
         let made_way = self.memory.read(entry);
@@ -260,12 +260,12 @@ impl Jit {
 
     /// Whether many accesses of a superblock find other translations than last time: it is then to be
     /// made anew, and they are to look into the TLB.
-    fn is_scattered(&mut self, cpu: &mut Cpu, first: u32) -> bool {
+    fn is_scattered(&mut self, cpu: &mut Cpu, first: u32, heat: u32) -> bool {
         let Some(superblock) = self.code(first).and_then(|code| code.superblock.as_ref()) else {
             return false;
         };
         // About so many instructions were run since the last look, if they were all of it.
-        let instructions = cpu.native.hot.saturating_mul(cpu.native.quantum as u32);
+        let instructions = (heat / 2).max(1).saturating_mul(cpu.native.quantum as u32);
         let often = instructions / superblock.count.max(1) / 4;
         let accesses = superblock.accesses.clone();
         let mut any = false;
@@ -294,7 +294,10 @@ impl Jit {
         let entry = code.start;
         let Some(superblock) = code.superblock.take() else { return };
         let Superblock { parts, code, accesses, made_way, .. } = superblock;
-        self.free_sites.extend(accesses.iter().map(|site| site.number));
+        for site in &accesses {
+            let half = usize::from(usize::from(site.number) >= NATIVE_SITES / 2);
+            self.free_sites[half].push(site.number);
+        }
         self.memory.write(entry, &made_way);
         let [hot, cold] = code;
         for part in parts {

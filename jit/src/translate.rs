@@ -77,8 +77,8 @@ pub struct Jit {
     /// RIPs of blocks whose spans were mostly on two pages.
     apart: HashSet<u64>,
     pub(crate) observer: Observer,
-    /// Numbers for accesses that remember translations.
-    pub(crate) free_sites: Vec<u16>,
+    /// Numbers for accesses that remember translations, of supervisors and of users.
+    pub(crate) free_sites: [Vec<u16>; 2],
     /// Addresses of instructions that mostly find another translation than last time.
     pub(crate) scattered: HashSet<u64>,
 }
@@ -254,9 +254,10 @@ impl Jit {
     }
 }
 
-/// All numbers for accesses, the least at the end.
-fn all_sites() -> Vec<u16> {
-    (0..NATIVE_SITES as u16).rev().collect()
+/// All numbers for accesses, of supervisors and of users, the least at the end.
+fn all_sites() -> [Vec<u16>; 2] {
+    let half = NATIVE_SITES as u16 / 2;
+    [(0..half).rev().collect(), (half..2 * half).rev().collect()]
 }
 
 /// Emits an instruction, if the guest's processor has it.

@@ -6,7 +6,7 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use trivium_interp::Cpu;
 use trivium_interp::cpu::{Mode, SEG_BASE, TLB_ADDRESS, TLB_MASK};
-use trivium_interp::native::{Native, NativeSites};
+use trivium_interp::native::{NATIVE_SITES, Native, NativeSites};
 use trivium_interp::tlb::{Entry, Tlb};
 
 use super::{Emitter, Way};
@@ -423,6 +423,7 @@ impl Emitter {
     pub(crate) fn emit_fills(&mut self) {
         for fill in std::mem::take(&mut self.fills) {
             let Fill { from, back, out, site, at, access } = fill;
+            let half = i32::from(usize::from(site) >= NATIVE_SITES / 2);
             dynasm!(self.asm ; .arch x64 ; =>from);
             if at != IN_R8 {
                 dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(at.base) + at.plus]);
@@ -453,7 +454,7 @@ impl Emitter {
                 ; mov ecx, [r14 + site_misses(site)]
                 ; lea ecx, [rcx + 1]
                 ; mov [r14 + site_misses(site)], ecx
-                ; mov BYTE [r14 + SITES_FILLED], 1
+                ; mov BYTE [r14 + SITES_FILLED + half], 1
                 ; jmp =>back
             );
             self.note_parted();
