@@ -97,6 +97,24 @@ pub struct Tlb {
     devices: [[DevicePage; DEVICE_PAGES]; 2],
     /// Translations were dropped since [`Self::take_lost`].
     lost: bool,
+    /// Where entries for stores into pages of the host were made, by a part of the page's address.
+    stored: Box<[Stored; TLB_SIZE]>,
+    /// What those of `stored` have that count.
+    epoch: u64,
+}
+
+/// Where the entries for stores into a page of the host are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stored {
+    page: u64,
+    index: u16,
+    /// There are others, for this page or one that has the same place here.
+    several: bool,
+    epoch: u64,
+}
+
+fn stored_slot(page: u64) -> usize {
+    (page >> 12) as usize % TLB_SIZE
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +139,8 @@ impl Tlb {
             devices: [[NO_DEVICE; DEVICE_PAGES]; 2],
             // One that is made where another was must not be taken for it.
             lost: true,
+            stored: Box::new([Stored::default(); TLB_SIZE]),
+            epoch: 1,
         })
     }
 
@@ -138,6 +158,9 @@ impl Tlb {
         let index = Self::index(linear);
         let entries = if write { &mut self.write } else { &mut self.read };
         entries[index] = entry;
+        if write {
+            self.note_stored(host & !0xfff, index as u16);
+        }
         if self.filled.len() == MAX_FILLED {
             // Entries were replaced over and over: begin the list anew from what is there.
             self.filled.clear();
@@ -151,6 +174,14 @@ impl Tlb {
             }
         }
         self.filled.push(Filled { index: index as u16, write, global });
+    }
+
+    fn note_stored(&mut self, page: u64, index: u16) {
+        let epoch = self.epoch;
+        let slot = &mut self.stored[stored_slot(page)];
+        let several =
+            slot.epoch == epoch && (slot.several || (slot.page, slot.index) != (page, index));
+        *slot = Stored { page, index, several, epoch };
     }
 
     /// Enters a page of device registers; `gpa` is the guest-physical address of `linear`.
@@ -175,7 +206,7 @@ impl Tlb {
 
     /// Drops all translations, or all that are not global.
     pub fn flush(&mut self, keep_global: bool) {
-        let Self { read, write, filled, large, devices, lost } = self;
+        let Self { read, write, filled, large, devices, lost, epoch, .. } = self;
         *lost |= !filled.is_empty();
         for entry in devices.iter_mut().flatten() {
             if !(keep_global && entry.global) {
@@ -194,6 +225,9 @@ impl Tlb {
             }
             keep
         });
+        if filled.is_empty() {
+            *epoch += 1;
+        }
         // A global entry that was replaced by one that is not left its mark in the list; the
         // entry itself is gone, which a TLB may do at any time.
     }
@@ -216,7 +250,19 @@ impl Tlb {
     /// Drops write translations into the host's page around `host`.
     pub fn revoke_write(&mut self, host: u64) {
         let page = host & !0xfff;
+        let known = self.stored[stored_slot(page)];
+        let Stored { index, several, .. } = known;
+        if known.epoch != self.epoch || !several && known.page != page {
+            return;
+        }
         self.lost = true;
+        if !several {
+            let index = usize::from(index);
+            if self.write[index].host_page() == page {
+                self.write[index] = Entry::empty(index);
+            }
+            return;
+        }
         for f in &self.filled {
             let index = usize::from(f.index);
             let entry = &mut self.write[index];
