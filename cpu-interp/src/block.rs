@@ -489,6 +489,47 @@ pub fn exhausted(cpu: &mut Cpu, next: &Block, links: &BlockCache) {
     cpu.stop_at(StopReason::Quantum, 0, next);
 }
 
+/// Which linear pages code may have been found on: dropping the translations of others leaves all ways
+/// as they are. Pages are told apart by a part of their addresses, so some are taken for others.
+pub struct CodePages {
+    bits: Box<[u64; CODE_PAGE_BITS / 64]>,
+    /// The addresses between which pages larger than 4 KiB had code.
+    large: std::ops::Range<u64>,
+}
+
+const CODE_PAGE_BITS: usize = 1 << 15;
+
+impl Default for CodePages {
+    fn default() -> Self {
+        Self { bits: Box::new([0; CODE_PAGE_BITS / 64]), large: u64::MAX..0 }
+    }
+}
+
+impl CodePages {
+    fn place(linear: u64) -> (usize, u64) {
+        let number = (linear >> 12) as usize % CODE_PAGE_BITS;
+        (number / 64, 1 << (number % 64))
+    }
+
+    /// Code was found on the page of `size` bytes around an address.
+    pub fn note(&mut self, linear: u64, size: u64) {
+        let (word, bit) = Self::place(linear);
+        self.bits[word] |= bit;
+        if size > 4096 {
+            let start = linear & !(size - 1);
+            self.large.start = self.large.start.min(start);
+            self.large.end = self.large.end.max(start.saturating_add(size));
+        }
+    }
+
+    /// Whether code may have been found on the page around an address, or on a larger one.
+    #[must_use]
+    pub fn has(&self, linear: u64) -> bool {
+        let (word, bit) = Self::place(linear);
+        self.bits[word] & bit != 0 || self.large.contains(&linear)
+    }
+}
+
 /// Translations of code addresses: where in the arena a page of code lies.
 pub struct FetchTlb {
     entries: Box<[FetchEntry]>,

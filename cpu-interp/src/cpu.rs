@@ -304,6 +304,7 @@ pub struct Cpu {
     pub scratch: usize,
     /// Instruction translations, dropped with the others.
     pub(crate) fetch: crate::block::FetchTlb,
+    pub(crate) code_pages: crate::block::CodePages,
 }
 
 /// Where a CPU stands among others, and the platform's clocks: what CPUID tells.
@@ -388,6 +389,7 @@ impl Cpu {
             attention: Arc::default(),
             scratch,
             fetch: crate::block::FetchTlb::default(),
+            code_pages: crate::block::CodePages::default(),
         };
         cpu.native.wanted = cpu.attention.address();
         cpu.native.sites.set_nowhere((cpu.ram.base_address() as u64).wrapping_add(scratch as u64));

@@ -5,7 +5,7 @@
 
 use trivium_cpu::bits::cr4;
 
-use crate::block::{Left, Reach};
+use crate::block::{CodePages, Left, Reach};
 use crate::cpu::{Cpu, Space};
 use crate::tlb::Tlb;
 
@@ -43,8 +43,10 @@ impl Aside {
         }
     }
 
-    fn flush_page(&mut self, linear: u64) {
-        self.generation = Left::default();
+    fn flush_page(&mut self, linear: u64, is_code: bool) {
+        if is_code {
+            self.generation = Left::default();
+        }
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush_page(linear);
         }
@@ -108,6 +110,9 @@ impl Cpu {
             tlb.flush(keep_global);
         }
         self.generations.void(if keep_global { Reach::Any } else { Reach::Global });
+        if !keep_global {
+            self.code_pages = CodePages::default();
+        }
     }
 
     /// Drops translations in all address spaces; `keep_global` spares those of global pages.
@@ -128,8 +133,9 @@ impl Cpu {
     /// Drops the translations of one page, in every address space: it may be a global one.
     pub fn flush_page(&mut self, linear: u64) {
         self.flush_page_of_present(linear);
+        let is_code = self.code_pages.has(linear);
         for aside in &mut self.contexts.aside {
-            aside.flush_page(linear);
+            aside.flush_page(linear, is_code);
         }
     }
 
@@ -138,7 +144,9 @@ impl Cpu {
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush_page(linear);
         }
-        self.generations.void(if is_high(linear) { Reach::Global } else { Reach::Any });
+        if self.code_pages.has(linear) {
+            self.generations.void(if is_high(linear) { Reach::Global } else { Reach::Any });
+        }
     }
 
     /// Drops the translations of one page for a PCID.
@@ -146,7 +154,7 @@ impl Cpu {
         if pcid == self.contexts.present {
             self.flush_page_of_present(linear);
         } else if let Some(aside) = self.contexts.find(pcid) {
-            aside.flush_page(linear);
+            aside.flush_page(linear, self.code_pages.has(linear));
         }
     }
 
