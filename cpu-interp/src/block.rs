@@ -494,14 +494,14 @@ pub fn exhausted(cpu: &mut Cpu, next: &Block, links: &BlockCache) {
 pub struct CodePages {
     bits: Box<[u64; CODE_PAGE_BITS / 64]>,
     /// The addresses between which pages larger than 4 KiB had code.
-    large: std::ops::Range<u64>,
+    large: (u64, u64),
 }
 
 const CODE_PAGE_BITS: usize = 1 << 15;
 
 impl Default for CodePages {
     fn default() -> Self {
-        Self { bits: Box::new([0; CODE_PAGE_BITS / 64]), large: u64::MAX..0 }
+        Self { bits: Box::new([0; CODE_PAGE_BITS / 64]), large: (u64::MAX, 0) }
     }
 }
 
@@ -517,8 +517,8 @@ impl CodePages {
         self.bits[word] |= bit;
         if size > 4096 {
             let start = linear & !(size - 1);
-            self.large.start = self.large.start.min(start);
-            self.large.end = self.large.end.max(start.saturating_add(size));
+            self.large.0 = self.large.0.min(start);
+            self.large.1 = self.large.1.max(start.saturating_add(size));
         }
     }
 
@@ -526,7 +526,7 @@ impl CodePages {
     #[must_use]
     pub fn has(&self, linear: u64) -> bool {
         let (word, bit) = Self::place(linear);
-        self.bits[word] & bit != 0 || self.large.contains(&linear)
+        self.bits[word] & bit != 0 || (self.large.0..self.large.1).contains(&linear)
     }
 }
 
