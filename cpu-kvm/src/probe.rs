@@ -443,7 +443,7 @@ fn fast() -> Result<Finding, KvmError> {
 }
 
 fn user_fast() -> Result<Finding, KvmError> {
-    const COUNT: u32 = 20_000_000;
+    const COUNT: u32 = 100_000_000;
     let mut probe = Probe::new()?;
     let state = guest::long_mode(&probe.memory, 3, &counting(COUNT, &[0x0f, 0x0b]), HALT);
     probe.vcpu.forget_attention();

@@ -95,6 +95,8 @@ pub struct Relay {
     /// Until when the other CPU goes on alone, and for how long that was.
     back: Instant,
     absence: Duration,
+    /// KVM has failed and is not asked again.
+    given_up: bool,
 }
 
 impl Relay {
@@ -116,6 +118,7 @@ impl Relay {
             series: (now, 0),
             back: now,
             absence: FIRST_ABSENCE,
+            given_up: false,
         }
     }
 
@@ -131,13 +134,21 @@ impl Relay {
     }
 
     fn run_kvm(&mut self, bus: &dyn CpuBus) -> Result<Option<Exit>, CpuError> {
-        let reason = match self.kvm.enter(bus)? {
-            KvmExit::Exit(Exit::Kicked) => return Ok(None),
-            KvmExit::Exit(exit) => {
+        let reason = match self.kvm.enter(bus) {
+            Ok(KvmExit::Exit(Exit::Kicked)) => return Ok(None),
+            Ok(KvmExit::Exit(exit)) => {
                 self.kvm.collect_dirty()?;
                 return Ok(Some(exit));
             }
-            KvmExit::Cannot(reason) => reason,
+            Ok(KvmExit::Cannot(reason)) => reason,
+            Err(error) => {
+                // As long as KVM still tells the state, the guest is not lost.
+                let state = self.kvm.save()?;
+                self.kvm.collect_dirty()?;
+                self.other.load(&state)?;
+                self.give_up(&error);
+                return Ok(None);
+            }
         };
         self.counts.single += 1;
         let state = self.kvm.save()?;
@@ -174,6 +185,13 @@ impl Relay {
         self.absence = (self.absence * 2).min(MOST_ABSENCE);
     }
 
+    /// The other CPU has the state and goes on alone for good.
+    fn give_up(&mut self, error: &KvmError) {
+        log::warn!("KVM is left alone from now on, the other CPU goes on: {error}");
+        self.runner = Runner::Other;
+        self.given_up = true;
+    }
+
     /// Lets KVM go on from a state, or the other CPU if KVM does not take it.
     fn give_to_kvm(&mut self, state: &CpuState) -> Result<(), CpuError> {
         match self.kvm.take_over(state) {
@@ -187,7 +205,10 @@ impl Relay {
                 );
                 self.stay_away(what);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.other.load(state)?;
+                self.give_up(&error);
+            }
         }
         Ok(())
     }
@@ -201,6 +222,7 @@ impl Relay {
             exit => return Ok(Some(exit)),
         }
         match self.level {
+            _ if self.given_up => {}
             Level::User => self.try_user(bus)?,
             Level::All if Instant::now() >= self.back => {
                 let state = self.other.save()?;
@@ -225,7 +247,16 @@ impl Relay {
             return Ok(());
         }
         let begin = Instant::now();
-        let Some(exit) = self.kvm.run_user(&state, bus)? else { return Ok(()) };
+        let exit = match self.kvm.run_user(&state, bus) {
+            Ok(Some(exit)) => exit,
+            Ok(None) => return Ok(()),
+            // The other CPU still has the state.
+            Err(error) if !self.kvm.has_user_state() => {
+                self.give_up(&error);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         self.kvm.collect_dirty()?;
         self.other.load(&exit.state)?;
         // Whatever KVM has been told was for this CPU too.
@@ -280,8 +311,8 @@ impl Vcpu for Relay {
 
     fn load(&mut self, state: &CpuState) -> Result<(), CpuError> {
         match self.level {
-            Level::All => self.give_to_kvm(state),
-            Level::User => self.other.load(state),
+            Level::All if !self.given_up => self.give_to_kvm(state),
+            _ => self.other.load(state),
         }
     }
 

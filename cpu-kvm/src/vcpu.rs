@@ -90,6 +90,10 @@ pub struct KvmVcpu {
     user_msrs: Option<(Msrs, u64)>,
     /// The guest's TSC runs at the machine's frequency.
     machine_tsc: bool,
+    /// It was said that a program uses AVX-512.
+    avx512_told: bool,
+    /// A program has run here whose state nobody has taken.
+    user_state: bool,
 }
 
 impl KvmVcpu {
@@ -141,6 +145,8 @@ impl KvmVcpu {
             island: None,
             user_msrs: None,
             machine_tsc: false,
+            avx512_told: false,
+            user_state: false,
         };
         let table = cpuid::table(&vcpu.model, &place)?;
         vcpu.io.set_cpuid(&table).map_err(call("KVM_SET_CPUID2"))?;

@@ -1,5 +1,6 @@
 //! Real guests on whole machines.
 
+use trivium_machine::kvm::Report;
 use trivium_machine::testing::Step;
 use trivium_machine::{Accel, Board, RunEnd};
 
@@ -33,10 +34,22 @@ fn linux_on(
         .collect()
 }
 
+/// All kinds of CPU, and KVM: alone where it runs whole systems, and with the JIT behind it.
+fn with_kvm() -> Vec<Accel> {
+    let mut accels = ACCELS.to_vec();
+    match Report::of_host() {
+        Ok(report) if report.is_whole() => accels.extend([Accel::Kvm, Accel::KvmJit]),
+        Ok(report) if report.is_good_for_programs() => accels.push(Accel::KvmJit),
+        Ok(_) => println!("SKIP: /dev/kvm lacks UserFast or UserFaults"),
+        Err(error) => println!("SKIP: {error}"),
+    }
+    accels
+}
+
 /// The results are those of the same programs on a real processor.
 #[test]
 fn the_reference_guest_does_its_four_jobs() {
-    for output in linux("cloud", "initrd", "console=ttyS0 panic=-1") {
+    for output in linux_on(&with_kvm(), "cloud", "initrd", "console=ttyS0 panic=-1") {
         let sha256 = "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351";
         let jobs = [("loop", "200000"), ("sha256", sha256), ("gzip", "16303"), ("fork", "200")];
         for (job, result) in jobs {

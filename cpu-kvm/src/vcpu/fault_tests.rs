@@ -170,3 +170,49 @@ fn too_many_pieces_of_memory_are_told() {
     let line = vcpu.load(&CpuState::default()).unwrap_err().to_string();
     assert!(line.contains("2 pieces") && line.contains("--accel jit"), "{line}");
 }
+
+#[test]
+fn a_guest_behind_a_failing_kvm_comes_to_its_end_on_the_other_cpu() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let (mut ended, mut told) = (0, 0);
+    for level in [Level::All, Level::User] {
+        for left in 0..120 {
+            let memory = guest::memory(16).unwrap();
+            let plan = Plan::new(u32::MAX, 0, EIO, None);
+            let Ok(host) = Host::open(0) else { return println!("SKIP: no /dev/kvm") };
+            let kvm = vcpu(host, &memory, &plan).unwrap();
+            let mut relay = Relay::new(kvm, interpreter(&memory), level);
+            // A loop that KVM may run, and SYSCALL to a handler that halts. Or real mode.
+            let state = match level {
+                Level::User => guest::long_mode(
+                    &memory,
+                    3,
+                    &crate::testing::loop_then_syscall(400_000),
+                    &[0xf4],
+                ),
+                Level::All => guest::real_mode(&memory, &[0xb8, 0x34, 0x12, 0xf4]),
+            };
+            plan.left.store(left, Relaxed);
+            plan.failures.store(3, Relaxed);
+            let bus = Listener::default();
+            let run = relay.load(&state).and_then(|()| relay.run(&bus, Budget::UNLIMITED));
+            match run {
+                Ok(exit) => {
+                    ended += 1;
+                    assert_eq!(exit, Exit::Halted, "{level:?} {left}");
+                    let rcx = relay.save().unwrap().general.regs[1];
+                    assert!(
+                        level == Level::All || rcx == guest::CODE + 13,
+                        "{level:?} {left}: {rcx:x}"
+                    );
+                }
+                Err(error) => {
+                    told += 1;
+                    assert!(error.to_string().contains("KVM_"), "{error}");
+                }
+            }
+        }
+    }
+    println!("{ended} guests came to their end, {told} were lost with a message");
+    assert!(ended > told);
+}

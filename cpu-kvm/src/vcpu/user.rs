@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kvm_bindings::kvm_vcpu_events;
+use kvm_bindings::{kvm_vcpu_events, kvm_xsave};
 use trivium_cpu::CpuBus;
 use trivium_cpu::bits::cr4;
 use trivium_cpu::state::CpuState;
@@ -44,6 +44,12 @@ impl KvmVcpu {
         is_eligible(state)
     }
 
+    /// Whether a program has run here whose state nobody has taken.
+    #[must_use]
+    pub fn has_user_state(&self) -> bool {
+        self.user_state
+    }
+
     /// Runs user-level code from this state, up to whatever is not user-level code. Memory may have
     /// been changed by others before. `None` if the guest's tables leave no room.
     ///
@@ -82,6 +88,7 @@ impl KvmVcpu {
         // A slot that is made anew makes KVM forget what it has made of page tables.
         self.slots.place_island(&mut *self.io, island.ram(), island.gpa(), island.size())?;
         self.put_user(inside)?;
+        self.user_state = true;
         let begin = Instant::now();
         let (reason, port) = self.user_loop(bus)?;
         let spent = begin.elapsed();
@@ -89,9 +96,16 @@ impl KvmVcpu {
         let io = &mut *self.io;
         now.general = from_regs(&io.regs().map_err(call("KVM_GET_REGS"))?);
         from_sregs(&mut now, &io.sregs().map_err(call("KVM_GET_SREGS"))?);
-        from_xsave(&mut now, &io.xsave().map_err(call("KVM_GET_XSAVE"))?, self.layout);
+        let xsave = io.xsave().map_err(call("KVM_GET_XSAVE"))?;
+        from_xsave(&mut now, &xsave, self.layout);
+        if uses_avx512(&xsave) && !std::mem::replace(&mut self.avx512_told, true) {
+            log::warn!(
+                "A program uses AVX-512, which the CPU model lacks: under KVM it sees the host's CPUID; use --accel jit for it"
+            );
+        }
         let frame = self.frame(island, &now, port)?;
         let state = island.leave(before, &now, frame);
+        self.user_state = false;
         Ok(UserExit { state: Box::new(state), reason, inside: spent })
     }
 
@@ -139,7 +153,13 @@ impl KvmVcpu {
             self.counts.runs += 1;
             let exit = self.io.run();
             self.kicker.leave();
-            let exit = exit.map_err(call("KVM_RUN"))?;
+            let exit = match exit {
+                Ok(exit) => exit,
+                Err(error) => {
+                    log::debug!("KVM_RUN fails: {error}");
+                    return Ok((UserEnd::Cannot, EXCEPTION_PORT));
+                }
+            };
             let ended = match exit {
                 HostExit::Io { write: true, port: SYSCALL_PORT, .. } => {
                     Some((UserEnd::Syscall, SYSCALL_PORT))
@@ -170,4 +190,10 @@ impl KvmVcpu {
             }
         }
     }
+}
+
+/// Whether an image has mask registers or the parts of vectors above 256 bits in use: components 5 to 7
+/// of XSTATE_BV. Intel SDM vol. 1, 13.4.2.
+fn uses_avx512(xsave: &kvm_xsave) -> bool {
+    xsave.region[128] & 0b1110_0000 != 0
 }
