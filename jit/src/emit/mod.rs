@@ -464,7 +464,7 @@ impl Emitter {
                 self.jcc(i)
             }
             _ if select::is_bit_string(i) => self.bit_string(i, op),
-            Mnemonic::Mov if i.op1_register().is_segment_register() => self.from_segment(i),
+            Mnemonic::Mov if i.op1_register().is_segment_register() => self.read_segment(i),
             _ if select::is_copied(i) && select::host_has(i) => self.copy(i, op),
             _ => self.vector_or_x87(i, op),
         }

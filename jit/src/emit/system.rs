@@ -50,7 +50,7 @@ impl Emitter {
     }
 
     /// MOV from a segment register to one of 32 or 64 bits.
-    pub(super) fn from_segment(&mut self, i: &Instruction) -> Emitted {
+    pub(super) fn read_segment(&mut self, i: &Instruction) -> Emitted {
         let to = i.op0_register();
         if i.op0_kind() != OpKind::Register || to.size() < 4 {
             return Emitted::Not;
