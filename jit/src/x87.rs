@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::__cpuid;
 use std::mem::offset_of;
+use std::sync::LazyLock;
 
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
@@ -39,8 +40,12 @@ impl Notes {
 
 /// Whether the host is of AMD's kind.
 fn host_is_amd() -> bool {
-    // EBX of leaf 0, in AuthenticAMD and HygonGenuine.
-    [*b"Auth", *b"Hygo"].contains(&__cpuid(0).ebx.to_le_bytes())
+    // Asked once: where the host is itself a guest, CPUID takes tens of microseconds.
+    static IS_AMD: LazyLock<bool> = LazyLock::new(|| {
+        // EBX of leaf 0, in AuthenticAMD and HygonGenuine.
+        [*b"Auth", *b"Hygo"].contains(&__cpuid(0).ebx.to_le_bytes())
+    });
+    *IS_AMD
 }
 
 /// Whether an instruction is copied, or done as well as copied.
