@@ -29,6 +29,7 @@ pub fn choices(options: &options::JitOptions) -> (JitOptions, Option<Shown>) {
         statistics: shown.as_ref().map(|shown| shown.statistics.clone()),
         dump: options.jit_dump.clone(),
         perf_map: options.jit_perf_map,
+        memory: options.jit_memory,
     };
     (choices, shown)
 }

@@ -384,6 +384,18 @@ impl BlockCache {
         true
     }
 
+    /// Makes a block's operations those that were decoded again, as if it had not been entered often:
+    /// it is to be interpreted `cold` times.
+    pub fn restore_ops(&mut self, index: u32, cold: u32) {
+        let Some(block) = self.blocks.get(index as usize) else { return };
+        let (start, len) = (block.target.start as usize, usize::from(block.target.len));
+        let decoded = block.decoded as usize;
+        if decoded != start && decoded + len <= self.ops.len() {
+            self.ops.copy_within(decoded..decoded + len, start);
+        }
+        block.cold.set(cold);
+    }
+
     /// Takes the numbers of the blocks that were dropped since the last call.
     pub fn take_dropped(&mut self) -> Dropped {
         std::mem::take(&mut self.dropped)

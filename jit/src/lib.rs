@@ -15,6 +15,8 @@ mod crossing;
 mod emit;
 mod enter;
 #[cfg(test)]
+mod eviction_tests;
+#[cfg(test)]
 mod exchange_tests;
 mod mapping;
 mod observe;
@@ -41,5 +43,5 @@ mod x87_tests;
 
 pub use code::CodeError;
 pub use observe::{Code, ExplainError, Report, Statistics, explain};
-pub use options::JitOptions;
+pub use options::{DEFAULT_MEMORY, JitOptions, MEMORY};
 pub use translate::Jit;

@@ -1,12 +1,13 @@
 //! What may be chosen of the JIT.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::observe::Statistics;
 
 /// The choices.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct JitOptions {
     /// Counts what is translated, and what is not.
     pub statistics: Option<Arc<Statistics>>,
@@ -14,4 +15,19 @@ pub struct JitOptions {
     pub dump: Option<PathBuf>,
     /// Tells perf where translated code is: `/tmp/perf-PID.map`.
     pub perf_map: bool,
+    /// Bytes of memory for translated code, within [`MEMORY`].
+    pub memory: usize,
+}
+
+/// What may be chosen for the size of the memory for translated code, in bytes: a megabyte holds some
+/// thousand blocks, and beyond a gibibyte jumps would not reach from one end to the other.
+pub const MEMORY: RangeInclusive<usize> = 1 << 20..=1 << 30;
+
+/// What it is unless chosen.
+pub const DEFAULT_MEMORY: usize = 32 << 20;
+
+impl Default for JitOptions {
+    fn default() -> Self {
+        Self { statistics: None, dump: None, perf_map: false, memory: DEFAULT_MEMORY }
+    }
 }

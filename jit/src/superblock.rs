@@ -12,6 +12,7 @@ use trivium_interp::cpu::Mode;
 use trivium_interp::native::NATIVE_SITES;
 
 use crate::analyse::{End, Guest, instructions};
+use crate::code::Region;
 use crate::emit::memory::{Site, Sites};
 use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, layout};
 use crate::regs::{Homes, number_of};
@@ -54,6 +55,13 @@ struct Step {
 /// call in the path.
 type Awaited = (u64, Option<(u32, bool)>, usize);
 
+impl Superblock {
+    /// Whether its code is in a region.
+    pub(crate) fn is_in(&self, region: &Region) -> bool {
+        self.code.iter().any(|code| region.has(code.start))
+    }
+}
+
 impl Jit {
     /// Translates a block together with those that mostly follow it.
     pub(crate) fn make_superblock(&mut self, cpu: &mut Cpu, cache: &BlockCache, first: u32) {
@@ -72,7 +80,7 @@ impl Jit {
             return;
         }
         let Some(finished) = self.emit_path(cpu, cache, block, &path, closes) else { return };
-        self.install(cpu, first, &path, &finished);
+        self.install(cpu, block, &path, &finished);
     }
 
     /// The blocks that mostly follow each other from one on. The last has a next one only if that
@@ -142,6 +150,7 @@ impl Jit {
         path: &[Step],
         closes: bool,
     ) -> Option<Finished> {
+        self.observer.begin();
         let length = path.iter().map(|step| step.guests.len()).sum::<usize>().max(1);
         let copies = if closes { (ENOUGH / length).clamp(1, COPIES) } else { 1 };
         let list: Vec<Instruction> = (0..copies)
@@ -180,7 +189,10 @@ impl Jit {
             let mut emitted = Emitted::Done;
             for (number_in, guest) in step.guests.iter().enumerate() {
                 emitter.is_last = number_in + 1 == step.guests.len();
+                let offset = emitter.offset();
                 emitted = emit_one(&mut emitter, cpu, guest, facts.next()?, ops);
+                let left = emitted == Emitted::Not;
+                self.observer.step(cpu, block, (&guest.instruction, guest.op), offset, left);
                 if emitted == Emitted::Not {
                     // All that comes behind it would be for nothing.
                     if number < 2 {
@@ -211,12 +223,18 @@ impl Jit {
     }
 
     /// Puts a superblock's code in place.
-    fn install(&mut self, cpu: &mut Cpu, first: u32, path: &[Step], finished: &Finished) {
+    fn install(&mut self, cpu: &mut Cpu, block: &Block, path: &[Step], finished: &Finished) {
+        let first = block.target.index;
         let count = finished.count as u32;
         let (start, cold) = self.memory.next_two();
         if !self.memory.put_two(&finished.hot, &finished.cold) {
+            if self.memory.could_hold(&finished.hot, &finished.cold) {
+                // The next time.
+                self.make_room(cpu);
+            }
             return;
         }
+        self.observer.superblock(block, finished, (start, cold));
         let mut parts: Vec<u32> = path.iter().map(|step| step.block).collect();
         parts.dedup();
         for &part in &parts {
@@ -289,7 +307,7 @@ impl Jit {
         }
     }
 
-    fn give_up(&mut self, first: u32) {
+    pub(crate) fn give_up(&mut self, first: u32) {
         let Some(code) = self.code(first) else { return };
         let entry = code.start;
         let Some(superblock) = code.superblock.take() else { return };

@@ -13,7 +13,7 @@ use trivium_interp::op::{Handler, Op};
 use trivium_interp::run::{Translated, Translator};
 
 use crate::analyse::{End, Guest, instructions};
-use crate::code::{CodeError, CodeMemory};
+use crate::code::{CodeError, CodeMemory, Region};
 use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, TAGS, layout};
 use crate::enter::{self, MAX_OP, tag};
 use crate::observe::Observer;
@@ -24,9 +24,6 @@ use crate::simd_state::Routines;
 use crate::spans::{self, Facts};
 use crate::superblock::Superblock;
 use crate::x87::Notes;
-
-/// Bytes of code memory.
-const CODE_SIZE: usize = 64 << 20;
 
 /// How often the memory of several accesses may not be found before a block is translated anew, with
 /// each access by itself.
@@ -63,11 +60,21 @@ pub(crate) struct Link {
     pub(crate) to: Option<(u32, bool)>,
 }
 
+impl Code {
+    /// Whether any of it is in a region.
+    fn is_in(&self, region: &Region) -> bool {
+        region.has(self.start)
+    }
+
+    /// Whether it is the first of a superblock that is in a region.
+    fn is_superblock_in(&self, region: &Region) -> bool {
+        self.superblock.as_ref().is_some_and(|superblock| superblock.is_in(region))
+    }
+}
+
 /// The translator of one CPU.
 pub struct Jit {
     pub(crate) memory: CodeMemory,
-    /// Bytes that stay when everything is given up.
-    routines: usize,
     enter: u64,
     pub(crate) leave: u64,
     pub(crate) simd: Routines,
@@ -81,6 +88,10 @@ pub struct Jit {
     pub(crate) free_sites: [Vec<u16>; 2],
     /// Addresses of instructions that mostly find another translation than last time.
     pub(crate) scattered: HashSet<u64>,
+    /// The present translation has found no room in one region already.
+    moved_on: bool,
+    /// Blocks whose code was given up, and whose operations still lead there.
+    evicted: Vec<u32>,
 }
 
 impl Jit {
@@ -100,7 +111,7 @@ impl Jit {
         if !is_x86_feature_detected!("bmi2") {
             return Err(CodeError::NoBmi2);
         }
-        let mut memory = CodeMemory::new(CODE_SIZE, options.perf_map)?;
+        let mut memory = CodeMemory::new(options.memory, options.perf_map)?;
         let mut routine = |emit: &dyn Fn(&mut Assembler)| {
             let address = memory.next();
             let mut asm = Assembler::new(address as usize);
@@ -112,13 +123,12 @@ impl Jit {
         let simd = Routines::emit(&mut routine);
         let enter = routine(&|asm| enter::emit_enter(asm, simd));
         let leave = routine(&enter::emit_leave);
-        let routines = memory.used();
+        memory.keep();
         let mut observer = Observer::new(options)?;
-        observer.routines(simd.load_sse, routines);
+        observer.routines(simd.load_sse, memory.used());
         let info = InstructionInfoFactory::new();
         Ok(Self {
             memory,
-            routines,
             enter,
             leave,
             simd,
@@ -128,6 +138,8 @@ impl Jit {
             observer,
             free_sites: all_sites(),
             scattered: HashSet::new(),
+            moved_on: false,
+            evicted: Vec::new(),
         })
     }
 
@@ -179,8 +191,47 @@ impl Jit {
         Some((emitter.finish()?, starts))
     }
 
+    /// Translates a block for which the present region has no room.
+    fn translate_elsewhere(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated {
+        if std::mem::replace(&mut self.moved_on, true) {
+            // It is longer than a whole region.
+            return self.refused(cpu, block, ops);
+        }
+        self.make_room(cpu);
+        let translated = self.translate(cpu, block, ops);
+        self.moved_on = false;
+        translated
+    }
+
+    /// Goes on with another region, and gives up the code that it has.
+    pub(crate) fn make_room(&mut self, cpu: &mut Cpu) {
+        let region = self.memory.next_region();
+        let which = |is_there: &dyn Fn(&Code) -> bool| {
+            let all = self.blocks.iter().enumerate();
+            let there = all.filter(|(_, code)| code.as_ref().is_some_and(is_there));
+            there.map(|(number, _)| number as u32).collect::<Vec<u32>>()
+        };
+        let there = which(&|code| code.is_in(&region));
+        for first in which(&|code| code.is_superblock_in(&region)) {
+            self.give_up(first);
+        }
+        for &block in &there {
+            self.release(cpu, block);
+        }
+        // Jumps that were there are no more, though others' lists may have them.
+        for code in self.blocks.iter_mut().flatten() {
+            code.incoming.retain(|(operand, _)| !region.has(*operand));
+        }
+        self.observer.evicted(&there);
+        self.evicted.extend(there);
+    }
+
     /// A block is left to the interpreter.
     fn refused(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Translated {
+        if block.decoded != block.target.start {
+            // Operations of it may still lead to what it was before.
+            self.evicted.push(block.target.index);
+        }
         match self.observer.refused(cpu, block, ops) {
             Some(op) => Translated::Ops(vec![(0, op)]),
             None => Translated::Not,
@@ -340,7 +391,7 @@ impl Translator for Jit {
         };
         let (start, guard) = self.memory.next_two();
         if !self.memory.put_two(&finished.hot, &finished.cold) {
-            return Translated::Full;
+            return self.translate_elsewhere(cpu, block, ops);
         }
         let link = |site: &Site| Link {
             slot: site.slot,
@@ -400,6 +451,10 @@ impl Translator for Jit {
         self.renew(cpu, block, reach);
     }
 
+    fn take_evicted(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.evicted)
+    }
+
     fn forget(&mut self, cpu: &mut Cpu, dropped: Dropped) {
         self.observer.forgotten(&dropped);
         match dropped {
@@ -415,7 +470,8 @@ impl Translator for Jit {
                 self.apart.clear();
                 self.scattered.clear();
                 self.free_sites = all_sites();
-                self.memory.truncate(self.routines);
+                self.evicted.clear();
+                self.memory.clear();
             }
         }
     }

@@ -5,17 +5,23 @@ use std::time::Duration;
 use trivium_chipset::VmTime;
 use trivium_cpu::CpuModel;
 use trivium_machine::testing;
-use trivium_machine::{Accel, ClockMode, Machine, MachineConfig, RunEnd, StateHash};
+use trivium_machine::{
+    Accel, ClockMode, DEFAULT_JIT_MEMORY, Machine, MachineConfig, RunEnd, StateHash,
+};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-fn machine(image: &[u8], accel: Accel) -> Machine {
+/// Code memory that is always full, in bytes.
+const LITTLE: usize = 64 << 10;
+
+fn machine(image: &[u8], accel: Accel, code_memory: usize) -> Machine {
     let mut config = MachineConfig::new(CpuModel::parse("max").unwrap(), 16 << 20);
     config.firmware = Some(image.to_vec());
     config.debug_exit_port = Some(0x501);
     config.clock = ClockMode::Icount { sleep: false };
     config.no_reboot = true;
     config.accel = accel;
+    config.jit.memory = code_memory;
     Machine::new(config).unwrap()
 }
 
@@ -23,8 +29,8 @@ fn machine(image: &[u8], accel: Accel) -> Machine {
 const MOMENTS: [u64; 4] = [1, 5, 20, 80];
 
 /// Runs a self-test to its end, and says what the state was at some moments.
-fn run(image: &[u8], accel: Accel) -> (RunEnd, Vec<(VmTime, StateHash)>) {
-    let mut machine = machine(image, accel);
+fn run(image: &[u8], accel: Accel, code_memory: usize) -> (RunEnd, Vec<(VmTime, StateHash)>) {
+    let mut machine = machine(image, accel, code_memory);
     let mut hashes = Vec::new();
     for moment in MOMENTS {
         let end = machine.run_until(VmTime::from_nanos(moment * 1_000_000)).unwrap();
@@ -42,6 +48,9 @@ fn run(image: &[u8], accel: Accel) -> (RunEnd, Vec<(VmTime, StateHash)>) {
 #[test]
 fn every_self_test_goes_through_the_same_states() {
     for (name, image) in trivium_test_roms::SUITE {
-        assert_eq!(run(image, Accel::Jit), run(image, Accel::Interp), "{name}");
+        let interpreted = run(image, Accel::Interp, LITTLE);
+        for code_memory in [DEFAULT_JIT_MEMORY, LITTLE] {
+            assert_eq!(run(image, Accel::Jit, code_memory), interpreted, "{name}: {code_memory}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use trivium_machine::JIT_MEMORY as MEMORY;
 
 /// What `run` takes for the JIT. With other CPUs these do nothing.
 #[derive(Debug, Args)]
@@ -21,4 +22,32 @@ pub struct JitOptions {
     /// the guest's addresses.
     #[arg(long)]
     pub jit_perf_map: bool,
+    /// Memory of the host's for translated code, 1M to 1G. When it is full, what was translated first is
+    /// given up.
+    #[arg(long, default_value = "32M", value_parser = parse_size, value_name = "SIZE")]
+    pub jit_memory: usize,
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let size = parse_size::Config::new().with_binary().parse_size(text);
+    let size = size.map_err(|error| format!("{error}; use a size such as 32M"))?;
+    match usize::try_from(size) {
+        Ok(size) if MEMORY.contains(&size) => Ok(size),
+        _ => Err("use a size from 1M to 1G".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_code_memory_has_limits() {
+        assert_eq!(parse_size("1M"), Ok(1 << 20));
+        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_size("32M"), Ok(trivium_machine::DEFAULT_JIT_MEMORY));
+        for text in ["0", "1023K", "1025M", "-1", "much", "", "99999999999G"] {
+            assert!(parse_size(text).is_err_and(|error| error.contains("use a size")), "{text}");
+        }
+    }
 }

@@ -51,6 +51,10 @@ pub trait Translator: Send {
     /// A block has been found to be the one at a RIP.
     fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach);
 
+    /// Gives the blocks that it has given up by itself since the last call: their operations are to be
+    /// what was decoded again.
+    fn take_evicted(&mut self) -> Vec<u32>;
+
     /// These blocks are no more.
     fn forget(&mut self, cpu: &mut Cpu, dropped: Dropped);
 }
@@ -62,8 +66,6 @@ pub enum Translated {
     Ops(Vec<(u8, Op)>),
     /// Nothing: it is better interpreted.
     Not,
-    /// Nothing: all blocks are to be dropped first.
-    Full,
 }
 
 /// A virtual CPU that interprets.
@@ -460,10 +462,13 @@ impl Interpreter {
         let Self { cpu, cache, translator, .. } = self;
         let (Some(translator), Some(block)) = (translator, cache.block(index)) else { return };
         block.cold.set(u32::MAX);
-        let fits = match translator.translate(cpu, block, cache.decoded_ops(block)) {
+        let translated = translator.translate(cpu, block, cache.decoded_ops(block));
+        for evicted in translator.take_evicted() {
+            cache.restore_ops(evicted, self.warm);
+        }
+        let fits = match translated {
             Translated::Ops(ops) => cache.replace_ops(index, &ops),
             Translated::Not => true,
-            Translated::Full => false,
         };
         if !fits {
             self.drop_all_blocks();
@@ -475,6 +480,9 @@ impl Interpreter {
         let Self { cpu, cache, translator, .. } = self;
         if let Some(translator) = translator {
             translator.extend(cpu, cache, index);
+            for evicted in translator.take_evicted() {
+                cache.restore_ops(evicted, self.warm);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{CS, SegmentAttributes};
 use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
 use trivium_interp::{Interpreter, Topology};
-use trivium_jit::Jit;
+use trivium_jit::{DEFAULT_MEMORY, Jit, JitOptions};
 use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
 
 use super::platform::Platform;
@@ -32,7 +32,10 @@ pub(super) struct Side {
 
 impl Side {
     pub(super) fn jit(plan: &Plan) -> Self {
-        let jit = Jit::new().expect("the host lets translated code be executed");
+        // In every other case so little that code is given up now and then.
+        let memory = if plan.head[1] & 1 == 0 { DEFAULT_MEMORY } else { 64 << 10 };
+        let options = JitOptions { memory, ..JitOptions::default() };
+        let jit = Jit::with_options(&options).expect("the host lets translated code be executed");
         let warm = plan.warm;
         Self::new(plan, |cpu| {
             let cpu = cpu.with_translator(Box::new(jit)).with_warm(warm);

@@ -24,6 +24,8 @@ pub(crate) struct Step {
 /// A block with its code.
 pub(crate) struct Listing<'a> {
     pub(crate) block: &'a Block,
+    /// What it is called.
+    pub(crate) what: &'a str,
     pub(crate) steps: &'a [Step],
     /// The code that is often run, and where it is.
     pub(crate) hot: (u64, &'a [u8]),
@@ -60,10 +62,11 @@ impl Listing<'_> {
         let who = if mode.has(Mode::USER) { "user" } else { "kernel" };
         let bytes: usize = self.steps.iter().map(|step| step.instruction.len()).sum();
         format!(
-            "block {rip:x}: {bits}-bit {who} code at {:x} in memory, {} instructions in {bytes} bytes; \
+            "{} {rip:x}: {bits}-bit {who} code at {:x} in memory, {} instructions in {bytes} bytes; \
              {} bytes of the host's at {:x}, {} seldom run at {:x}\n",
+            self.what,
             key.offset,
-            self.block.target.count,
+            self.steps.len(),
             self.hot.1.len(),
             self.hot.0,
             self.cold.1.len(),

@@ -125,10 +125,32 @@ impl Observer {
         }
         let (hot, cold) = ((hot, &*finished.hot), (cold, &*finished.cold));
         if let Some(perf) = &mut observers.perf {
-            perf.block(block, (hot.0, hot.1.len()), (cold.0, cold.1.len()));
+            perf.block(block, "", (hot.0, hot.1.len()), (cold.0, cold.1.len()));
         }
         if let Some(dump) = &mut observers.dump {
-            dump.write(&Listing { block, steps: &observers.steps, hot, cold });
+            dump.write(&Listing { block, what: "block", steps: &observers.steps, hot, cold });
+        }
+    }
+
+    /// Blocks that follow each other are translated together; this is the first of them.
+    pub(crate) fn superblock(&mut self, first: &Block, finished: &Finished, at: (u64, u64)) {
+        let Some(observers) = &mut self.0 else { return };
+        let steps = &observers.steps;
+        if let Some(statistics) = &observers.statistics {
+            let time = observers.began.elapsed();
+            let mut work = statistics.work();
+            work.superblocks += 1;
+            work.superblock_instructions += steps.len() as u64;
+            work.superblock_hot_bytes += finished.hot.len() as u64;
+            work.superblock_cold_bytes += finished.cold.len() as u64;
+            work.superblock_time += time;
+        }
+        let (hot, cold) = ((at.0, &*finished.hot), (at.1, &*finished.cold));
+        if let Some(perf) = &mut observers.perf {
+            perf.block(first, " superblock", (hot.0, hot.1.len()), (cold.0, cold.1.len()));
+        }
+        if let Some(dump) = &mut observers.dump {
+            dump.write(&Listing { block: first, what: "superblock", steps, hot, cold });
         }
     }
 
@@ -153,6 +175,16 @@ impl Observer {
         let place = (block.rip, block.mode.0);
         work.note(block.target.index, Note { place, ops: list, refused: true });
         Some(Op { run: counted, ..*ops.first()? })
+    }
+
+    /// The code of these blocks was given up to make room.
+    pub(crate) fn evicted(&mut self, blocks: &[u32]) {
+        let Some(statistics) = self.0.as_ref().and_then(|o| o.statistics.as_ref()) else { return };
+        let mut work = statistics.work();
+        work.regions += u64::from(!blocks.is_empty());
+        work.evicted += blocks.len() as u64;
+        drop(work);
+        blocks.iter().for_each(|&block| statistics.forget(block));
     }
 
     /// Blocks are no more.

@@ -26,9 +26,15 @@ impl PerfMap {
     }
 
     /// A block's two parts have names.
-    pub(super) fn block(&mut self, block: &Block, hot: (u64, usize), cold: (u64, usize)) {
+    pub(super) fn block(
+        &mut self,
+        block: &Block,
+        what: &str,
+        hot: (u64, usize),
+        cold: (u64, usize),
+    ) {
         let who = if block.mode.has(Mode::USER) { "user" } else { "kernel" };
-        let name = format!("guest-{who}:{:x}", block.rip);
+        let name = format!("guest-{who}:{:x}{what}", block.rip);
         self.name(hot.0, hot.1, &name);
         self.name(cold.0, cold.1, &format!("{name} (seldom run)"));
     }

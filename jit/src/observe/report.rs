@@ -18,6 +18,8 @@ const LISTED: usize = 200;
 pub struct Report {
     /// What was translated.
     pub translated: TranslatedReport,
+    /// What of it was translated once more, together.
+    pub superblocks: SuperblocksReport,
     /// What was given up of it.
     pub dropped: DroppedReport,
     /// Who did the guest's instructions.
@@ -66,6 +68,23 @@ pub struct TranslatedReport {
     pub ns_per_instruction: f64,
 }
 
+/// Blocks that follow each other and were translated together.
+#[derive(Debug, Clone, Serialize)]
+pub struct SuperblocksReport {
+    /// How many there were.
+    pub count: u64,
+    /// Guest instructions in them; those of loops several times.
+    pub instructions: u64,
+    /// Bytes of host code that is often run.
+    pub hot_bytes: u64,
+    /// Bytes of host code that is seldom run.
+    pub cold_bytes: u64,
+    /// Time that it took.
+    pub nanoseconds: u64,
+    /// The same for each guest instruction.
+    pub ns_per_instruction: f64,
+}
+
 /// What was given up.
 #[derive(Debug, Clone, Serialize)]
 pub struct DroppedReport {
@@ -73,6 +92,10 @@ pub struct DroppedReport {
     pub blocks: u64,
     /// How often all were, because memory for them was full or the state was loaded.
     pub all: u64,
+    /// Regions of code memory, to make room.
+    pub regions: u64,
+    /// Blocks that were in these.
+    pub evicted: u64,
 }
 
 /// Who did the guest's instructions.
@@ -180,7 +203,13 @@ impl Report {
                 nanoseconds,
                 ns_per_instruction: ratio(nanoseconds, work.instructions),
             },
-            dropped: DroppedReport { blocks: work.dropped, all: work.all_dropped },
+            superblocks: superblocks(work),
+            dropped: DroppedReport {
+                blocks: work.dropped,
+                all: work.all_dropped,
+                regions: work.regions,
+                evicted: work.evicted,
+            },
             instructions: InstructionsReport {
                 all: counts.retired,
                 translated,
@@ -203,6 +232,18 @@ impl Report {
             interpreted: interpreted(work),
             top_blocks: top_blocks(counts, work),
         }
+    }
+}
+
+fn superblocks(work: &Work) -> SuperblocksReport {
+    let nanoseconds = work.superblock_time.as_nanos() as u64;
+    SuperblocksReport {
+        count: work.superblocks,
+        instructions: work.superblock_instructions,
+        hot_bytes: work.superblock_hot_bytes,
+        cold_bytes: work.superblock_cold_bytes,
+        nanoseconds,
+        ns_per_instruction: ratio(nanoseconds, work.superblock_instructions),
     }
 }
 
@@ -325,8 +366,29 @@ impl Report {
                 t.ns_per_instruction
             ),
         )?;
+        let s = &self.superblocks;
+        line(
+            f,
+            "superblocks",
+            format!(
+                "{} of {} instructions, {} and {} bytes; {:.1} ms, {:.0} ns an instruction",
+                s.count,
+                s.instructions,
+                s.hot_bytes,
+                s.cold_bytes,
+                s.nanoseconds as f64 / 1e6,
+                s.ns_per_instruction
+            ),
+        )?;
         let d = &self.dropped;
-        line(f, "given up", format!("{} blocks; all of them {} times", d.blocks, d.all))?;
+        line(
+            f,
+            "given up",
+            format!(
+                "{} blocks; {} in {} regions to make room; all {} times",
+                d.blocks, d.evicted, d.regions, d.all
+            ),
+        )?;
         let i = &self.instructions;
         line(
             f,

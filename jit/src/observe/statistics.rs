@@ -77,9 +77,19 @@ pub(super) struct Work {
     pub(super) cold_bytes: u64,
     /// Time that translations took.
     pub(super) time: Duration,
+    /// Blocks that follow each other and were translated together: how often, their instructions, what
+    /// they became and how long it took.
+    pub(super) superblocks: u64,
+    pub(super) superblock_instructions: u64,
+    pub(super) superblock_hot_bytes: u64,
+    pub(super) superblock_cold_bytes: u64,
+    pub(super) superblock_time: Duration,
     /// Blocks given up, and how often all of them were.
     pub(super) dropped: u64,
     pub(super) all_dropped: u64,
+    /// Regions given up to make room, and the blocks that were in them.
+    pub(super) regions: u64,
+    pub(super) evicted: u64,
     /// What is known of the present blocks, by number.
     pub(super) notes: Vec<Option<Note>>,
     pub(super) interpreted: HashMap<(Mnemonic, Why), Interpreted>,

@@ -103,6 +103,35 @@ fn code_on_another_page_is_changed_between_calls() {
 }
 
 #[test]
+fn code_that_is_called_from_another_page_is_changed_again_and_again() {
+    everywhere(|m| {
+        let code = code!(CODE
+            ; mov ecx, 5
+            ; xor ebx, ebx
+            ; mov edi, CODE as i32 + 0x1000
+            ; again:
+            ; mov [rdi + 1], ecx
+            ; mov edx, 9
+            ; more:
+            ; call >function
+            ; add ebx, eax
+            ; dec edx
+            ; jnz <more
+            ; dec ecx
+            ; jnz <again
+            ; hlt
+            ; .align 0x1000
+            ; function:
+            ; mov eax, 0
+            ; ret
+        );
+        m.put(CODE, &code);
+        m.run_to_halt();
+        assert_eq!(m.reg(RBX), 9 * (1..=5).sum::<u64>());
+    });
+}
+
+#[test]
 fn code_is_changed_through_another_mapping_of_its_page() {
     everywhere(|m| {
         let code = code!(CODE
