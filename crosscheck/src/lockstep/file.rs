@@ -25,6 +25,8 @@ pub struct Found {
     pub block: u32,
     /// How often a block is interpreted before it is translated.
     pub warm: u32,
+    /// The bits of RFLAGS that may differ after them.
+    pub flags: u64,
     /// These instructions, as far as they could be read: addresses, bytes and texts.
     pub code: Vec<String>,
     /// In what they differ, a line each: `what: here and there`.
@@ -54,6 +56,8 @@ pub struct LockstepFile {
     pub block: u32,
     /// See [`Found::warm`].
     pub warm: u32,
+    /// See [`Found::flags`].
+    pub flags: u64,
     /// In what the machines differed.
     pub differences: Vec<String>,
     /// The state to begin with, as [`MachineState::to_bytes`] writes it, in hexadecimal.
@@ -110,6 +114,7 @@ impl LockstepFile {
             instructions: found.instructions,
             block: found.block,
             warm: found.warm,
+            flags: found.flags,
             differences: found.differences.clone(),
             state: to_hex(&found.state.to_bytes()),
         }
@@ -180,6 +185,7 @@ impl LockstepFile {
         pair.set_blocks(Blocks { most: self.block, warm: self.warm });
         pair.begin()?;
         pair.commit()?;
+        pair.tolerated = self.flags;
         let until = VmTime::from_nanos(state.now.as_nanos().saturating_add(self.instructions));
         pair.probe(until)
     }

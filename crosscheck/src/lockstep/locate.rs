@@ -1,15 +1,18 @@
 //! From a span in which two machines came to differ to the instruction that did it.
 
 use trivium_chipset::VmTime;
+use trivium_cpu::bits::rflags;
 
 use super::file::Found;
 use super::pair::{Pair, Undo};
-use super::{Difference, LockstepError, report, shrink};
+use super::{Difference, LockstepError, flags, report, shrink};
 
 /// How far before the end of the span single steps begin, in instructions.
 const BACK: u64 = 512;
 /// The most instructions that are looked at together.
 const MOST_TOGETHER: u64 = 128;
+/// Instructions after the span in which a difference may show as well.
+const SLACK: u64 = 128;
 /// The most instructions that a block can be given.
 const MOST_IN_BLOCK: u32 = 64;
 /// How often a block is interpreted before it is translated, usually.
@@ -121,20 +124,32 @@ fn single(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, Lo
     pair.set_blocks(blocks);
     pair.roll_back()?;
     let mut now = pair.agreed();
-    while now < until {
+    let mut found = None;
+    while now < until && found.is_none() {
+        let before = pair.first_cpu()?;
+        let code = pair.sides[0].machine.code_at_rip(&before);
+        let vague = pair.vague_flags();
         now = now.saturating_add(1);
         let ends = pair.run_until(now)?;
+        pair.tolerated = flags::undefined_after(&before, &code, &pair.first_cpu()?, vague);
         if !pair.differences(&ends)?.is_empty() {
-            let undo = pair.commit_at(before(now, 1))?;
-            if pair.probe(now)?.is_empty() {
-                pair.undo(undo);
-                break;
-            }
-            return Ok(Some((now, blocks)));
+            found = Some(pair.tolerated);
         }
+        pair.tolerated = rflags::STATUS;
     }
-    pair.set_blocks(USUAL);
-    Ok(None)
+    let Some(tolerated) = found else {
+        pair.set_blocks(USUAL);
+        return Ok(None);
+    };
+    let undo = pair.commit_at(before(now, 1))?;
+    pair.tolerated = tolerated;
+    if pair.probe(now)?.is_empty() {
+        pair.tolerated = rflags::STATUS;
+        pair.undo(undo);
+        pair.set_blocks(USUAL);
+        return Ok(None);
+    }
+    Ok(Some((now, blocks)))
 }
 
 /// Finds the fewest instructions before `until` that make them differ when they are one block;
@@ -142,15 +157,38 @@ fn single(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, Lo
 fn together(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, LockstepError> {
     let most = until.nanos_since(pair.agreed()).min(MOST_TOGETHER);
     for count in 2..=most {
-        pair.set_blocks(USUAL);
-        let undo = pair.commit_at(before(until, count))?;
         let blocks = Blocks { most: (count as u32).min(MOST_IN_BLOCK), warm: 0 };
-        pair.set_blocks(blocks);
-        if !pair.probe(until)?.is_empty() {
+        if let Some(undo) = commit_if_differing(pair, before(until, count), blocks, until)? {
+            pair.undo(undo);
+        } else {
             return Ok(Some((until, blocks)));
         }
-        pair.undo(undo);
+    }
+    // What counts wrongly shows in the blocks after it.
+    for count in [1, 4, 16, 64].into_iter().filter(|&count| count <= most) {
+        let (blocks, later) = (Blocks { warm: 0, ..USUAL }, until.saturating_add(SLACK));
+        if let Some(undo) = commit_if_differing(pair, before(until, count), blocks, later)? {
+            pair.undo(undo);
+        } else {
+            let (_, until) = bisect(pair, later)?;
+            return Ok(Some((until, blocks)));
+        }
     }
     pair.set_blocks(USUAL);
     Ok(None)
+}
+
+/// Commits to the state at a moment; if they do not differ at `until` with such blocks from there on,
+/// gives back what undoes that.
+fn commit_if_differing(
+    pair: &mut Pair,
+    moment: VmTime,
+    blocks: Blocks,
+    until: VmTime,
+) -> Result<Option<Undo>, LockstepError> {
+    pair.set_blocks(USUAL);
+    let undo = pair.commit_at(moment)?;
+    pair.set_blocks(blocks);
+    let differ = !pair.probe(until)?.is_empty();
+    Ok((!differ).then_some(undo))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use trivium_chipset::VmTime;
 use trivium_cpu::CpuState;
-use trivium_cpu::bits::efer;
+use trivium_cpu::bits::{efer, rflags};
 use trivium_cpu::state::{CS, SegmentAttributes};
 use trivium_machine::{BlockLimits, Frozen, Machine, MachineError, MachineState, RunEnd};
 
@@ -16,6 +16,8 @@ const PAGE: usize = trivium_memory::PAGE_SIZE as usize;
 
 /// The longest way from one exit of a CPU to the next, in nanoseconds.
 const LONGEST: u64 = 100_000_000;
+/// Instructions within which it is seen whether something comes of flags that differ.
+const SETTLED: u32 = 256;
 /// More differences than anyone reads.
 const MOST_SHOWN: usize = 40;
 
@@ -65,6 +67,10 @@ pub struct Pair {
     ram: Vec<u8>,
     /// The pages that have been written since.
     touched: BTreeSet<usize>,
+    /// The bits of RFLAGS that may differ.
+    pub(super) tolerated: u64,
+    /// What differed when they were last compared, and may.
+    vague: Vague,
 }
 
 /// Pages of RAM by number, and what is in them.
@@ -84,7 +90,9 @@ impl Pair {
     pub fn new(mut sides: [Side; 2]) -> Result<Self, LockstepError> {
         let frozen = sides[0].machine.freeze()?;
         let size = sides[0].machine.ram_size() as usize;
-        Ok(Self { sides, frozen, ram: vec![0; size], touched: BTreeSet::new() })
+        let ram = vec![0; size];
+        let (touched, vague) = (BTreeSet::new(), Vague::default());
+        Ok(Self { sides, frozen, ram, touched, tolerated: rflags::STATUS, vague })
     }
 
     /// The first machine's time.
@@ -101,6 +109,11 @@ impl Pair {
     /// The first processor as it was when they last agreed.
     pub(super) fn agreed_cpu(&self) -> CpuState {
         self.frozen.cpus.first().copied().unwrap_or_default()
+    }
+
+    /// The first machine's first processor.
+    pub(super) fn first_cpu(&mut self) -> Result<CpuState, LockstepError> {
+        Ok(self.sides[0].machine.freeze()?.cpus.first().copied().unwrap_or_default())
     }
 
     pub(super) fn pages(&self) -> usize {
@@ -165,6 +178,7 @@ impl Pair {
     /// Brings both machines back to where they agreed.
     pub(super) fn roll_back(&mut self) -> Result<(), LockstepError> {
         self.note_written()?;
+        self.vague = Vague::default();
         let touched = std::mem::take(&mut self.touched);
         let mut bytes = [0; PAGE];
         for side in &mut self.sides {
@@ -255,14 +269,18 @@ impl Pair {
         count.max(1)
     }
 
-    /// In what the machines differ, a line each.
+    /// In what the machines differ, a line each, but for what may.
     pub(super) fn differences(&mut self, ends: &Ends) -> Result<Vec<String>, LockstepError> {
         self.note_written()?;
+        self.vague = Vague::default();
         let [first, second] = &mut self.sides;
-        let (one, other) = (first.machine.freeze()?, second.machine.freeze()?);
+        let (one, mut other) = (first.machine.freeze()?, second.machine.freeze()?);
         let mut all = Vec::new();
         if ends[0] != ends[1] {
             all.push(format!("end: {} and {}", name_of(&ends[0]), name_of(&ends[1])));
+        }
+        for (this, that) in one.cpus.iter().zip(&mut other.cpus) {
+            self.vague.take_registers(this, that, self.tolerated);
         }
         if one != other {
             all.extend(one.differences(&other));
@@ -271,11 +289,59 @@ impl Pair {
         for &page in &self.touched {
             first.page(page, &mut here);
             second.page(page, &mut there);
+            if here != there {
+                self.vague.take_page(&here, &mut there);
+            }
             if here != there && all.len() < MOST_SHOWN {
                 all.push(in_page(page, &here, &there));
             }
         }
         Ok(all)
+    }
+
+    /// Where they differed in what may differ when they were last compared: goes on for a while,
+    /// until it is seen whether something comes of it. Gives in what they differ then; if it is
+    /// nothing, the second machine is made equal to the first.
+    pub(super) fn settle(&mut self, ends: &mut Ends) -> Result<Vec<String>, LockstepError> {
+        let mut steps = 0;
+        while self.vague.flags != 0 && steps < SETTLED && *ends == [None, None] {
+            let next = self.now().saturating_add(1);
+            *ends = self.run_until(next)?;
+            let what = self.differences(ends)?;
+            if !what.is_empty() {
+                return Ok(what);
+            }
+            steps += 1;
+        }
+        if self.vague != Vague::default() {
+            self.make_equal()?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// The second machine goes on from the first one's state.
+    fn make_equal(&mut self) -> Result<(), LockstepError> {
+        let (mut here, mut there) = ([0; PAGE], [0; PAGE]);
+        let [first, second] = &mut self.sides;
+        for &page in &self.touched {
+            first.page(page, &mut here);
+            second.page(page, &mut there);
+            if here != there {
+                second.machine.memory().write_arena(page * PAGE, &here);
+            }
+        }
+        let state = first.machine.freeze()?;
+        Ok(second.machine.thaw(&state)?)
+    }
+
+    /// The bits of RFLAGS in which they differed when they were last compared.
+    pub(super) fn vague_flags(&self) -> u64 {
+        self.vague.flags
+    }
+
+    /// Whether they differed at all in what may differ.
+    pub(super) fn is_vague(&self) -> bool {
+        self.vague != Vague::default()
     }
 }
 
@@ -298,6 +364,51 @@ fn in_page(page: usize, here: &[u8; PAGE], there: &[u8; PAGE]) -> String {
     };
     let at = page * PAGE + (same & !7);
     format!("ram.{at:#x}: {} and {}", number(here), number(there))
+}
+
+/// What differs and may: flags that the manuals leave undefined, and their images where RFLAGS was
+/// stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Vague {
+    /// Bits of RFLAGS.
+    flags: u64,
+    /// There are images.
+    images: bool,
+}
+
+/// Bits of RFLAGS that are not there, or always zero.
+const NO_FLAGS: u64 = !0x3f_7fd7;
+
+/// Whether two values are images of RFLAGS that differ in arithmetic flags alone.
+fn are_images(this: u64, that: u64) -> bool {
+    let is_image = |value: u64| value & NO_FLAGS == 0 && value & rflags::FIXED != 0;
+    is_image(this) && is_image(that) && (this ^ that) & !rflags::STATUS == 0
+}
+
+impl Vague {
+    /// Notes in what two processors may differ, and makes it equal.
+    fn take_registers(&mut self, this: &CpuState, that: &mut CpuState, tolerated: u64) {
+        let differing = (this.general.rflags ^ that.general.rflags) & rflags::STATUS;
+        self.flags |= differing & tolerated;
+        that.general.rflags ^= differing & tolerated;
+        for (&this, that) in this.general.regs.iter().zip(&mut that.general.regs) {
+            if this != *that && are_images(this, *that) {
+                self.images = true;
+                *that = this;
+            }
+        }
+    }
+
+    /// The same of two pages.
+    fn take_page(&mut self, this: &[u8; PAGE], that: &mut [u8; PAGE]) {
+        for (this, that) in this.as_chunks::<4>().0.iter().zip(that.as_chunks_mut::<4>().0) {
+            let number = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+            if this != that && are_images(number(this), number(that)) {
+                self.images = true;
+                *that = *this;
+            }
+        }
+    }
 }
 
 /// Width of the code that a processor is in.

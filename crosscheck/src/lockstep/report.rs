@@ -33,7 +33,8 @@ pub(super) fn found(
     let code = code(pair, instructions)?;
     let state = pair.state()?;
     let Blocks { most, warm } = blocks;
-    Ok(Found { state, instructions, block: most, warm, code, differences, is_small })
+    let flags = pair.tolerated;
+    Ok(Found { state, instructions, block: most, warm, flags, code, differences, is_small })
 }
 
 /// The last instructions that the first machine runs from where both agreed.
