@@ -38,7 +38,12 @@ impl Emitter {
                 (Plan::new(&self.homes, i, &accesses, WITHOUT_MEMORY, false, count), false)
             }
         };
-        let Some(plan) = plan else { return Emitted::Not };
+        let Some(plan) = plan else {
+            return match memory {
+                Some(n) => self.copy_high_byte(i, n, op),
+                None => Emitted::Not,
+            };
+        };
         if let Some(n) = memory {
             let (size, alignment) = (i.memory_size().size(), simd::alignment(i));
             let way = self.way(alignment);
@@ -105,6 +110,48 @@ impl Emitter {
             }
         }
         Emitted::Done
+    }
+
+    /// Copies an instruction of memory and AH or its like, which cannot be named beside [R8 + R9]: the
+    /// byte passes through CL.
+    fn copy_high_byte(&mut self, i: &Instruction, n: u32, op: u8) -> Emitted {
+        use Mnemonic as M;
+        let plain = matches!(
+            i.mnemonic(),
+            M::Mov | M::Add | M::Or | M::Adc | M::Sbb | M::And | M::Sub | M::Xor | M::Cmp | M::Test
+        );
+        let other = 1 - n.min(1);
+        let register = i.op_register(other);
+        let two = i.op_count() == 2 && i.op_kind(other) == OpKind::Register;
+        if !plain || !two || !is_high(register) {
+            return Emitted::Not;
+        }
+        let number = number_of(register) & 3;
+        let Home::Host(home) = self.homes.of(number) else { return Emitted::Not };
+        let into = other == 0 && writes(self.accesses[0]);
+        if into && home != number {
+            return Emitted::Not;
+        }
+        let write = writes(self.accesses[n as usize]);
+        let way = self.way(1);
+        self.linear_address(i, -way.back());
+        let plus = self.reach(way, 1, write, op);
+        let mut host = *i;
+        host.set_code(select::in_long_mode(i.code()));
+        if other == 0 {
+            // It is computed with what is in memory, which then is a register's.
+            dynasm!(self.asm ; .arch x64 ; movzx ecx, BYTE [r8 + r9 + plus]);
+            host.set_op_kind(n, OpKind::Register);
+            host.set_op_register(n, Register::CL);
+            if home != number {
+                return Emitted::Not;
+            }
+        } else {
+            dynasm!(self.asm ; .arch x64 ; rorx ecx, Rd(home), 8);
+            host.set_op_register(other, Register::CL);
+            name_memory(&mut host, n, Some(At { base: 8, plus }));
+        }
+        if self.raw(&host) { Emitted::Done } else { Emitted::Not }
     }
 }
 

@@ -59,6 +59,9 @@ pub(crate) struct At {
     pub(crate) plus: i32,
 }
 
+/// Displacements of 32-bit code that may be added to a register with 64 bits, both signs.
+const NEAR: i32 = 0x1_0000;
+
 /// One that has been computed.
 const IN_R8: At = At { base: 8, plus: 0 };
 
@@ -340,12 +343,17 @@ impl Emitter {
     /// no more than that and needs no more bits than the sum has.
     pub(crate) fn direct(&self, i: &Instruction) -> Option<At> {
         let base = i.memory_base();
-        let plain = self.mode.has(Mode::LONG)
-            && base.is_gpr64()
+        let plus = i.memory_displacement64() as i32;
+        let sized = match self.mode.has(Mode::LONG) {
+            true => base.is_gpr64(),
+            // With greater ones the sum of 32 bits is mostly another than that of 64.
+            false => base.is_gpr32() && (-NEAR..NEAR).contains(&plus),
+        };
+        let plain = sized
             && i.memory_index() == Register::None
             && !matches!(i.memory_segment(), Register::FS | Register::GS);
         match plain.then(|| self.homes.of(number_of(base)))? {
-            Home::Host(base) => Some(At { base, plus: i.memory_displacement64() as i32 }),
+            Home::Host(base) => Some(At { base, plus }),
             Home::Memory => None,
         }
     }
@@ -427,6 +435,17 @@ impl Emitter {
             dynasm!(self.asm ; .arch x64 ; =>from);
             if at != IN_R8 {
                 dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(at.base) + at.plus]);
+                if !self.mode.has(Mode::LONG) {
+                    // The sum is to be that of 32 bits.
+                    dynasm!(self.asm
+                        ; .arch x64
+                        ; rorx rcx, r8, 32
+                        ; mov ecx, ecx
+                        ; jrcxz >same
+                        ; jmp =>out
+                        ; same:
+                    );
+                }
             }
             self.load_entry(access.write);
             self.compare(IN_R8, access.size, access.alignment);

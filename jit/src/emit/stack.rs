@@ -93,7 +93,7 @@ impl Emitter {
         let way = self.way(1);
         let at = At { base: RSP_HOME, plus };
         let size = self.word() as usize;
-        if size == 8 && self.reach_directly(at, way, (size, 1), write, op) {
+        if self.reach_directly(at, way, (size, 1), write, op) {
             return at;
         }
         self.stack_address(plus - way.back());

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use trivium_cpu::bits::rflags;
 use trivium_interp::Cpu;
@@ -10,7 +10,7 @@ use trivium_interp::cpu::Mode;
 use trivium_interp::native::Native;
 
 use super::system::SYSTEM_FLAGS;
-use super::{Emitted, Emitter};
+use super::{Emitted, Emitter, Way};
 use crate::enter::Exit;
 use crate::regs::{RCX_HOME, at};
 
@@ -49,12 +49,40 @@ fn repeated(i: &Instruction, word: i32) -> Option<Repeated> {
     (usual && i.has_rep_prefix()).then_some(Repeated { copies, scale })
 }
 
+/// Whether an instruction loads, stores, and the bytes of its element, if it is one of MOVS, STOS and
+/// LODS without a prefix.
+fn single(i: &Instruction, word: i32) -> Option<(bool, bool, usize)> {
+    use Mnemonic as M;
+    let (loads, stores, size) = match i.mnemonic() {
+        M::Movsb => (true, true, 1),
+        M::Movsw => (true, true, 2),
+        M::Movsd => (true, true, 4),
+        M::Movsq => (true, true, 8),
+        M::Stosb => (false, true, 1),
+        M::Stosw => (false, true, 2),
+        M::Stosd => (false, true, 4),
+        M::Stosq => (false, true, 8),
+        M::Lodsb => (true, false, 1),
+        M::Lodsw => (true, false, 2),
+        M::Lodsd => (true, false, 4),
+        M::Lodsq => (true, false, 8),
+        _ => return None,
+    };
+    let (to, from) = match word {
+        8 => (OpKind::MemoryESRDI, OpKind::MemorySegRSI),
+        _ => (OpKind::MemoryESEDI, OpKind::MemorySegESI),
+    };
+    let from_usual = i.op1_kind() == from && i.memory_segment() == Register::DS;
+    let usual = (!stores || i.op0_kind() == to) && (!loads || from_usual);
+    (usual && !i.has_rep_prefix() && !i.has_repne_prefix()).then_some((loads, stores, size))
+}
+
 impl Emitter {
     /// Emits a repeated string instruction; the interpreter does those that are long, go backwards
     /// or leave a page.
     pub(super) fn string(&mut self, i: &Instruction, op: u8) -> Emitted {
         let Some(Repeated { copies, scale }) = repeated(i, self.word()) else {
-            return Emitted::Not;
+            return self.single_string(i, op);
         };
         let long = self.mode.has(Mode::LONG);
         let out = self.stub(Exit::Resume { block: self.block, op }, None);
@@ -85,13 +113,8 @@ impl Emitter {
         dynasm!(self.asm
             ; .arch x64
             ; fits:
-            ; mov r9d, rflags::DF as i32
-            ; mov rcx, [r14 + SYSTEM_FLAGS]
-            ; pext rcx, rcx, r9
-            ; jrcxz >forwards
         );
-        self.jump_out(out);
-        dynasm!(self.asm ; .arch x64 ; forwards:);
+        self.forwards_only(out);
         self.string_pointer(7);
         self.probe_string(scale, true, op);
         if copies {
@@ -125,6 +148,68 @@ impl Emitter {
         }
         dynasm!(self.asm ; .arch x64 ; mov Rd(RCX_HOME), 0 ; =>done);
         Emitted::Done
+    }
+
+    /// MOVS, STOS and LODS of one element.
+    fn single_string(&mut self, i: &Instruction, op: u8) -> Emitted {
+        let Some((loads, stores, size)) = single(i, self.word()) else { return Emitted::Not };
+        let out = self.stub(Exit::Resume { block: self.block, op }, None);
+        self.forwards_only(out);
+        if loads {
+            self.string_pointer(6);
+            let plus = self.reach(Way::Alone, size, false, op);
+            let to = if stores { 1 } else { 0 };
+            match size {
+                1 => dynasm!(self.asm ; .arch x64 ; mov Rb(to), [r8 + r9 + plus]),
+                2 => dynasm!(self.asm ; .arch x64 ; mov Rw(to), [r8 + r9 + plus]),
+                4 => dynasm!(self.asm ; .arch x64 ; mov Rd(to), [r8 + r9 + plus]),
+                _ => dynasm!(self.asm ; .arch x64 ; mov Rq(to), [r8 + r9 + plus]),
+            }
+        }
+        if stores {
+            if loads {
+                dynasm!(self.asm ; .arch x64 ; mov [r14 + DESTINATION], rcx);
+            }
+            self.string_pointer(7);
+            let plus = self.reach(Way::Alone, size, true, op);
+            if loads {
+                dynasm!(self.asm ; .arch x64 ; mov rcx, [r14 + DESTINATION]);
+            }
+            let from = if loads { 1 } else { 0 };
+            match size {
+                1 => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9 + plus], Rb(from)),
+                2 => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9 + plus], Rw(from)),
+                4 => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9 + plus], Rd(from)),
+                _ => dynasm!(self.asm ; .arch x64 ; mov [r8 + r9 + plus], Rq(from)),
+            }
+        }
+        for (register, moves) in [(6, loads), (7, stores)] {
+            match self.mode.has(Mode::LONG) {
+                _ if !moves => {}
+                true => dynasm!(self.asm
+                    ; .arch x64
+                    ; lea Rq(register), [Rq(register) + size as i32]
+                ),
+                false => dynasm!(self.asm
+                    ; .arch x64
+                    ; lea Rd(register), [Rq(register) + size as i32]
+                ),
+            }
+        }
+        Emitted::Done
+    }
+
+    /// Leaves if strings go backwards.
+    fn forwards_only(&mut self, out: DynamicLabel) {
+        dynasm!(self.asm
+            ; .arch x64
+            ; mov r9d, rflags::DF as i32
+            ; mov rcx, [r14 + SYSTEM_FLAGS]
+            ; pext rcx, rcx, r9
+            ; jrcxz >forwards
+        );
+        self.jump_out(out);
+        dynasm!(self.asm ; .arch x64 ; forwards:);
     }
 
     /// Puts the guest's RDI or RSI into R8.
