@@ -127,8 +127,9 @@ fn initial() -> CpuState {
 }
 
 impl Machine {
-    /// One that translates blocks that ran so often; or one that interprets.
-    fn new(warm: Option<u32>) -> Self {
+    /// One that interprets; or one that translates blocks that ran so often, and together with what
+    /// follows when so many instructions were run.
+    fn new(kind: Option<(u32, u32)>) -> Self {
         let memory = Arc::new(GuestMemory::new(RAM, 1).expect("memory"));
         let ram = Region::new(0, RAM, RegionKind::Ram { offset: 0 });
         memory.set_map(FlatMap::new(&[ram]));
@@ -136,9 +137,9 @@ impl Machine {
         let scratch = memory.scratch(0, 1).expect("a page");
         let model = Arc::new(CpuModel::by_name("max").expect("a model"));
         let mut cpu = Interpreter::new(memory.clone(), model, topology, scratch);
-        if let Some(warm) = warm {
+        if let Some((warm, quantum)) = kind {
             let jit = Jit::new().expect("code memory");
-            cpu = cpu.with_translator(Box::new(jit)).with_warm(warm);
+            cpu = cpu.with_translator(Box::new(jit)).with_warm(warm).with_hot(quantum, 1);
         }
         cpu.load(&initial()).expect("a state");
         let mut machine = Self { cpu, memory, bus: Bus { interrupt: NO_INTERRUPT.into() } };
@@ -250,7 +251,9 @@ impl Machine {
 /// Runs a test on the interpreter and on JITs, and compares what they are in the end.
 pub fn everywhere(test: impl Fn(&mut Machine)) {
     let mut first: Option<(CpuState, Vec<u8>)> = None;
-    for warm in [None, Some(0), Some(1), Some(3)] {
+    // The last two make superblocks of whatever loops a few times.
+    let kinds = [(0, 4000), (1, 4000), (3, 4000), (0, 24), (0, 100)];
+    for warm in std::iter::once(None).chain(kinds.map(Some)) {
         let mut machine = Machine::new(warm);
         test(&mut machine);
         let mut memory = vec![0; RAM as usize];

@@ -10,4 +10,5 @@ mod faults;
 mod machine;
 mod modified;
 mod registers;
+mod system;
 mod traps;
