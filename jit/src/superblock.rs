@@ -25,6 +25,8 @@ const ENOUGH: usize = 64;
 const LIMIT: usize = 200;
 /// How often a loop is repeated at most.
 const COPIES: usize = 8;
+/// So many translations that are not remembered are no reason to doubt that others will be.
+const SEVERAL: u32 = 16;
 /// Bytes at the beginning of the first block's code that make way for a jump.
 const JUMP: usize = 5;
 
@@ -284,7 +286,7 @@ impl Jit {
         };
         // About so many instructions were run since the last look, if they were all of it.
         let instructions = (heat / 2).max(1).saturating_mul(cpu.native.quantum as u32);
-        let often = instructions / superblock.count.max(1) / 4;
+        let often = (instructions / superblock.count.max(1) / 4).max(SEVERAL);
         let accesses = superblock.accesses.clone();
         let mut any = false;
         for Site { ip, number, .. } in accesses {

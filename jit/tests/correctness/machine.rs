@@ -252,7 +252,7 @@ impl Machine {
 pub fn everywhere(test: impl Fn(&mut Machine)) {
     let mut first: Option<(CpuState, Vec<u8>)> = None;
     // The last two make superblocks of whatever loops a few times.
-    let kinds = [(0, 4000), (1, 4000), (3, 4000), (0, 24), (0, 100)];
+    let kinds = [(0, 4000), (1, 4000), (3, 4000), (0, 150), (1, 600)];
     for warm in std::iter::once(None).chain(kinds.map(Some)) {
         let mut machine = Machine::new(warm);
         test(&mut machine);

@@ -201,28 +201,28 @@ fn an_access_that_begins_on_the_page_before_is_not_taken_for_one_of_the_next() {
         let code = code!(CODE
             ; mov ebp, 60
             ; again:
-            ; mov rdi, DATA as i32 + 0x1000
-            ; mov eax, [rdi]
-            ; mov rdi, DATA as i32 + 0xffc
-            ; cmp ebp, 1
-            ; jne >whole
-            ; lea rdi, [rdi + 4]
-            ; whole:
+            ; mov rdi, DATA as i32 + 0x1010
             ; xor edx, edx
             ; walk:
-            ; add rdx, [rdi - 4]
-            ; sub rdi, 1
+            ; add rdx, [rdi]
+            ; rol rdx, 9
+            ; lea r8, [rdi + rdi]
+            ; sub r8, rdi
+            ; lea rdi, [r8 - 1]
             ; cmp rdi, DATA as i32 + 0xff0
             ; jne <walk
-            ; mov rdi, DATA as i32 + 0xffc
-            ; mov rcx, [rdi]
             ; dec ebp
             ; jnz <again
             ; hlt
         );
         m.put(CODE, &code);
         m.run_to_halt();
-        assert_eq!(m.reg(RCX), 0x0807_0605_0403_0201);
-        assert_ne!(m.reg(RDX), 0);
+        let mut bytes = m.get::<0x10>(first + 0xff0).to_vec();
+        bytes.extend(m.get::<0x20>(second));
+        let sum = (1..=0x20).rev().fold(0_u64, |sum, at: usize| {
+            let word = bytes[at..at + 8].try_into().expect("eight bytes");
+            sum.wrapping_add(u64::from_le_bytes(word)).rotate_left(9)
+        });
+        assert_eq!(m.reg(RDX), sum);
     });
 }
