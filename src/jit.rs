@@ -30,6 +30,7 @@ pub fn choices(options: &options::JitOptions) -> (JitOptions, Option<Shown>) {
         dump: options.jit_dump.clone(),
         perf_map: options.jit_perf_map,
         memory: options.jit_memory,
+        ..JitOptions::default()
     };
     (choices, shown)
 }

@@ -6,19 +6,28 @@
 //! elsewhere, code is written as by a device, breakpoints are set, and interrupts come, the same on
 //! both. After each slice the states are compared, at the end RAM is.
 
+mod loops;
 mod platform;
 mod side;
 mod snippets;
 pub(crate) mod vague;
 
+use std::sync::Arc;
+
 use trivium_cpu::Exit;
+use trivium_jit::DEFAULT_MEMORY;
+use trivium_memory::{GuestMemory, GuestPhysAddr};
 
 use crate::anything::{self, CODE, CODE_SIZE};
-use side::Side;
+pub use loops::{check_loops, compare_loops};
+use platform::Platform;
+use side::{Hot, Side};
 
 /// Slices of a run, and the most instructions in one.
 const SLICES: u64 = 10;
 const LONGEST: u64 = 160;
+/// Bytes of memory for translated code in which not all of it finds room.
+const LITTLE_MEMORY: usize = 64 << 10;
 
 /// What makes a run what it is.
 struct Plan {
@@ -45,6 +54,37 @@ impl Plan {
             warm: u32::from(head[5] & 3),
             quantum: [16, 40, 160, 4000][usize::from(head[5] >> 2 & 3)],
         })
+    }
+
+    /// The JIT, or the interpreter.
+    fn side(&self, hot: bool) -> Side {
+        let platform = Platform::new(u64::from_le_bytes(self.head));
+        let mut state = anything::initial_state(&self.head, &platform);
+        // Most of memory is of no interest.
+        for (number, register) in state.general.regs.iter_mut().enumerate() {
+            if number % 4 != 0 {
+                *register = side::DATA - 0x800 + (*register & 0x5fff);
+            }
+            if number >= 13 {
+                // Upper halves that are to go.
+                *register |= !0 << 44;
+            }
+        }
+        let (warm, quantum) = (self.warm, self.quantum);
+        // In every other case so little that code is given up now and then.
+        let memory = if self.head[1] & 1 == 0 { DEFAULT_MEMORY } else { LITTLE_MEMORY };
+        let hot = hot.then(|| Hot { warm, quantum, superblocks: Arc::default(), memory });
+        Side::new(|memory| self.furnish(memory), platform, &state, hot)
+    }
+
+    fn furnish(&self, memory: &GuestMemory) {
+        anything::furnish_mode(memory, self.head[0], &self.code);
+        side::furnish_tables(memory);
+        let endless = self.code.iter().copied().cycle().take(0x1000).collect::<Vec<u8>>();
+        for page in 0..4 {
+            // It lies in RAM.
+            let _ = memory.write(GuestPhysAddr(side::DATA + 0x1000 * page), &endless);
+        }
     }
 
     /// What happens before a slice, and how many instructions it has.
@@ -87,6 +127,8 @@ enum Event {
     Breakpoint(u64, u64),
     /// So many instructions with RFLAGS.TF set at first.
     SingleStep(u64),
+    /// All of these.
+    All(Vec<Event>),
 }
 
 /// xorshift64*.
@@ -146,12 +188,18 @@ enum Outcome {
 
 /// Runs so many slices on both, the last of them with no more than `most` instructions.
 fn run(plan: &Plan, slices: u64, most: u64) -> Outcome {
-    let mut sides = [Side::jit(plan), Side::interpreter(plan)];
-    let mut instructions = 0;
-    for number in 0..slices {
+    let each = (0..slices).map(|number| {
         let (event, count) = plan.slice(number);
-        let last = number + 1 == slices;
-        let count = if last { count.min(most) } else { count };
+        (event, if number + 1 == slices { count.min(most) } else { count })
+    });
+    run_sides([plan.side(true), plan.side(false)], each)
+}
+
+/// Runs slices on both sides: what happens before each, and its instructions.
+fn run_sides(mut sides: [Side; 2], slices: impl Iterator<Item = (Event, u64)>) -> Outcome {
+    let mut instructions = 0;
+    let mut slices = slices.enumerate().peekable();
+    while let Some((number, (event, count))) = slices.next() {
         let exits = sides.each_mut().map(|side| side.slice(&event, count));
         if sides.iter().any(Side::is_exhausted) {
             return Outcome::Exhausted;
@@ -163,12 +211,12 @@ fn run(plan: &Plan, slices: u64, most: u64) -> Outcome {
         if exits[0] != exits[1] {
             differences.push(format!("{:?} and {:?}", exits[0], exits[1]));
         }
-        let last = last || exits[0] == Exit::Shutdown;
+        let last = slices.peek().is_none() || exits[0] == Exit::Shutdown;
         if differences.is_empty() && last {
             differences = memory_differences(&sides);
         }
         if !differences.is_empty() {
-            return Outcome::Differ(number, differences);
+            return Outcome::Differ(number as u64, differences);
         }
         if last {
             break;
@@ -186,7 +234,7 @@ fn memory_differences(sides: &[Side; 2]) -> Vec<String> {
 /// Whether the interpreter, instruction by instruction up to a slice, meets what is undefined; and
 /// after how many instructions of the slice the two part.
 fn judge(plan: &Plan, slice: u64, differences: Vec<String>) -> Found {
-    let mut side = Side::interpreter(plan);
+    let mut side = plan.side(false);
     let mut trace = Vec::new();
     for number in 0..=slice {
         let (event, count) = plan.slice(number);

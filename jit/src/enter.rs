@@ -207,7 +207,7 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
     }
     let tlb = (&raw const *cpu.tlb).addr();
     cpu.regs[usize::from(TLB_ADDRESS)] = tlb as u64;
-    let lost = cpu.tlb.take_lost();
+    let lost = cpu.tlb.take_lost() && !planted::has(Bug::KeptTranslations);
     cpu.native.sites.keep(usize::from(cpu.mode.has(Mode::USER)), tlb, lost);
     cpu.regs[usize::from(TLB_MASK)] = INDEX_MASK;
     let quantum = cpu.quantum;

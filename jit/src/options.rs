@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::observe::Statistics;
 
@@ -15,6 +16,8 @@ pub struct JitOptions {
     pub dump: Option<PathBuf>,
     /// Tells perf where translated code is: `/tmp/perf-PID.map`.
     pub perf_map: bool,
+    /// Counts the superblocks that are made.
+    pub superblocks: Option<Arc<AtomicU64>>,
     /// Bytes of memory for translated code, within [`MEMORY`].
     pub memory: usize,
 }
@@ -28,6 +31,7 @@ pub const DEFAULT_MEMORY: usize = 32 << 20;
 
 impl Default for JitOptions {
     fn default() -> Self {
-        Self { statistics: None, dump: None, perf_map: false, memory: DEFAULT_MEMORY }
+        let (statistics, dump, superblocks) = Default::default();
+        Self { statistics, dump, perf_map: false, superblocks, memory: DEFAULT_MEMORY }
     }
 }

@@ -27,9 +27,29 @@ pub enum Bug {
     NoOverflow,
     /// RET does not drop what its immediate says.
     RetDropsNothing,
+    /// An access finds its remembered translation by the page that it ends on.
+    PageForWindow,
+    /// The window of a remembered translation reaches to the page's end, whatever the size is.
+    WindowToTheEnd,
+    /// A remembered translation is kept when the TLB loses any.
+    KeptTranslations,
+    /// What a superblock's way out has not run is not given back to the quantum.
+    NoRefund,
+    /// Registers are not brought home at a superblock's way out.
+    NotBroughtHome,
+    /// A superblock does not look where a return within it goes.
+    ReturnNotCompared,
+    /// A superblock has no guards within.
+    NoGuardsWithin,
+    /// A superblock is kept when one of its blocks is dropped.
+    KeptSuperblock,
+    /// A block that has the number of an earlier one is not told who jumps to it.
+    NumberTaken,
+    /// The x87 unit's last operand is noted where its span begins.
+    OperandBySpan,
 }
 
-/// All of them.
+/// Those that random code finds.
 pub const BUGS: &[Bug] = &[
     Bug::WrongPlace,
     Bug::FlagsClobbered,
@@ -42,6 +62,20 @@ pub const BUGS: &[Bug] = &[
     Bug::PushMovesFirst,
     Bug::NoOverflow,
     Bug::RetDropsNothing,
+];
+
+/// Those of superblocks, and of what hardly comes but with them.
+pub const SUPERBLOCK_BUGS: &[Bug] = &[
+    Bug::PageForWindow,
+    Bug::WindowToTheEnd,
+    Bug::KeptTranslations,
+    Bug::NoRefund,
+    Bug::NotBroughtHome,
+    Bug::ReturnNotCompared,
+    Bug::NoGuardsWithin,
+    Bug::KeptSuperblock,
+    Bug::NumberTaken,
+    Bug::OperandBySpan,
 ];
 
 #[cfg(feature = "planted-bugs")]

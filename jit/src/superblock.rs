@@ -5,6 +5,8 @@
 //! and nothing is jumped over. Whatever goes another way than mostly goes on in the code of the
 //! single blocks: every guest register is in its home there, so it is just a jump.
 
+use std::sync::atomic::Ordering;
+
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache};
@@ -276,6 +278,9 @@ impl Jit {
         }
         self.memory.write(entry, &[0xe9]);
         self.memory.jump_to(entry + 1, start);
+        if let Some(made) = &self.superblocks {
+            made.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether many accesses of a superblock find other translations than last time: it is then to be

@@ -184,12 +184,13 @@ impl Emitter {
         emitted
     }
 
-    /// Notes where the operand is that R8 has the address of.
+    /// Notes where the operand is, whose address R8 has but for an offset.
     fn note_operand(&mut self, i: &Instruction) {
         let segment = selector(i.memory_segment().number());
         dynasm!(self.asm
             ; .arch x64
-            ; mov [r14 + LAST_DP], r8
+            ; lea rcx, [r8 + self.operand_offset]
+            ; mov [r14 + LAST_DP], rcx
             ; movzx ecx, WORD [r14 + segment]
             ; mov [r14 + LAST_DS], cx
         );

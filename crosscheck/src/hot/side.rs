@@ -1,6 +1,7 @@
 //! One of the two CPUs that are compared, with its memory and platform.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use trivium_cpu::bits::rflags;
@@ -8,11 +9,11 @@ use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{CS, SegmentAttributes};
 use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
 use trivium_interp::{Interpreter, Topology};
-use trivium_jit::{DEFAULT_MEMORY, Jit, JitOptions};
+use trivium_jit::{Jit, JitOptions};
 use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
 
+use super::Event;
 use super::platform::Platform;
-use super::{Event, Plan};
 use crate::anything;
 
 /// RAM.
@@ -20,8 +21,8 @@ pub(super) const RAM_SIZE: u64 = anything::RAM;
 /// The pages that are mapped elsewhere at times: four of them, with the same code.
 pub(super) const DATA: u64 = 0x2_0000;
 /// The lowest page tables: of 64-bit and PAE entries, and of 32-bit ones.
-const WIDE_TABLE: u64 = 0x1_0000;
-const NARROW_TABLE: u64 = 0x1_1000;
+pub(super) const WIDE_TABLE: u64 = 0x1_0000;
+pub(super) const NARROW_TABLE: u64 = 0x1_1000;
 
 /// A CPU with all that it needs.
 pub(super) struct Side {
@@ -30,66 +31,62 @@ pub(super) struct Side {
     platform: Platform,
 }
 
+/// Puts the lowest page tables into memory, which map all of it to itself.
+pub(super) fn furnish_tables(memory: &GuestMemory) {
+    let put = |at: u64, bytes: &[u8]| {
+        // All of it lies in RAM.
+        let _ = memory.write(GuestPhysAddr(at), bytes);
+    };
+    for page in 0..=RAM_SIZE >> 12 {
+        put(WIDE_TABLE + 8 * page, &(page << 12 | 7).to_le_bytes());
+        put(NARROW_TABLE + 4 * page, &(page as u32 * 0x1000 | 7).to_le_bytes());
+    }
+    for (at, size) in [(anything::LONG_TABLES + 0x2000, 8), (anything::PAE_TABLES + 0x1000, 8)] {
+        put(at, &(WIDE_TABLE | 7).to_le_bytes()[..size]);
+    }
+    put(anything::LEGACY_TABLES, &(NARROW_TABLE as u32 | 7).to_le_bytes());
+}
+
+/// How a JIT is to translate, and who counts its superblocks.
+pub(super) struct Hot {
+    /// How often a block is interpreted before it is translated.
+    pub(super) warm: u32,
+    /// After how many instructions at most what is run may be translated with what follows it.
+    pub(super) quantum: u32,
+    pub(super) superblocks: Arc<AtomicU64>,
+    /// Bytes of memory for translated code.
+    pub(super) memory: usize,
+}
+
 impl Side {
-    pub(super) fn jit(plan: &Plan) -> Self {
-        // In every other case so little that code is given up now and then.
-        let memory = if plan.head[1] & 1 == 0 { DEFAULT_MEMORY } else { 64 << 10 };
-        let options = JitOptions { memory, ..JitOptions::default() };
-        let jit = Jit::with_options(&options).expect("the host lets translated code be executed");
-        let warm = plan.warm;
-        Self::new(plan, |cpu| {
-            let cpu = cpu.with_translator(Box::new(jit)).with_warm(warm);
-            Box::new(cpu.with_hot(plan.quantum, 1))
-        })
-    }
-
-    pub(super) fn interpreter(plan: &Plan) -> Self {
-        Self::new(plan, |cpu| Box::new(cpu))
-    }
-
-    fn new(plan: &Plan, make: impl FnOnce(Interpreter) -> Box<dyn Vcpu>) -> Self {
+    /// A JIT, or an interpreter, in memory that is furnished by a function.
+    pub(super) fn new(
+        furnish: impl FnOnce(&GuestMemory),
+        platform: Platform,
+        state: &CpuState,
+        hot: Option<Hot>,
+    ) -> Self {
         let memory = Arc::new(GuestMemory::new(RAM_SIZE, 1).expect("the host has a MiB"));
         memory.set_map(FlatMap::new(&[
             Region::new(0, RAM_SIZE, RegionKind::Ram { offset: 0 }),
             Region::new(RAM_SIZE, 0x1000, RegionKind::Mmio { id: 0 }),
         ]));
-        anything::furnish_mode(&memory, plan.head[0], &plan.code);
-        let put = |at: u64, bytes: &[u8]| {
-            // All of it lies in RAM.
-            let _ = memory.write(GuestPhysAddr(at), bytes);
-        };
-        for page in 0..=RAM_SIZE >> 12 {
-            put(WIDE_TABLE + 8 * page, &(page << 12 | 7).to_le_bytes());
-            put(NARROW_TABLE + 4 * page, &(page as u32 * 0x1000 | 7).to_le_bytes());
-        }
-        for (at, size) in [(anything::LONG_TABLES + 0x2000, 8), (anything::PAE_TABLES + 0x1000, 8)]
-        {
-            put(at, &(WIDE_TABLE | 7).to_le_bytes()[..size]);
-        }
-        put(anything::LEGACY_TABLES, &(NARROW_TABLE as u32 | 7).to_le_bytes());
-        for page in 0..4 {
-            let endless = plan.code.iter().copied().cycle().take(0x1000).collect::<Vec<u8>>();
-            put(DATA + 0x1000 * page, &endless);
-        }
+        furnish(&memory);
         let scratch = memory.scratch(0, 1).unwrap_or_default();
         let hz = 1_000_000_000;
         let topology = Topology { apic_id: 0, cpus: 1, tsc_hz: hz, apic_hz: hz };
         let model = Arc::new(CpuModel::by_name("max").expect("there is such a model"));
-        let mut vcpu = make(Interpreter::new(memory.clone(), model, topology, scratch));
-        let platform = Platform::new(u64::from_le_bytes(plan.head));
-        let _ = platform.kicker.set(vcpu.kicker());
-        let mut state = anything::initial_state(&plan.head, &platform);
-        // Most of memory is of no interest.
-        for (number, register) in state.general.regs.iter_mut().enumerate() {
-            if number % 4 != 0 {
-                *register = DATA - 0x800 + (*register & 0x5fff);
-            }
-            if number >= 13 {
-                // Upper halves that are to go.
-                *register |= !0 << 44;
-            }
+        let mut cpu = Interpreter::new(memory.clone(), model, topology, scratch);
+        if let Some(Hot { warm, quantum, superblocks, memory }) = hot {
+            let options =
+                JitOptions { superblocks: Some(superblocks), memory, ..JitOptions::default() };
+            let jit = Jit::with_options(&options);
+            let jit = jit.expect("the host lets translated code be executed");
+            cpu = cpu.with_translator(Box::new(jit)).with_warm(warm).with_hot(quantum, 1);
         }
-        vcpu.load(&state).expect("it is a state that a CPU can be in");
+        let mut vcpu: Box<dyn Vcpu> = Box::new(cpu);
+        let _ = platform.kicker.set(vcpu.kicker());
+        vcpu.load(state).expect("it is a state that a CPU can be in");
         Self { vcpu, memory, platform }
     }
 
@@ -103,6 +100,7 @@ impl Side {
     fn happen(&mut self, event: &Event) {
         match event {
             Event::None => {}
+            Event::All(events) => events.iter().for_each(|event| self.happen(event)),
             Event::Interrupt(vector) => self.platform.interrupt(*vector),
             Event::Write(at, bytes) => {
                 // It lies in RAM.

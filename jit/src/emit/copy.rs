@@ -61,6 +61,7 @@ impl Emitter {
                 };
                 At { base: 8, plus }
             });
+            self.operand_offset = if planted::has(Bug::OperandBySpan) { 0 } else { at.plus };
             if folded {
                 dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(at.base) + r9 + at.plus]);
             }

@@ -76,7 +76,7 @@ struct Wanted {
 impl Wanted {
     /// Whether it is on the page that it begins on, if it is where it may be at all.
     fn by_page(self) -> bool {
-        self.size == 1 || self.alignment > 1
+        self.size == 1 || self.alignment > 1 || planted::has(Bug::PageForWindow)
     }
 }
 
@@ -451,6 +451,7 @@ impl Emitter {
             self.compare(IN_R8, access.size, access.alignment);
             dynasm!(self.asm ; .arch x64 ; jrcxz >hit ; jmp =>out ; hit: ; mov rcx, [r9]);
             if !access.by_page() {
+                let size = if planted::has(Bug::WindowToTheEnd) { 1 } else { access.size };
                 // The window at the page's beginning, or the one before its end.
                 dynasm!(self.asm
                     ; .arch x64
@@ -458,7 +459,7 @@ impl Emitter {
                     ; pext rcx, rcx, [r14 + WINDOW]
                     ; jrcxz >first
                     ; mov rcx, [r9]
-                    ; lea rcx, [rcx - (2049 - access.size as i32)]
+                    ; lea rcx, [rcx - (2049 - size as i32)]
                     ; jmp >chosen
                     ; first:
                     ; mov rcx, [r9]

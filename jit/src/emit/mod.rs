@@ -188,6 +188,8 @@ pub(crate) struct Emitter {
     pub(crate) crossings: Vec<Crossing>,
     /// The one that the store being emitted belongs to.
     crossing_store: Option<usize>,
+    /// What is to be added to R8 for the address of the operand that was copied last.
+    pub(crate) operand_offset: i32,
     pub(crate) notes: Notes,
     /// The block's spans, and which of them have their place in `Native::spans`.
     spans: Vec<Span>,
@@ -244,6 +246,7 @@ impl Emitter {
             loads: Vec::new(),
             crossings: Vec::new(),
             crossing_store: None,
+            operand_offset: 0,
             notes: Notes::default(),
             spans,
             known_spans: 0,
@@ -295,7 +298,7 @@ impl Emitter {
     pub(crate) fn pass_on(&mut self, next: u32, rip: u64, is_sure: bool) {
         self.note_x87(None);
         self.notes.segment = false;
-        if is_sure {
+        if is_sure || planted::has(Bug::NoGuardsWithin) {
             return;
         }
         let slot = match self.ahead {
@@ -523,10 +526,10 @@ impl Emitter {
             places.push((stub.label, self.asm.offset().0));
             let packed = stub.exit.pack()?;
             dynasm!(self.asm ; .arch x64 ; =>stub.label);
-            if stub.moved {
+            if stub.moved && !planted::has(Bug::NotBroughtHome) {
                 self.bring_home();
             }
-            if stub.unspent != 0 {
+            if stub.unspent != 0 && !planted::has(Bug::NoRefund) {
                 dynasm!(self.asm ; .arch x64 ; lea r11, [r11 + stub.unspent]);
             }
             if let (Some(slot), Exit::Follow { block, .. }) = (stub.link, stub.exit) {

@@ -432,3 +432,33 @@ fn a_return_to_an_address_that_was_changed_goes_there() {
         assert_eq!(m.reg(RBX), 10 + 10 * 100);
     });
 }
+
+#[test]
+fn code_that_is_overwritten_again_and_again_is_not_jumped_to_as_it_was() {
+    const FUNCTION: u64 = CODE + 0x1000;
+    everywhere(|m| {
+        let code = code!(CODE
+            ; mov ecx, 30
+            ; outer:
+            ; mov edx, 40
+            ; again:
+            ; jmp >function
+            ; back:
+            ; dec edx
+            ; jnz <again
+            // The immediate of the addition.
+            ; inc BYTE [rbx]
+            ; dec ecx
+            ; jnz <outer
+            ; hlt
+            ; .align 0x1000, 0x90
+            ; function:
+            ; add eax, BYTE 1
+            ; jmp <back
+        );
+        m.put(CODE, &code);
+        m.set(|state| state.general.regs[RBX] = FUNCTION + 2);
+        m.run_to_halt();
+        assert_eq!(m.reg(RAX), (1..=30).sum::<u64>() * 40);
+    });
+}

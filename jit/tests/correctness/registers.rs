@@ -220,3 +220,25 @@ fn flags_go_through_translated_code_and_out_of_it() {
         assert_eq!(m.reg(6), 1, "flags {:#x} became {:#x}", m.reg(9), m.reg(RBX));
     });
 }
+
+#[test]
+fn the_x87_units_last_operand_is_noted_where_it_is_among_others() {
+    everywhere(|m| {
+        let code = code!(CODE
+            ; mov ecx, 20
+            ; again:
+            ; mov rax, [rbx]
+            ; fld QWORD [rbx + 0x40]
+            ; mov [rbx + 0x20], rax
+            ; fstp QWORD [rbx + 0x48]
+            ; mov rax, [rbx + 0x60]
+            ; dec ecx
+            ; jnz <again
+            ; hlt
+        );
+        m.put(CODE, &code);
+        m.set(|state| state.general.regs[RBX] = DATA);
+        m.run_to_halt();
+        assert_eq!(m.state().x87.last_dp, DATA + 0x48);
+    });
+}
