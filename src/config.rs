@@ -231,6 +231,7 @@ mod tests {
         ("trace", "io"),
         ("smbios", "type=1,serial=1"),
         ("fw-cfg", "opt/x,string=y"),
+        ("kvm", "level=user"),
     ];
 
     /// All options of `run` that a file may have.
