@@ -347,9 +347,11 @@ fn call(cpu: &mut Cpu, op: &Op) -> u32 {
     type Routine = unsafe extern "sysv64" fn(*mut Cpu, u64, u64) -> u64;
     // SAFETY: operations with this handler are made by `Jit` alone, which gives them the addresses
     // of its own routine and of code that it has translated and that the block still stands for:
-    // blocks are dropped with their code, and code is dropped with all blocks. The routine keeps
-    // the registers that it must keep, and the code changes nothing but the state and, through the
-    // TLB, guest memory.
+    // blocks are dropped with their code; code that is given up without its block has the block's
+    // decoded operations put back, and all jumps to it undone, before anything else is run. The
+    // routine keeps the registers that it must keep, and the code changes nothing but the state and,
+    // through translations that the TLB has or has lent to `Native::sites` since it lost any, guest
+    // memory.
     let exit = unsafe {
         let routine: Routine = std::mem::transmute(op.disp as usize);
         routine(cpu, op.imm, op.aux.into())
