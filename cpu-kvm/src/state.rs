@@ -14,59 +14,22 @@ pub(crate) use events::{from_events, to_events};
 pub(crate) use fpu::{XsaveLayout, from_xsave, to_xsave};
 pub(crate) use segments::{from_sregs, to_sregs};
 
-pub(crate) fn to_regs(general: &General) -> kvm_regs {
-    let [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] =
-        general.regs;
-    let General { rip, rflags, regs: _ } = *general;
-    kvm_regs {
-        rax,
-        rbx,
-        rcx,
-        rdx,
-        rsi,
-        rdi,
-        rsp,
-        rbp,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-        rip,
-        rflags,
-    }
+/// The general registers by the kernel's names, in the order of their numbers, both ways.
+macro_rules! general_registers {
+    ($($name:ident)*) => {
+        pub(crate) fn to_regs(general: &General) -> kvm_regs {
+            let General { regs: [$($name),*], rip, rflags } = *general;
+            kvm_regs { $($name,)* rip, rflags }
+        }
+
+        pub(crate) fn from_regs(regs: &kvm_regs) -> General {
+            let kvm_regs { $($name,)* rip, rflags } = *regs;
+            General { regs: [$($name),*], rip, rflags: rflags & rflags::ALL | rflags::FIXED }
+        }
+    };
 }
 
-pub(crate) fn from_regs(regs: &kvm_regs) -> General {
-    let kvm_regs {
-        rax,
-        rbx,
-        rcx,
-        rdx,
-        rsi,
-        rdi,
-        rsp,
-        rbp,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-        rip,
-        rflags,
-    } = *regs;
-    General {
-        regs: [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15],
-        rip,
-        rflags: rflags & rflags::ALL | rflags::FIXED,
-    }
-}
+general_registers! { rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 }
 
 pub(crate) fn to_debug(debug: &Debug) -> kvm_debugregs {
     let Debug { address, dr6, dr7 } = *debug;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 use trivium_chipset::{
-    BusError, BusResult, Device, Mmio, MsiSink, SaveRestore, Section, StateError,
+    BusError, BusResult, Device, Mmio, MsiMessage, MsiSink, SaveRestore, Section, StateError,
 };
 
 use super::message::{DeliveryMode, encode_msi};
@@ -218,6 +218,60 @@ impl Device for IoApic {
     }
 }
 
+/// The registers as plain numbers, for another implementation of the chip that takes over or gives
+/// back: the host's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IoApicRegisters {
+    /// IOREGSEL.
+    pub select: u8,
+    /// The ID, 0 to 15.
+    pub id: u8,
+    /// The redirection table.
+    pub entries: [u64; PINS],
+    /// The inputs that are asserted, one bit each.
+    pub asserted: u32,
+}
+
+impl IoApicRegisters {
+    /// The inputs whose entries are level-triggered, one bit each.
+    #[must_use]
+    pub fn level_triggered(&self) -> u32 {
+        let entries = (0..).zip(self.entries);
+        entries
+            .fold(0, |pins, (pin, entry)| pins | u32::from(entry & Entry::LEVEL.bits() != 0) << pin)
+    }
+}
+
+impl IoApic {
+    /// All registers.
+    #[must_use]
+    pub fn registers(&self) -> IoApicRegisters {
+        let &Self { select, id, entries, asserted, messages: _ } = self;
+        IoApicRegisters { select, id, entries: entries.map(|entry| entry.bits()), asserted }
+    }
+
+    /// Takes over from another implementation, which has sent what was to be sent.
+    pub fn set_registers(&mut self, registers: &IoApicRegisters) {
+        self.select = registers.select;
+        self.id = registers.id & 0x0f;
+        self.entries = registers.entries.map(Entry::from_bits_truncate);
+        self.asserted = registers.asserted & ((1 << PINS) - 1);
+    }
+
+    /// The message of each input that is not masked.
+    #[must_use]
+    pub fn routes(&self) -> [Option<MsiMessage>; PINS] {
+        self.entries.map(|entry| {
+            let mode = (entry & Entry::DELIVERY_MODE).bits() >> 8;
+            let delivery = DeliveryMode::from_bits(mode as u32)?;
+            let logical = entry.contains(Entry::LOGICAL);
+            let level = entry.contains(Entry::LEVEL);
+            let message = encode_msi(entry.destination(), logical, delivery, entry.vector(), level);
+            (!entry.contains(Entry::MASKED)).then_some(message)
+        })
+    }
+}
+
 impl SaveRestore for IoApic {
     fn save(&self) -> Section {
         save_restore::save(self)
@@ -272,11 +326,9 @@ mod save_restore {
 mod tests {
     use std::sync::Mutex;
 
-    use proptest::prelude::*;
-    use trivium_chipset::MsiMessage;
-
     use super::*;
     use crate::test_support::{Fixture, check, mmio_steps};
+    use proptest::prelude::*;
 
     #[derive(Default)]
     struct Messages(Mutex<Vec<MsiMessage>>);
@@ -315,6 +367,29 @@ mod tests {
             let sent = std::mem::take(&mut *self.messages.0.lock().unwrap());
             sent.into_iter().map(|message| (message.address, message.data)).collect()
         }
+    }
+
+    #[test]
+    fn registers_go_through_plain_numbers_without_a_message() {
+        let mut bench = bench();
+        bench.put(0x10 + 2 * 16, 0xa031);
+        bench.put(0x10 + 2 * 4, 0x0041);
+        bench.put(0, 0x0300_0000);
+        bench.ioapic.set_pin(16, true);
+        bench.ioapic.set_pin(4, true);
+        assert_eq!(bench.sent().len(), 2);
+        let registers = bench.ioapic.registers();
+        assert_eq!((registers.id, registers.level_triggered()), (3, 1 << 16));
+        assert_eq!((registers.asserted, registers.entries[16]), (1 << 16 | 1 << 4, 0xe031));
+        let mut other = self::bench();
+        other.ioapic.set_registers(&registers);
+        assert_eq!(other.sent(), []);
+        assert_eq!(other.ioapic.registers(), registers);
+        other.ioapic.end_of_interrupt(0x31);
+        assert_eq!(other.sent().len(), 1, "the level is still there");
+        let routes = other.ioapic.routes();
+        assert_eq!(routes[4].map(|message| message.data & 0xff), Some(0x41));
+        assert_eq!(routes.iter().flatten().count(), 2);
     }
 
     #[test]

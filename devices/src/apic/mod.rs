@@ -11,8 +11,9 @@ mod message;
 mod timer;
 mod vectors;
 
-pub use ioapic::{IOAPIC_PINS, IoApic};
+pub use ioapic::{IOAPIC_PINS, IoApic, IoApicRegisters};
 pub use local::{
-    ApicGeneration, ApicMode, LapicAction, LapicConfig, Lint, LocalApic, MsrFault, Requests,
+    ApicGeneration, ApicMode, LapicAction, LapicConfig, LapicRegisters, Lint, LocalApic, MsrFault,
+    Requests,
 };
 pub use message::{BROADCAST, DeliveryMode, Destination, Message};

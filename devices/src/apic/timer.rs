@@ -89,6 +89,14 @@ impl ApicTimer {
         self.base = now.ticks(self.hertz);
     }
 
+    /// Goes on from a count that another implementation has come to.
+    pub fn resume(&mut self, initial: u32, count: u32, divide: u32, now: VmTime) {
+        self.divide = divide & 0b1011;
+        self.initial = initial;
+        self.count = if self.mode == TimerMode::TscDeadline { 0 } else { count };
+        self.base = now.ticks(self.hertz);
+    }
+
     pub fn divide_configuration(&self) -> u32 {
         self.divide
     }

@@ -38,6 +38,12 @@ impl VectorSet {
         (self.0[usize::from(index >> 1 & 3)] >> (32 * (index & 1))) as u32
     }
 
+    /// The set that these registers show.
+    pub fn of_registers(registers: [u32; 8]) -> Self {
+        let word = |n: usize| u64::from(registers[2 * n]) | u64::from(registers[2 * n + 1]) << 32;
+        Self(std::array::from_fn(word))
+    }
+
     /// Whether it holds a vector that is not allowed (0 to 15).
     pub fn has_illegal(&self) -> bool {
         self.0[0] & 0xffff != 0

@@ -2,6 +2,7 @@
 //! slave at A0h on the master's IR2, ELCR at 4D0h and 4D1h.
 
 mod chip;
+mod registers;
 mod save_restore;
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,7 @@ mod tests;
 use trivium_chipset::{AccessWidth, BusError, BusResult, Device, IrqLine, PortIo, guest_log};
 
 use self::chip::Chip;
+pub use self::registers::PicRegisters;
 use crate::access::{byte_only, low_byte};
 
 /// Master, A0 = 0 (and 21h with A0 = 1).

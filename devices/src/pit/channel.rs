@@ -232,6 +232,29 @@ impl Channel {
         self.ce.saturating_sub(odd_high.into()) * 2
     }
 
+    /// The count register as it was written: 0 for the modulus.
+    pub(super) fn raw_count(&self) -> u16 {
+        let count = self.count % self.control.modulus();
+        if self.control.contains(Control::BCD) { to_bcd(count) } else { low_word(count) }
+    }
+
+    /// Clock pulses since the counting element took the count register, in the modes that repeat
+    /// since it last did.
+    pub(super) fn elapsed(&self) -> u64 {
+        let done = match self.control.mode() {
+            SquareWave if self.out => self.half(true).saturating_sub(self.ce),
+            SquareWave => self.half(true) + self.half(false).saturating_sub(self.ce),
+            RateGenerator => self.count.saturating_sub(self.ce),
+            // These count on through zero.
+            _ if self.out && self.control.mode() != SoftwareStrobe => {
+                self.count + (self.control.modulus() - self.ce) % self.control.modulus()
+            }
+            _ if self.ce > self.count => self.count + self.control.modulus() - self.ce,
+            _ => self.count - self.ce,
+        };
+        done.into()
+    }
+
     /// Drives the GATE pin.
     pub(super) fn set_gate(&mut self, gate: bool) {
         let (rises, falls) = (gate && !self.gate, !gate && self.gate);

@@ -2,6 +2,7 @@
 //! output.
 
 mod channel;
+mod registers;
 mod save_restore;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use trivium_chipset::{
 };
 
 use self::channel::{Channel, Control, Edges};
+pub use self::registers::PitCounter;
 use crate::access::{byte_only, low_byte};
 use crate::lost_ticks::{LostTicks, TickQueue};
 

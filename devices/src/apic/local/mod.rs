@@ -2,6 +2,7 @@
 //! Intel SDM vol. 3A, chapter 11.
 
 mod access;
+mod image;
 mod registers;
 mod save_restore;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use super::message::{DeliveryMode, Destination, Message};
 use super::timer::{ApicTimer, TimerMode};
 use super::vectors::VectorSet;
 pub use access::MsrFault;
+pub use image::LapicRegisters;
 pub use registers::ApicGeneration;
 pub use registers::Requests;
 use registers::{ApicBase, DEFAULT_BASE, Esr, Icr, LVT_ENTRIES, Lvt, LvtEntry, Svr};
