@@ -115,6 +115,7 @@ pub enum Access {
 
 /// Which of the TLBs is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Space {
     /// CPL 0 to 2, user pages out of reach under SMAP.
     Supervisor = 0,
@@ -282,10 +283,11 @@ pub struct Cpu {
     pub look: bool,
 
     /// The translations not in use, by [`Space`]; the place of the one in use is empty.
-    pub(crate) tlbs: Tlbs,
+    pub tlbs: Tlbs,
     /// The translations of other PCIDs.
     pub(crate) contexts: Contexts,
-    pub(crate) space: Space,
+    /// Which of the TLBs is in use.
+    pub space: Space,
     /// Page walk parameters, from the control registers.
     pub paging: Paging,
     /// The machine's memory.
@@ -461,12 +463,29 @@ impl Cpu {
         self.flags.set_explicit(value);
         let changed = (self.system_flags ^ value) & !rflags::STATUS;
         self.system_flags = value & !rflags::STATUS;
-        if changed & (rflags::IF | rflags::TF) != 0 {
+        if changed & rflags::TF != 0 || changed & value & rflags::IF != 0 && self.holds_something()
+        {
             self.look = true;
         }
         if changed & (rflags::VM | rflags::AC) != 0 {
             self.update_mode();
         }
+    }
+
+    /// Whether an interrupt may wait for RFLAGS.IF.
+    fn holds_something(&self) -> bool {
+        self.native.held != 0 || self.attention.is_wanted()
+    }
+
+    /// Whether the next instruction may come at once after one that ended its block: nobody wants
+    /// anything before it, and it is not to be run alone.
+    #[inline(always)]
+    pub(crate) fn goes_on(&self, block: &Block) -> bool {
+        // It may end there, with RF set.
+        let flags = self.system_flags & (rflags::TF | rflags::VIP | rflags::RF) == 0;
+        let debug = self.pending_debug == 0 && !self.single_step && !self.watch.code;
+        let quiet = !self.look && !self.leave && self.shadow == 0 && !self.drop_blocks;
+        flags && debug && quiet && !self.mmio.is_used() && !block.mode.has(Mode::SINGLE)
     }
 
     /// The current privilege level.

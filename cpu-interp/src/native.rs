@@ -140,7 +140,8 @@ pub struct NativeSites {
     pub misses: [u32; NATIVE_SITES],
     /// The bits of a distance from the window's beginning that are zero in it.
     pub window: u64,
-    /// Not 0 if there may be any, in each half: of supervisors' accesses, and of users'.
+    /// Not 0 if there may be any, in each half: of supervisors' accesses, and of users'. While
+    /// supervisors have allowed themselves users' pages, it is 1 if any was found since.
     pub filled: [u8; 2],
     /// How many of each half's numbers are in use.
     pub used: [usize; 2],

@@ -6,7 +6,7 @@
 //! a call: take the address of something on its stack, or call a slow path and go on afterwards.
 //! It records what it needs and returns instead; see [`crate::run`].
 
-use crate::block::{Block, BlockCache};
+use crate::block::{Block, BlockCache, follow_indirect};
 use crate::cpu::Cpu;
 
 /// Executes an operation and those after it.
@@ -181,11 +181,12 @@ fn stopped(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block) {
 
 /// Runs an instruction that ends its block through its [`GeneralFn`]: one that may change RIP, the
 /// mode, or what the processor attends to. It finds the address of the next instruction in
-/// `Cpu::next_rip` and may change it.
-pub fn general_end(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, _: &BlockCache) {
+/// `Cpu::next_rip` and may change it. If nothing is to be done before that one, it is gone on with.
+pub fn general_end(cpu: &mut Cpu, op: &Op, rest: &[Op], block: &Block, links: &BlockCache) {
     cpu.rip = block.rip.wrapping_add(op.off as u64);
     cpu.next_rip = cpu.rip.wrapping_add(u64::from(op.len)) & cpu.ip_mask;
     match (op.general)(cpu, op) {
+        Ok(()) if cpu.goes_on(block) => follow_indirect(cpu, cpu.next_rip, block, links),
         Ok(()) => cpu.stop_at(StopReason::Done, rest.len(), block),
         Err(Stop) => cpu.stop_at(cpu.stop, rest.len(), block),
     }

@@ -113,6 +113,15 @@ struct Stored {
     epoch: u64,
 }
 
+impl Stored {
+    /// Takes in one more, which has the same place here.
+    fn note(&mut self, page: u64, index: u16, epoch: u64) {
+        let others = self.epoch == epoch && (self.page, self.index) != (page, index);
+        let several = self.epoch == epoch && self.several || others;
+        *self = Self { page, index, several, epoch };
+    }
+}
+
 fn stored_slot(page: u64) -> usize {
     (page >> 12) as usize % TLB_SIZE
 }
@@ -177,11 +186,7 @@ impl Tlb {
     }
 
     fn note_stored(&mut self, page: u64, index: u16) {
-        let epoch = self.epoch;
-        let slot = &mut self.stored[stored_slot(page)];
-        let several =
-            slot.epoch == epoch && (slot.several || (slot.page, slot.index) != (page, index));
-        *slot = Stored { page, index, several, epoch };
+        self.stored[stored_slot(page)].note(page, index, self.epoch);
     }
 
     /// Enters a page of device registers; `gpa` is the guest-physical address of `linear`.
@@ -250,24 +255,30 @@ impl Tlb {
     /// Drops write translations into the host's page around `host`.
     pub fn revoke_write(&mut self, host: u64) {
         let page = host & !0xfff;
-        let known = self.stored[stored_slot(page)];
-        let Stored { index, several, .. } = known;
-        if known.epoch != self.epoch || !several && known.page != page {
+        let slot = stored_slot(page);
+        let Stored { page: known, index, several, epoch } = self.stored[slot];
+        if epoch != self.epoch || !several && known != page {
             return;
         }
         self.lost = true;
-        if !several {
-            let index = usize::from(index);
-            if self.write[index].host_page() == page {
-                self.write[index] = Entry::empty(index);
+        self.stored[slot] = Stored::default();
+        let Self { write, filled, stored, .. } = self;
+        let mut revoke = |index: u16| {
+            let entry = &mut write[usize::from(index)];
+            if entry.host_page() == page {
+                *entry = Entry::empty(usize::from(index));
             }
+            entry.host_page()
+        };
+        if !several {
+            revoke(index);
             return;
         }
-        for f in &self.filled {
-            let index = usize::from(f.index);
-            let entry = &mut self.write[index];
-            if f.write && entry.host_page() == page {
-                *entry = Entry::empty(index);
+        // What is left has the record for itself.
+        for f in filled.iter().filter(|f| f.write) {
+            let left = revoke(f.index);
+            if stored_slot(left) == slot {
+                stored[slot].note(left, f.index, epoch);
             }
         }
     }
@@ -307,6 +318,27 @@ mod tests {
                 let lasts = [0, 0xfff, 0x1000, 0x103e].map(|past| page.wrapping_add(past));
                 assert!(!lasts.iter().any(|&last| entry.has(last)), "{index}");
             }
+        }
+    }
+
+    #[test]
+    fn no_store_is_left_to_a_page_by_any_of_its_addresses() {
+        let mut tlb = Tlb::new();
+        let linear = [0x1000, 0x7000, 0xffff_8000_0000_3000];
+        let host = 0x5555_0000_2000;
+        let like_it = host + 0x1000 * TLB_SIZE as u64;
+        let may = |tlb: &Tlb, linear: u64| tlb.write[Tlb::index(linear)].has(linear);
+        for known in 1..=linear.len() {
+            for _ in 0..2 {
+                linear[..known].iter().for_each(|&at| tlb.fill(at, host, true, false));
+                tlb.fill(0x9000, like_it, true, false);
+                tlb.revoke_write(host);
+                assert!(!linear.iter().any(|&at| may(&tlb, at)), "{known}");
+                assert!(may(&tlb, 0x9000), "it is another page's");
+                assert!(tlb.take_lost());
+            }
+            tlb.revoke_write(like_it);
+            assert!(!may(&tlb, 0x9000), "it was known after the others had gone");
         }
     }
 

@@ -69,6 +69,7 @@ impl SegmentAttributes {
         ((self.0 >> 5) & 3) as u8
     }
     /// Whether `bits` are all set.
+    #[inline(always)]
     #[must_use]
     pub fn has(self, bits: u16) -> bool {
         self.0 & bits == bits

@@ -24,6 +24,8 @@ pub(crate) struct Notes {
     pub(crate) opcode: u16,
     /// The host does FCOMI as the guest's processor does.
     pub(crate) compares_alike: bool,
+    /// Of PUSH of a segment register, 16 bits are stored whatever the size is.
+    pub(crate) pushes_word: bool,
     /// What is still to be noted: RIP and opcode.
     pending: Option<(u64, u16)>,
     /// The code segment has been noted.
@@ -34,7 +36,8 @@ impl Notes {
     /// Those of a block's beginning, for a processor.
     pub(crate) fn new(model: &CpuModel) -> Self {
         let compares_alike = model.does(Quirk::FcomiKeepsC1) == host_is_amd();
-        Self { compares_alike, ..Self::default() }
+        let pushes_word = model.does(Quirk::PushSegmentWritesWord);
+        Self { compares_alike, pushes_word, ..Self::default() }
     }
 }
 

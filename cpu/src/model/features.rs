@@ -231,6 +231,7 @@ impl FeatureSet {
     }
 
     /// Whether it has the feature.
+    #[inline(always)]
     #[must_use]
     pub const fn has(self, feature: Feature) -> bool {
         self.0 >> feature as u32 & 1 != 0

@@ -340,6 +340,10 @@ impl Emitter {
     /// it is not to, or there is none left.
     fn site(&mut self, write: bool, span: bool) -> Option<u16> {
         let ip = self.ip;
+        // What it finds may not be used without them.
+        if self.user_pages {
+            return None;
+        }
         self.sites.as_mut()?.of(ip, write, span)
     }
 
@@ -507,7 +511,7 @@ impl Emitter {
     }
 
     /// Finds the linear address in R8 in the TLB, or goes elsewhere.
-    fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
+    pub(super) fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
         self.load_entry(write);
         self.compare(IN_R8, size, alignment);
         dynasm!(self.asm ; .arch x64 ; jrcxz >hit);

@@ -13,6 +13,7 @@ mod bits;
 mod branch;
 mod copy;
 pub(crate) mod memory;
+mod segments;
 mod stack;
 mod string;
 mod system;
@@ -212,6 +213,8 @@ pub(crate) struct Emitter {
     /// RIP of the present instruction, and whether it is the last of its block.
     ip: u64,
     pub(crate) is_last: bool,
+    /// Supervisors have allowed themselves users' pages.
+    user_pages: bool,
     /// Where the spans' translations are kept.
     span_places: [i32; SPANS],
     pub(crate) sites: Option<Sites>,
@@ -262,6 +265,7 @@ impl Emitter {
             single: Single::default(),
             ip: 0,
             is_last: false,
+            user_pages: false,
             span_places: [0; SPANS],
             sites: None,
             fills: Vec::new(),
@@ -454,20 +458,14 @@ impl Emitter {
             Mnemonic::Ret => self.ret(i, op),
             Mnemonic::Lea => self.lea(i),
             Mnemonic::Jmp => self.jmp(i, op),
-            Mnemonic::Div
-            | Mnemonic::Idiv
-            | Mnemonic::Pushfq
-            | Mnemonic::Pushfd
-            | Mnemonic::Popfq
-            | Mnemonic::Popfd
-            | Mnemonic::Cli
-            | Mnemonic::Sti => self.system(i, op),
+            mnemonic if system::is_one(mnemonic) => self.system(i, op),
             _ if i.is_string_instruction() => self.string(i, op),
             _ if i.condition_code() != ConditionCode::None && i.is_jcc_short_or_near() => {
                 self.jcc(i)
             }
             _ if select::is_bit_string(i) => self.bit_string(i, op),
             Mnemonic::Mov if i.op1_register().is_segment_register() => self.read_segment(i),
+            Mnemonic::Mov if i.op0_register().is_segment_register() => self.load_segment(i, op),
             _ if select::is_copied(i) && select::host_has(i) => self.copy(i, op),
             _ => self.vector_or_x87(i, op),
         }

@@ -47,6 +47,9 @@ impl Emitter {
                 }
                 None
             }
+            OpKind::Register if i.op0_register().is_segment_register() => {
+                return self.push_segment(i, op);
+            }
             OpKind::Memory if i.memory_size().size() as i32 == word && self.is_plain(i, false) => {
                 return self.push_memory(i, op);
             }
@@ -119,9 +122,15 @@ impl Emitter {
     pub(super) fn pop(&mut self, i: &Instruction, op: u8) -> Emitted {
         let word = self.word();
         let to = i.op0_register();
+        if i.op0_kind() == OpKind::Register && to.is_segment_register() {
+            return self.pop_segment(i, op);
+        }
         let fits = i.op0_kind() == OpKind::Register && to.is_gpr() && to.size() as i32 == word;
-        if !fits || number_of(to) == 4 {
+        if !fits {
             return Emitted::Not;
+        }
+        if number_of(to) == 4 {
+            return self.pop_stack_pointer(op);
         }
         let at = self.reach_stack(0, false, op);
         let number = number_of(to);
@@ -133,6 +142,13 @@ impl Emitter {
             }
         }
         self.move_stack(word);
+        Emitted::Done
+    }
+
+    /// POP of the stack pointer, which is what was popped.
+    fn pop_stack_pointer(&mut self, op: u8) -> Emitted {
+        let at = self.reach_stack(0, false, op);
+        self.load_word(at, RSP_HOME);
         Emitted::Done
     }
 

@@ -5,11 +5,11 @@ use std::mem::offset_of;
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use trivium_cpu::bits::rflags;
-use trivium_cpu::state::Segments;
+use trivium_cpu::bits::{cr4, rflags};
+use trivium_cpu::state::{Control, Segments};
 use trivium_interp::Cpu;
-use trivium_interp::cpu::Mode;
-use trivium_interp::native::Native;
+use trivium_interp::cpu::{Mode, Space, TLB_ADDRESS};
+use trivium_interp::native::{Native, NativeSites};
 
 use super::{Emitted, Emitter};
 use crate::enter::Exit;
@@ -21,6 +21,36 @@ const CPL: i32 = at(offset_of!(Cpu, segments) + offset_of!(Segments, cpl));
 const NATIVE: usize = offset_of!(Cpu, native);
 const HELD: i32 = at(NATIVE + offset_of!(Native, held));
 const WANTED: i32 = at(NATIVE + offset_of!(Native, wanted));
+
+const CR4: i32 = at(offset_of!(Cpu, control) + offset_of!(Control, cr4));
+const SPACE: i32 = at(offset_of!(Cpu, space));
+const TLB: i32 = at(offset_of!(Cpu, tlb));
+const TLBS: i32 = at(offset_of!(Cpu, tlbs));
+const SITES: usize = NATIVE + offset_of!(Native, sites);
+/// Of accesses by supervisors.
+const SITES_FILLED: i32 = at(SITES + offset_of!(NativeSites, filled));
+const SITES_TLB: i32 = at(SITES + offset_of!(NativeSites, tlb));
+
+/// Whether an instruction is one of these.
+pub(super) fn is_one(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(
+        mnemonic,
+        M::Div
+            | M::Idiv
+            | M::Pushfq
+            | M::Pushfd
+            | M::Popfq
+            | M::Popfd
+            | M::Cli
+            | M::Sti
+            | M::Cld
+            | M::Std
+            | M::Stac
+            | M::Clac
+            | M::Swapgs
+    )
+}
 
 /// The flags that the host's are the guest's.
 const ARITHMETIC: i32 =
@@ -38,6 +68,11 @@ impl Emitter {
         let long = self.word() == 8;
         match i.mnemonic() {
             Mnemonic::Div | Mnemonic::Idiv => self.divide(i, op),
+            Mnemonic::Cld => self.set_direction(0),
+            Mnemonic::Std => self.set_direction(rflags::DF as i32),
+            Mnemonic::Swapgs if long && !self.mode.has(Mode::USER) => self.swap_gs(op),
+            Mnemonic::Stac if !self.mode.has(Mode::USER) => self.allow_user_pages(op),
+            Mnemonic::Clac if !self.mode.has(Mode::USER) => self.forbid_user_pages(op),
             Mnemonic::Pushfq if long => self.pushf(op),
             Mnemonic::Pushfd if !long => self.pushf(op),
             Mnemonic::Popfq if long => self.popf(op),
@@ -68,7 +103,7 @@ impl Emitter {
         Emitted::Done
     }
 
-    fn resume(&mut self, op: u8) -> DynamicLabel {
+    pub(super) fn resume(&mut self, op: u8) -> DynamicLabel {
         self.stub(Exit::Resume { block: self.block, op }, None)
     }
 
@@ -213,9 +248,88 @@ impl Emitter {
         Emitted::Done
     }
 
+    fn set_direction(&mut self, to: i32) -> Emitted {
+        self.set_flag(rflags::DF, to);
+        Emitted::Done
+    }
+
+    /// STAC where AC was clear and SMAP holds: the TLB in use is then the one with users' pages. What
+    /// accesses have found without them, they may still use.
+    fn allow_user_pages(&mut self, op: u8) -> Emitted {
+        self.only_at_cpl_0(op);
+        let out = self.resume(op);
+        dynasm!(self.asm
+            ; .arch x64
+            ; mov ecx, cr4::SMAP as i32
+            ; mov r9, [r14 + CR4]
+            ; pext rcx, r9, rcx
+            ; jrcxz >refused
+            ; movzx ecx, BYTE [r14 + SPACE]
+            ; jrcxz >without
+            ; refused:
+        );
+        self.jump_out(out);
+        dynasm!(self.asm
+            ; .arch x64
+            ; without:
+            ; mov [r14 + SITES_TLB], rcx
+            ; movzx ecx, BYTE [r14 + SITES_FILLED]
+            ; lea ecx, [rcx + rcx]
+            ; mov [r14 + SITES_FILLED], cl
+        );
+        self.exchange_tlb(Space::Supervisor, Space::SupervisorAc);
+        self.set_flag(rflags::AC, rflags::AC as i32);
+        self.user_pages = true;
+        Emitted::Done
+    }
+
+    /// CLAC after that, if no access remembers a translation that it has found in between.
+    fn forbid_user_pages(&mut self, op: u8) -> Emitted {
+        self.only_at_cpl_0(op);
+        let out = self.resume(op);
+        dynasm!(self.asm
+            ; .arch x64
+            ; movzx ecx, BYTE [r14 + SPACE]
+            ; lea rcx, [rcx - Space::SupervisorAc as i32]
+            ; jrcxz >with
+            ; refused:
+        );
+        self.jump_out(out);
+        dynasm!(self.asm
+            ; .arch x64
+            ; with:
+            ; movzx ecx, BYTE [r14 + SITES_FILLED]
+            ; lea r9, [rcx - 1]
+            ; xchg rcx, r9
+            ; jrcxz <refused
+            ; rorx ecx, r9d, 1
+            ; mov [r14 + SITES_FILLED], cl
+        );
+        self.exchange_tlb(Space::SupervisorAc, Space::Supervisor);
+        dynasm!(self.asm ; .arch x64 ; mov [r14 + SITES_TLB], r9);
+        self.set_flag(rflags::AC, 0);
+        (self.user_pages, self.known_spans) = (false, 0);
+        Emitted::Done
+    }
+
+    /// Puts another TLB in use, whose address is then in R9.
+    fn exchange_tlb(&mut self, from: Space, to: Space) {
+        let aside = |space: Space| TLBS + 8 * space as i32;
+        dynasm!(self.asm
+            ; .arch x64
+            ; mov rcx, [r14 + TLB]
+            ; mov [r14 + aside(from)], rcx
+            ; mov r9, [r14 + aside(to)]
+            ; mov QWORD [r14 + aside(to)], 0
+            ; mov [r14 + TLB], r9
+            ; mov [BYTE r14 + near(TLB_ADDRESS)], r9
+            ; mov BYTE [r14 + SPACE], to as i8
+        );
+    }
+
     fn cli(&mut self, op: u8) -> Emitted {
         self.only_at_cpl_0(op);
-        self.set_if(0);
+        self.set_flag(rflags::IF, 0);
         Emitted::Done
     }
 
@@ -233,23 +347,24 @@ impl Emitter {
         );
         self.jump_out(out);
         dynasm!(self.asm ; .arch x64 ; nobody:);
-        self.set_if(rflags::IF as i32);
+        self.set_flag(rflags::IF, rflags::IF as i32);
         Emitted::Done
     }
 
     /// Between CPL 0 and 3, the I/O privilege level decides: that is the interpreter's.
-    fn only_at_cpl_0(&mut self, op: u8) {
+    pub(super) fn only_at_cpl_0(&mut self, op: u8) {
         let out = self.resume(op);
         dynasm!(self.asm ; .arch x64 ; movzx ecx, BYTE [r14 + CPL] ; jrcxz >privileged);
         self.jump_out(out);
         dynasm!(self.asm ; .arch x64 ; privileged:);
     }
 
-    fn set_if(&mut self, to: i32) {
+    /// Sets a flag that is not an arithmetic one to all or nothing of itself.
+    fn set_flag(&mut self, flag: u64, to: i32) {
         dynasm!(self.asm
             ; .arch x64
             ; mov rcx, [r14 + SYSTEM_FLAGS]
-            ; mov r9d, !(rflags::IF as i32)
+            ; mov r9d, !(flag as i32)
             ; pext rcx, rcx, r9
             ; pdep rcx, rcx, r9
             ; lea rcx, [rcx + to]

@@ -25,7 +25,8 @@ pub const NOWHERE: u64 = 0x18_0000;
 pub const STACK: u64 = 0x9_fff0;
 /// The page table, for the first 2 MiB.
 const TABLE: u64 = 0x1_3000;
-const GDT: u64 = 0x2000;
+/// The global descriptor table: selector 8 is code, 16 is data.
+pub const GDT: u64 = 0x2000;
 const IDT: u64 = 0x3000;
 const HANDLERS: u64 = 0x6000;
 const HLT: u8 = 0xf4;

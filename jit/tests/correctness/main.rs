@@ -9,6 +9,7 @@
 mod faults;
 mod machine;
 mod modified;
+mod privileged;
 mod registers;
 mod system;
 mod traps;
