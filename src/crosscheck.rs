@@ -213,6 +213,7 @@ fn generator(options: &CrosscheckOptions, model: &CpuModel, ldt: bool) -> Result
             KindOption::Encoding => Kind::Encoding,
             KindOption::Bytes => Kind::Bytes,
             KindOption::Sequence => Kind::Sequence,
+            KindOption::Loop => Kind::Loop,
             KindOption::Modifying => Kind::Modifying,
             KindOption::Repeat => Kind::Repeat,
         };
@@ -336,8 +337,12 @@ fn print_summary(options: &CrosscheckOptions, summary: &Summary, fresh: u64, too
     let reasons: Vec<_> = summary.skipped.iter().map(|(r, n)| format!("{n} {r}")).collect();
     let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
     let rate = fresh as f64 / took.as_secs_f64().max(1e-9);
+    let hot = match summary.hot {
+        0 => String::new(),
+        hot => format!(", {hot} of them with superblocks"),
+    };
     println!(
-        "{} cases of seed {}, {} divergences in {} groups, {skipped} skipped{why}, {rate:.0} cases/s",
+        "{} cases of seed {}{hot}, {} divergences in {} groups, {skipped} skipped{why}, {rate:.0} cases/s",
         summary.cases,
         options.seed,
         summary.divergences(),

@@ -10,6 +10,7 @@ pub mod cpuid;
 pub mod exception;
 pub mod model;
 pub mod msr;
+pub mod null_bus;
 pub mod state;
 pub mod vcpu;
 pub mod walk;
@@ -17,6 +18,7 @@ pub mod walk;
 pub use cpuid::CpuidContext;
 pub use exception::{Exception, Vector};
 pub use model::{CpuModel, Feature, FeatureSet, ModelError};
+pub use null_bus::NullBus;
 pub use state::CpuState;
 pub use vcpu::{
     Budget, Capabilities, CpuBus, CpuError, Exit, ExitReason, Kick, MsrFault, ResetKind, Vcpu,

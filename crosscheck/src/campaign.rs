@@ -26,6 +26,9 @@ pub use log::{LogError, read_log, write_header, write_line};
 /// Cases of a chunk.
 pub const CHUNK: u64 = 1000;
 
+/// Cases of a chunk that are run together: what comes of them stays in the processor's caches.
+const BATCH: usize = 125;
+
 /// How many divergences of the same look are made small and kept; the others are counted.
 const EXAMPLES: u64 = 3;
 
@@ -47,6 +50,9 @@ pub struct Chunk {
     pub chunk: u64,
     /// Cases that were run.
     pub cases: u64,
+    /// Those of them that were translated as code that runs hot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hot: u64,
     /// Cases that were not, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub skipped: BTreeMap<String, u64>,
@@ -56,6 +62,11 @@ pub struct Chunk {
     /// Divergences, made small.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // So serde wants it.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A divergence, made small.
@@ -72,6 +83,8 @@ pub struct Finding {
 pub struct Summary {
     /// Cases that were run.
     pub cases: u64,
+    /// Those of them that were translated as code that runs hot.
+    pub hot: u64,
     /// Cases that were not, by reason.
     pub skipped: BTreeMap<String, u64>,
     /// How many divergences there were in each group.
@@ -107,6 +120,7 @@ impl Summary {
     /// Adds what came of a chunk.
     pub fn add(&mut self, chunk: &Chunk) {
         self.cases += chunk.cases;
+        self.hot += chunk.hot;
         for (reason, count) in &chunk.skipped {
             *self.skipped.entry(reason.clone()).or_default() += count;
         }
@@ -207,9 +221,24 @@ fn run_chunk<S: Fn(u64) -> Case + Sync>(
     duel: &mut Duel,
     number: u64,
 ) -> Result<Chunk, EngineError> {
-    let cases: Vec<Case> = shared.plan.cases_of(number).map(shared.source).collect();
     let mut chunk = Chunk { chunk: number, ..Chunk::default() };
-    for (case, verdict) in cases.iter().zip(duel.run(&cases)?) {
+    let numbers: Vec<u64> = shared.plan.cases_of(number).collect();
+    for numbers in numbers.chunks(BATCH) {
+        let cases: Vec<Case> = numbers.iter().copied().map(shared.source).collect();
+        run_batch(shared, duel, &cases, &mut chunk)?;
+    }
+    Ok(chunk)
+}
+
+fn run_batch<S>(
+    shared: &Shared<'_, S>,
+    duel: &mut Duel,
+    cases: &[Case],
+    chunk: &mut Chunk,
+) -> Result<(), EngineError> {
+    let verdicts = duel.run(cases)?;
+    chunk.hot += duel.take_hot();
+    for (case, verdict) in cases.iter().zip(verdicts) {
         match verdict {
             Verdict::Refused(reason) => {
                 *chunk.skipped.entry(reason.to_owned()).or_default() += 1;
@@ -218,12 +247,13 @@ fn run_chunk<S: Fn(u64) -> Case + Sync>(
                 chunk.cases += 1;
                 shared.coverage.note(case, &round);
                 if !round.fields.is_empty() {
-                    diverged(shared, duel, case, &round, &mut chunk)?;
+                    diverged(shared, duel, case, &round, chunk)?;
+                    duel.take_hot();
                 }
             }
         }
     }
-    Ok(chunk)
+    Ok(())
 }
 
 /// What differs only because of what a single instruction of it may differ in.

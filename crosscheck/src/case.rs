@@ -23,6 +23,8 @@ pub enum Kind {
     Bytes,
     /// Several instructions.
     Sequence,
+    /// Several instructions that a loop repeats.
+    Loop,
     /// Code that modifies itself.
     Modifying,
     /// A repeated string instruction that a fault ends half-way.

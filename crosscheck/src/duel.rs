@@ -1,5 +1,7 @@
 //! Two engines and what they may differ in.
 
+use std::borrow::Cow;
+
 use trivium_cpu::bits::rflags;
 use trivium_cpu::model::{CpuModel, FeatureSet, Vendor};
 
@@ -73,6 +75,11 @@ impl Duel {
         self.engines.iter().any(|e| e.steps_otherwise())
     }
 
+    /// How many cases since the last call an engine has translated as code that runs hot.
+    pub fn take_hot(&mut self) -> u64 {
+        self.engines.iter_mut().map(|e| e.take_hot()).max().unwrap_or_default()
+    }
+
     /// Runs cases on both engines.
     ///
     /// # Errors
@@ -80,7 +87,10 @@ impl Duel {
     pub fn run(&mut self, cases: &[Case]) -> Result<Vec<Verdict>, EngineError> {
         let refused: Vec<_> = cases.iter().map(|case| self.refuses(case)).collect();
         let asked = cases.iter().zip(&refused).filter(|(_, r)| r.is_none());
-        let cases: Vec<Case> = asked.map(|(case, _)| case.clone()).collect();
+        let cases: Cow<'_, [Case]> = match refused.iter().all(Option::is_none) {
+            true => Cow::Borrowed(cases),
+            false => asked.map(|(case, _)| case.clone()).collect(),
+        };
         let [first, second] = &mut self.engines;
         let outcomes = first.run(&cases)?.into_iter().zip(second.run(&cases)?);
         let mut rounds = cases.iter().zip(outcomes);

@@ -48,6 +48,11 @@ pub trait Engine: Send {
     /// Whether it has the state of AVX-512.
     fn has_avx512(&self) -> bool;
 
+    /// How many cases since the last call it has translated as code that runs hot: by superblocks.
+    fn take_hot(&mut self) -> u64 {
+        0
+    }
+
     /// Runs cases, each from the start. Gives one outcome for each, in their order.
     ///
     /// # Errors

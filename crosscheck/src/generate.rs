@@ -18,6 +18,7 @@ mod operands;
 mod parts;
 pub(crate) mod random;
 mod repeat;
+mod rounds;
 mod segments;
 mod sequence;
 mod settle;
@@ -125,7 +126,7 @@ impl Generator {
         let chosen: Vec<usize> = (0..table.forms.len()).filter(fits).collect();
         if wanted.is_some() {
             table.keep_calm(named);
-            let made_of_names = |kind| matches!(kind, Kind::Encoding | Kind::Sequence);
+            let made_of_names = |kind| matches!(kind, Kind::Encoding | Kind::Sequence | Kind::Loop);
             plan.kinds.retain(|&(kind, _)| made_of_names(kind));
         }
         let schedule = schedule(&plan.kinds);
@@ -184,6 +185,7 @@ impl Generator {
         let code = match kind {
             Kind::Bytes => bytes::code(&mut draft, &self.table)?,
             Kind::Sequence => sequence::code(&mut draft, &self.table)?,
+            Kind::Loop => rounds::code(&mut draft, &self.table)?,
             Kind::Modifying => modifying::code(&mut draft, &self.table)?,
             Kind::Repeat => repeat::code(&mut draft, form, &self.table)?,
             _ => encoding::code(&mut draft, form, &self.table)?,

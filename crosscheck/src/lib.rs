@@ -7,7 +7,6 @@
 
 pub mod allow;
 pub mod anything;
-pub mod bus;
 pub mod campaign;
 pub mod case;
 pub mod compare;

@@ -54,11 +54,18 @@ pub struct Outcome {
     pub changes: Vec<Change>,
 }
 
+/// Bytes that are looked at together, most of which are as they were.
+const LINE: usize = 64;
+
 /// What differs between `before` and `after`, which lie at `address`.
 pub fn changes(address: u64, before: &[u8], after: &[u8], found: &mut Vec<Change>) {
-    if before == after {
-        return;
+    let lines = before.chunks(LINE).zip(after.chunks(LINE)).zip((address..).step_by(LINE));
+    for ((before, after), address) in lines.filter(|((before, after), _)| before != after) {
+        line_changes(address, before, after, found);
     }
+}
+
+fn line_changes(address: u64, before: &[u8], after: &[u8], found: &mut Vec<Change>) {
     let differing = before.iter().zip(after).zip(address..).filter(|((b, a), _)| b != a);
     for ((_, &byte), address) in differing {
         match found.last_mut() {
@@ -83,5 +90,15 @@ mod tests {
             Change { address: 0x104, bytes: vec![7] },
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_change_may_be_longer_than_what_is_looked_at_together() {
+        let (before, mut after) = ([0; 3 * LINE], [0; 3 * LINE]);
+        after[LINE - 1..2 * LINE + 1].fill(1);
+        let mut found = Vec::new();
+        changes(0x1000, &before, &after, &mut found);
+        let address = 0x1000 + LINE as u64 - 1;
+        assert_eq!(found, [Change { address, bytes: vec![1; LINE + 2] }]);
     }
 }

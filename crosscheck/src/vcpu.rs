@@ -10,14 +10,14 @@ mod ram;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use trivium_cpu::model::{CpuModel, Feature};
-use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
+use trivium_cpu::{Budget, CpuState, Exit, NullBus, Vcpu};
 use trivium_interp::{Interpreter, Topology};
-use trivium_jit::Jit;
+use trivium_jit::{Jit, JitOptions};
 use trivium_memory::GuestMemory;
 
-use crate::bus::NullBus;
 use crate::case::{Case, Width};
 use crate::engine::{Engine, EngineError};
 use crate::outcome::{Outcome, Stop};
@@ -44,6 +44,9 @@ pub struct VcpuEngine {
     ram: Ram,
     /// How often each case is run, from the same state; each run must do as the first.
     runs: u32,
+    /// Superblocks that were made, and cases that had some since that was last asked.
+    superblocks: Arc<AtomicU64>,
+    hot: u64,
 }
 
 impl VcpuEngine {
@@ -65,7 +68,7 @@ impl VcpuEngine {
         let ram = Ram::new().map_err(|e| unavailable(e.to_string()))?;
         let scratch = ram.scratch();
         let vcpu = make(ram.memory(), model.clone(), scratch);
-        Ok(Self { name, vcpu, model, ram, runs: 1 })
+        Ok(Self { name, vcpu, model, ram, runs: 1, superblocks: Arc::default(), hot: 0 })
     }
 
     /// The interpreter.
@@ -99,17 +102,20 @@ impl VcpuEngine {
     /// # Errors
     /// As [`Self::jit`].
     pub fn hot(model: CpuModel, runs: u32) -> Result<Self, EngineError> {
-        let jit = Jit::new()
+        let superblocks = Arc::<AtomicU64>::default();
+        let counted = Some(superblocks.clone());
+        let jit = Jit::with_options(&JitOptions { superblocks: counted, ..JitOptions::default() })
             .map_err(|e| EngineError::Unavailable { engine: JIT, reason: e.to_string() })?;
         let engine = Self::new(JIT, model, |memory, model, scratch| {
             let interpreter = Interpreter::new(memory, model, TOPOLOGY, scratch);
             let cpu = interpreter.with_translator(Box::new(jit)).with_warm(HOT_WARM);
             Box::new(cpu.with_hot(HOT_QUANTUM, HOT_TIMES))
         })?;
-        Ok(Self { runs, ..engine })
+        Ok(Self { runs, superblocks, ..engine })
     }
 
     fn run_case(&mut self, case: &Case) -> Result<Outcome, EngineError> {
+        let superblocks = self.superblocks.load(Ordering::Relaxed);
         self.ram.begin(case);
         let state = guest::initial_state(case, &self.model);
         let first = self.run_once(case, &state)?;
@@ -122,6 +128,7 @@ impl VcpuEngine {
             outcome = self.run_once(case, &state)?;
         }
         self.ram.end();
+        self.hot += u64::from(self.superblocks.load(Ordering::Relaxed) != superblocks);
         Ok(outcome)
     }
 
@@ -135,12 +142,12 @@ impl VcpuEngine {
         self.vcpu.load(state).map_err(failed(self.name))?;
         // The handler's HLT counts too.
         let budget = Budget { instructions: u64::from(case.limit) + 1 };
-        let exit = self.vcpu.run(&NullBus, budget).map_err(failed(self.name))?;
+        let exit = self.vcpu.run(&NullBus::new(), budget).map_err(failed(self.name))?;
         let after = self.vcpu.save().map_err(failed(self.name))?;
         Ok(self.outcome(exit, &after))
     }
 
-    fn outcome(&self, exit: Exit, after: &CpuState) -> Outcome {
+    fn outcome(&mut self, exit: Exit, after: &CpuState) -> Outcome {
         let (stop, state) = match (exit, guest::event(after)) {
             (Exit::Halted, Some(Event::Exception(vector))) => {
                 let (state, error) = guest::interrupted(after, vector, &self.ram);
@@ -180,6 +187,10 @@ impl Engine for VcpuEngine {
 
     fn has_avx512(&self) -> bool {
         false
+    }
+
+    fn take_hot(&mut self) -> u64 {
+        std::mem::take(&mut self.hot)
     }
 
     fn run(&mut self, cases: &[Case]) -> Result<Vec<Outcome>, EngineError> {

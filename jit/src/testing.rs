@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use trivium_cpu::bits::{cr0, cr4, efer};
 use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{CS, Segment, SegmentAttributes, TableRegister};
-use trivium_cpu::{Budget, CpuBus, CpuState, Exit, MsrFault, ResetKind, Vcpu};
+use trivium_cpu::{Budget, CpuState, Exit, NullBus, Vcpu};
 use trivium_interp::block::{Block, Dropped, Reach};
 use trivium_interp::op::Op;
 use trivium_interp::run::{Translated, Translator};
@@ -31,52 +31,6 @@ const STACK: u64 = 0x9ff0;
 const TABLES: u64 = 0x1_0000;
 /// HLT.
 pub const HLT: u8 = 0xf4;
-
-/// A platform with nothing in it.
-struct NullBus;
-
-impl CpuBus for NullBus {
-    fn retire(&self, _: u64) {}
-    fn mmio_read(&self, _: u64, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _: u64, _: &[u8]) {}
-    fn pio_read(&self, _: u16, _: u8) -> u32 {
-        !0
-    }
-    fn pio_write(&self, _: u16, _: u8, _: u32) {}
-    fn msr_read(&self, _: u32) -> Option<Result<u64, MsrFault>> {
-        None
-    }
-    fn msr_write(&self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
-        None
-    }
-    fn cr8(&self) -> u8 {
-        0
-    }
-    fn set_cr8(&self, _: u8) {}
-    fn tsc(&self) -> u64 {
-        0
-    }
-    fn set_tsc_offset(&self, _: u64) {}
-    fn random(&self) -> u64 {
-        0
-    }
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&self) -> Option<u8> {
-        None
-    }
-    fn take_nmi(&self) -> bool {
-        false
-    }
-    fn take_reset(&self) -> Option<ResetKind> {
-        None
-    }
-    fn delivering(&self, _: u8, _: Option<u32>, _: u64) {}
-    fn set_ferr(&self, _: bool) {}
-}
 
 /// A translator that counts the blocks that it has translated.
 struct Counting {
@@ -195,7 +149,7 @@ impl TestMachine {
     /// Runs from a state until the processor halts; gives the state then.
     pub fn run(&mut self, state: &CpuState) -> CpuState {
         self.cpu.load(state).unwrap();
-        let exit = self.cpu.run(&NullBus, Budget { instructions: 10_000 }).unwrap();
+        let exit = self.cpu.run(&NullBus::new(), Budget { instructions: 10_000 }).unwrap();
         assert_eq!(exit, Exit::Halted);
         self.cpu.save().unwrap()
     }

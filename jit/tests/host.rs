@@ -10,7 +10,7 @@ use std::sync::Arc;
 use trivium_cpu::bits::cr0;
 use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{CS, Segment, SegmentAttributes};
-use trivium_cpu::{Budget, CpuBus, CpuState, MsrFault, ResetKind, Vcpu};
+use trivium_cpu::{Budget, CpuState, NullBus, Vcpu};
 use trivium_interp::block::{Block, Dropped, Reach};
 use trivium_interp::op::Op;
 use trivium_interp::run::{Translated, Translator};
@@ -78,51 +78,6 @@ fn a_host_without_memfd_does() {
     assert!(under(NO_MEMFD, || Jit::new().is_ok()));
 }
 
-struct NullBus;
-
-impl CpuBus for NullBus {
-    fn retire(&self, _: u64) {}
-    fn mmio_read(&self, _: u64, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _: u64, _: &[u8]) {}
-    fn pio_read(&self, _: u16, _: u8) -> u32 {
-        !0
-    }
-    fn pio_write(&self, _: u16, _: u8, _: u32) {}
-    fn msr_read(&self, _: u32) -> Option<Result<u64, MsrFault>> {
-        None
-    }
-    fn msr_write(&self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
-        None
-    }
-    fn cr8(&self) -> u8 {
-        0
-    }
-    fn set_cr8(&self, _: u8) {}
-    fn tsc(&self) -> u64 {
-        0
-    }
-    fn set_tsc_offset(&self, _: u64) {}
-    fn random(&self) -> u64 {
-        0
-    }
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&self) -> Option<u8> {
-        None
-    }
-    fn take_nmi(&self) -> bool {
-        false
-    }
-    fn take_reset(&self) -> Option<ResetKind> {
-        None
-    }
-    fn delivering(&self, _: u8, _: Option<u32>, _: u64) {}
-    fn set_ferr(&self, _: bool) {}
-}
-
 /// A translator that spoils the TLB when it has translated the block at an address: its entries
 /// then lead to memory that the host has not.
 struct Spoiling(Jit);
@@ -183,7 +138,7 @@ fn run_with_a_spoilt_tlb() {
     state.segments.regs[CS] = segment(0xc09b);
     (state.general.rip, state.general.rflags) = (START, 2);
     cpu.load(&state).unwrap();
-    let _ = cpu.run(&NullBus, Budget { instructions: 10_000 });
+    let _ = cpu.run(&NullBus::new(), Budget { instructions: 10_000 });
 }
 
 /// Set in the process that is to have the fault.

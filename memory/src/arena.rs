@@ -234,6 +234,19 @@ impl RamView {
         }
     }
 
+    /// Whether the arena has these bytes at an offset; what lies outside it is not equal to anything.
+    #[must_use]
+    pub fn equals(&self, offset: usize, bytes: &[u8]) -> bool {
+        if self.arena.len.saturating_sub(offset) < bytes.len() {
+            return false;
+        }
+        // SAFETY: the arena holds as many bytes after `offset`, checked above. Nobody may write them
+        // meanwhile and count on the answer; the slice does not outlive this function.
+        unsafe {
+            std::slice::from_raw_parts(self.base.add(offset).cast_const(), bytes.len()) == bytes
+        }
+    }
+
     /// Copies bytes into the arena; what lies outside it is dropped.
     pub fn write_slice(&self, offset: usize, data: &[u8]) {
         let inside = self.arena.len.saturating_sub(offset).min(data.len());

@@ -132,6 +132,8 @@ pub enum KindOption {
     Bytes,
     /// Two to 32 instructions.
     Sequence,
+    /// Two to 32 instructions that a loop repeats; only where it is asked for.
+    Loop,
     /// Code that modifies itself.
     Modifying,
     /// Repeated string instructions that end half-way.

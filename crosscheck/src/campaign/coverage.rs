@@ -27,7 +27,7 @@ impl Default for Coverage {
 impl Coverage {
     /// Counts a case's first instruction.
     pub fn note(&self, case: &Case, round: &Round) {
-        if case.kind == Kind::Sequence {
+        if matches!(case.kind, Kind::Sequence | Kind::Loop) {
             return;
         }
         let instruction = first_instruction(case);

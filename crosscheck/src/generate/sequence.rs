@@ -30,12 +30,12 @@ impl Item {
 }
 
 /// Opcodes: PUSH and POP of RAX, MOV of an immediate to RCX, and branches.
-const PUSH: u8 = 0x50;
-const POP: u8 = 0x58;
+pub(super) const PUSH: u8 = 0x50;
+pub(super) const POP: u8 = 0x58;
 const MOV_RCX: u8 = 0xb9;
-const JCC: u8 = 0x70;
+pub(super) const JCC: u8 = 0x70;
 const LOOP: u8 = 0xe2;
-const CALL: u8 = 0xe8;
+pub(super) const CALL: u8 = 0xe8;
 const JMP: u8 = 0xeb;
 const RET: u8 = 0xc3;
 
@@ -113,7 +113,7 @@ fn items(draft: &mut Draft, table: &Table, stream: &Stream, count: usize) -> Vec
 }
 
 /// A register for the stack: none that points to memory.
-fn register(draft: &mut Draft) -> u8 {
+pub(super) fn register(draft: &mut Draft) -> u8 {
     draft.rng.pick(&[0, 2, 2, 0])
 }
 
@@ -127,7 +127,7 @@ fn load_count(draft: &mut Draft) -> Vec<u8> {
 }
 
 /// What calls lead to, behind the others, which must not fall into it.
-fn subroutine(
+pub(super) fn subroutine(
     draft: &mut Draft,
     table: &Table,
     stream: &Stream,

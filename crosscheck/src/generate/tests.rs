@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use iced_x86::{Code, Decoder, DecoderOptions};
+use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic};
 use trivium_cpu::model::FeatureSet;
 
 use super::*;
@@ -180,6 +180,23 @@ fn sequences_have_several_instructions_and_some_branch() {
         branches += usize::from(all.iter().any(|i| i.near_branch_target() != 0));
     }
     assert!(branches > 500, "{branches}");
+}
+
+#[test]
+fn loops_go_back_to_their_beginning() {
+    let generator = of_kind(Kind::Loop);
+    for index in 0..500 {
+        let case = generator.case(index);
+        let decoder = Decoder::new(case.width.bits(), &case.code, DecoderOptions::NONE);
+        let all: Vec<_> = { decoder }.into_iter().collect();
+        assert_eq!(all[0].mnemonic(), Mnemonic::Mov, "{index}");
+        let back = all
+            .iter()
+            .find(|i| i.mnemonic() == Mnemonic::Jne && i.near_branch_target() == all[0].next_ip());
+        let cut = region_of(case.code_at + case.code.len() as u64).is_none();
+        let far = case.code.len() > 120;
+        assert!(back.is_some() || cut || far, "{index}");
+    }
 }
 
 #[test]

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use trivium_cpu::model::CpuModel;
-use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
+use trivium_cpu::{Budget, CpuState, Exit, NullBus, Vcpu};
 use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
 
 use super::image::{Image, SIZE, WINDOWS};
-use crate::bus::NullBus;
 use crate::engine::EngineError;
 
 /// Makes a CPU of a model on a memory; the number is the arena offset of its scratch page.
@@ -81,7 +80,7 @@ impl<V: Vcpu> Machine<V> {
         self.fill(image);
         self.vcpu.load(state).map_err(failed)?;
         let budget = Budget { instructions: budget };
-        let exit = self.vcpu.run(&NullBus, budget).map_err(failed)?;
+        let exit = self.vcpu.run(&NullBus::new(), budget).map_err(failed)?;
         let state = self.vcpu.save().map_err(failed)?;
         self.look();
         Ok(Ended { exit, state })

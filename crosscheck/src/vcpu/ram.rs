@@ -9,24 +9,36 @@ use crate::case::Case;
 use crate::layout::{LDT_ENTRIES, PAGE, REGIONS};
 use crate::outcome::{self, Change};
 
+/// Bytes that are written together: those of a line that holds code drop it, so no more are than
+/// have changed.
+const LINE: usize = 64;
+
 /// A region of cases in guest memory.
 struct Part {
     /// Linear address.
     linear: u64,
-    /// Guest-physical address.
+    /// Guest-physical address, which is its offset in RAM too.
     gpa: u64,
     /// What it is filled with before a case.
     pristine: Vec<u8>,
     /// What is there when the case begins.
     before: Vec<u8>,
-    /// Room to read it.
-    after: Vec<u8>,
 }
+
+/// The number of a part, and the offset of a line in it.
+type Line = (usize, usize);
 
 /// All of it.
 pub(super) struct Ram {
     memory: Arc<GuestMemory>,
+    /// By linear address.
     parts: Vec<Part>,
+    /// What the case has of its own.
+    own: Vec<Line>,
+    /// What had changed when that was last asked.
+    changed: Vec<Line>,
+    /// The local descriptor table.
+    ldt: [u8; LDT_ENTRIES * 8],
 }
 
 /// What a write into this machine's own RAM can fail with: nothing, for it is all RAM.
@@ -48,11 +60,13 @@ impl Ram {
         for region in &REGIONS {
             let pristine = region.initial();
             memory.write(GuestPhysAddr(gpa), &pristine)?;
-            let (before, after) = (pristine.clone(), pristine.clone());
-            parts.push(Part { linear: region.start, gpa, pristine, before, after });
+            let before = pristine.clone();
+            parts.push(Part { linear: region.start, gpa, pristine, before });
             gpa += region.len;
         }
-        Ok(Self { memory, parts })
+        parts.sort_by_key(|part| part.linear);
+        let (own, changed) = Default::default();
+        Ok(Self { memory, parts, own, changed, ldt: [0; LDT_ENTRIES * 8] })
     }
 
     pub(super) fn memory(&self) -> Arc<GuestMemory> {
@@ -68,57 +82,87 @@ impl Ram {
     pub(super) fn begin(&mut self, case: &Case) {
         for (address, bytes) in case.patches() {
             for (at, &byte) in (address..).zip(bytes) {
-                let part = self.parts.iter_mut().find_map(|p| {
-                    let offset = usize::try_from(at.checked_sub(p.linear)?).ok()?;
-                    p.before.get_mut(offset)
-                });
-                if let Some(place) = part {
-                    *place = byte;
-                }
+                self.put(at, byte);
             }
         }
-        for part in &self.parts {
-            write_differing(&self.memory, part.gpa, &part.pristine, &part.before);
+        for &line in &self.own {
+            self.restore(line);
         }
         let mut ldt = [0; LDT_ENTRIES * 8];
         for (place, entry) in ldt.as_chunks_mut::<8>().0.iter_mut().zip(&case.ldt) {
             *place = entry.map_or(0, |e| e.descriptor()).to_le_bytes();
         }
-        self.write(guest::LDT, &ldt);
+        if ldt != self.ldt {
+            self.write(guest::LDT, &ldt);
+            self.ldt = ldt;
+        }
+    }
+
+    /// A byte is to be at a linear address when the case begins; none if nothing is mapped there.
+    fn put(&mut self, address: u64, byte: u8) {
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            let Some(offset) = address.checked_sub(part.linear).map(|offset| offset as usize)
+            else {
+                continue;
+            };
+            if let Some(place) = part.before.get_mut(offset) {
+                *place = byte;
+                let line = (number, offset / LINE * LINE);
+                if self.own.last() != Some(&line) {
+                    self.own.push(line);
+                }
+                return;
+            }
+        }
     }
 
     /// What the case has changed.
-    pub(super) fn changes(&self) -> Vec<Change> {
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        let Self { memory, parts, changed, .. } = self;
         let mut found = Vec::new();
-        let mut order: Vec<&Part> = self.parts.iter().collect();
-        order.sort_by_key(|p| p.linear);
-        let mut after = Vec::new();
-        for part in order {
-            after.resize(part.before.len(), 0);
-            self.read(part.gpa, &mut after);
-            outcome::changes(part.linear, &part.before, &after, &mut found);
+        let mut after = [0; PAGE as usize];
+        changed.clear();
+        for (number, part) in parts.iter().enumerate() {
+            let pages = part.before.chunks(after.len()).zip((0..).step_by(after.len()));
+            for (before, offset) in pages {
+                let gpa = part.gpa + offset as u64;
+                if memory.ram().equals(gpa as usize, before) {
+                    continue;
+                }
+                memory.ram().read_slice(gpa as usize, &mut after);
+                outcome::changes(part.linear + offset as u64, before, &after, &mut found);
+                let lines =
+                    before.chunks(LINE).zip(after.chunks(LINE)).zip((offset..).step_by(LINE));
+                let differing = lines.filter(|((before, after), _)| before != after);
+                changed.extend(differing.map(|(_, offset)| (number, offset)));
+            }
         }
         found
     }
 
-    /// Makes memory what it was when the case began. Pages that are so already are not written.
+    /// Makes memory what it was when the case began, after [`Self::changes`].
     pub(super) fn rewind(&mut self) {
-        for part in &mut self.parts {
-            if self.memory.read(GuestPhysAddr(part.gpa), &mut part.after).is_err() {
-                unreachable!("{IN_RAM}");
-            }
-            write_differing(&self.memory, part.gpa, &part.after, &part.before);
+        for line in std::mem::take(&mut self.changed) {
+            self.restore(line);
         }
     }
 
-    /// Makes memory what it was before the case.
+    /// Makes memory what it was before the case, after [`Self::changes`].
     pub(super) fn end(&mut self) {
-        for part in &mut self.parts {
-            if self.memory.read(GuestPhysAddr(part.gpa), &mut part.after).is_err() {
-                unreachable!("{IN_RAM}");
+        self.rewind();
+        for line in std::mem::take(&mut self.own) {
+            if let Some(part) = self.parts.get_mut(line.0) {
+                let bytes = line.1..line.1 + LINE;
+                part.before[bytes.clone()].copy_from_slice(&part.pristine[bytes]);
             }
-            write_differing(&self.memory, part.gpa, &part.after, &part.pristine);
-            part.before.copy_from_slice(&part.pristine);
+            self.restore(line);
+        }
+    }
+
+    /// Writes a line as it is when the case begins.
+    fn restore(&self, (number, offset): Line) {
+        if let Some(part) = self.parts.get(number) {
+            self.write(part.gpa + offset as u64, &part.before[offset..offset + LINE]);
         }
     }
 
@@ -131,16 +175,6 @@ impl Ram {
 
     fn write(&self, gpa: u64, bytes: &[u8]) {
         if self.memory.write(GuestPhysAddr(gpa), bytes).is_err() {
-            unreachable!("{IN_RAM}");
-        }
-    }
-}
-
-/// Writes the pages of `new` that differ from what is there.
-fn write_differing(memory: &GuestMemory, gpa: u64, there: &[u8], new: &[u8]) {
-    let pages = there.chunks(PAGE as usize).zip(new.chunks(PAGE as usize));
-    for ((there, new), gpa) in pages.zip((gpa..).step_by(PAGE as usize)) {
-        if there != new && memory.write(GuestPhysAddr(gpa), new).is_err() {
             unreachable!("{IN_RAM}");
         }
     }

@@ -43,6 +43,39 @@ fn code_that_is_done_ends_by_a_breakpoint() {
 }
 
 #[test]
+fn a_loop_that_runs_hot_is_translated_as_such_and_ends_alike() {
+    // mov ecx, 60; add rax, rcx; test al, 1; jz +3; lea rax, [rax + 1]; dec ecx; jnz to the add
+    let code = [
+        0xb9, 60, 0, 0, 0, 0x48, 0x01, 0xc8, 0xa8, 1, 0x74, 4, 0x48, 0x8d, 0x40, 1, 0xff, 0xc9,
+        0x75, 0xf1,
+    ];
+    let case = Case { limit: 1000, ..case(&code) };
+    let model = CpuModel::by_name("max").unwrap();
+    let mut engine = VcpuEngine::hot(model, 3).unwrap();
+    let hot = engine.run(std::slice::from_ref(&case)).unwrap();
+    assert_eq!(hot[0], run(&case));
+    assert_eq!((engine.take_hot(), engine.take_hot()), (1, 0));
+}
+
+#[test]
+fn what_a_case_has_changed_is_gone_when_the_next_begins() {
+    // mov [rdi], rax, on a line of the case's own and beside it
+    let mut one = case(&[0x48, 0x89, 0x07]);
+    one.state.regs[7] = DATA.start + 0x103c;
+    one.state.regs[0] = u64::MAX;
+    one.memory = vec![crate::case::Patch { address: DATA.start + 0x1030, bytes: vec![7; 16] }];
+    let model = CpuModel::by_name("max").unwrap();
+    let mut engine = VcpuEngine::interpreter(model).unwrap();
+    // mov rax, [rdi]
+    let mut other = case(&[0x48, 0x8b, 0x07]);
+    other.state.regs[7] = DATA.start + 0x103c;
+    let fresh = engine.run(std::slice::from_ref(&other)).unwrap();
+    let both = engine.run(&[one, other]).unwrap();
+    assert_eq!(both[0].changes.len(), 1);
+    assert_eq!(both[1], fresh[0]);
+}
+
+#[test]
 fn tf_ends_a_case_after_one_instruction() {
     let mut one = case(&[0x90, 0x90]);
     one.state.rflags |= 1 << 8;

@@ -3,12 +3,11 @@
 //! translated at once or after they ran once or a few times; all must end alike.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use trivium_cpu::bits::{cr0, cr4, efer};
 use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{Activity, CS, Segment, SegmentAttributes, TableRegister};
-use trivium_cpu::{Budget, CpuBus, CpuState, Exit, MsrFault, ResetKind, Vcpu};
+use trivium_cpu::{Budget, CpuState, Exit, NullBus, Vcpu};
 use trivium_interp::{Interpreter, Topology};
 use trivium_jit::Jit;
 use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
@@ -46,62 +45,11 @@ pub const RSI: usize = 6;
 pub const RDI: usize = 7;
 pub const R8: usize = 8;
 
-/// A platform with an interrupt at times.
-struct Bus {
-    /// The vector that waits, or none.
-    interrupt: AtomicU32,
-}
-
-const NO_INTERRUPT: u32 = 256;
-
-impl CpuBus for Bus {
-    fn retire(&self, _: u64) {}
-    fn mmio_read(&self, _: u64, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-    fn mmio_write(&self, _: u64, _: &[u8]) {}
-    fn pio_read(&self, _: u16, _: u8) -> u32 {
-        !0
-    }
-    fn pio_write(&self, _: u16, _: u8, _: u32) {}
-    fn msr_read(&self, _: u32) -> Option<Result<u64, MsrFault>> {
-        None
-    }
-    fn msr_write(&self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
-        None
-    }
-    fn cr8(&self) -> u8 {
-        0
-    }
-    fn set_cr8(&self, _: u8) {}
-    fn tsc(&self) -> u64 {
-        0
-    }
-    fn set_tsc_offset(&self, _: u64) {}
-    fn random(&self) -> u64 {
-        0
-    }
-    fn interrupt_pending(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed) != NO_INTERRUPT
-    }
-    fn acknowledge_interrupt(&self) -> Option<u8> {
-        u8::try_from(self.interrupt.swap(NO_INTERRUPT, Ordering::Relaxed)).ok()
-    }
-    fn take_nmi(&self) -> bool {
-        false
-    }
-    fn take_reset(&self) -> Option<ResetKind> {
-        None
-    }
-    fn delivering(&self, _: u8, _: Option<u32>, _: u64) {}
-    fn set_ferr(&self, _: bool) {}
-}
-
 /// The machine.
 pub struct Machine {
     cpu: Interpreter,
     memory: Arc<GuestMemory>,
-    bus: Bus,
+    bus: NullBus,
 }
 
 fn flat(attributes: u16) -> Segment {
@@ -143,7 +91,7 @@ impl Machine {
             cpu = cpu.with_translator(Box::new(jit)).with_warm(warm).with_hot(quantum, 1);
         }
         cpu.load(&initial()).expect("a state");
-        let mut machine = Self { cpu, memory, bus: Bus { interrupt: NO_INTERRUPT.into() } };
+        let mut machine = Self { cpu, memory, bus: NullBus::new() };
         machine.put_tables();
         machine
     }
@@ -197,7 +145,7 @@ impl Machine {
 
     /// An interrupt of this vector waits.
     pub fn interrupt(&mut self, vector: u8) {
-        self.bus.interrupt.store(vector.into(), Ordering::Relaxed);
+        self.bus.interrupt(vector);
     }
 
     pub fn state(&mut self) -> CpuState {

@@ -1,9 +1,38 @@
-//! A platform with nothing in it: no devices, no interrupts, no time.
+//! A platform with nothing behind it: no devices, no time, and no interrupt but what is asked for.
+//! For machines that consist of a CPU and RAM, as tests and cross-checks build them.
 
-use trivium_cpu::{CpuBus, MsrFault, ResetKind};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::{CpuBus, MsrFault, ResetKind};
+
+/// More than any vector.
+const NO_INTERRUPT: u32 = 256;
 
 /// The empty platform. Reads give all ones, as of a bus that nobody drives.
-pub struct NullBus;
+#[derive(Debug)]
+pub struct NullBus {
+    /// The vector that waits, or none.
+    interrupt: AtomicU32,
+}
+
+impl NullBus {
+    /// One on which no interrupt waits.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { interrupt: AtomicU32::new(NO_INTERRUPT) }
+    }
+
+    /// An interrupt of this vector waits, in the place of one that has not been taken.
+    pub fn interrupt(&self, vector: u8) {
+        self.interrupt.store(vector.into(), Ordering::Relaxed);
+    }
+}
+
+impl Default for NullBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl CpuBus for NullBus {
     fn retire(&self, _: u64) {}
@@ -33,10 +62,10 @@ impl CpuBus for NullBus {
         0
     }
     fn interrupt_pending(&self) -> bool {
-        false
+        self.interrupt.load(Ordering::Relaxed) != NO_INTERRUPT
     }
     fn acknowledge_interrupt(&self) -> Option<u8> {
-        None
+        u8::try_from(self.interrupt.swap(NO_INTERRUPT, Ordering::Relaxed)).ok()
     }
     fn take_nmi(&self) -> bool {
         false
