@@ -394,6 +394,7 @@ impl Cpu {
             code_pages: crate::block::CodePages::default(),
         };
         cpu.native.wanted = cpu.attention.address();
+        cpu.native.written = cpu.memory.code().address();
         cpu.native.sites.set_nowhere((cpu.ram.base_address() as u64).wrapping_add(scratch as u64));
         cpu.put_state(&state);
         cpu

@@ -42,6 +42,17 @@ pub struct Native {
     pub held: u8,
     /// Instructions that may be run when the quantum is used up, if nobody wants anything.
     pub reserve: i64,
+    /// Address of a number that changes when decoded code is written by anybody.
+    pub written: usize,
+    /// What is there as long as all that was written is known.
+    pub seen: u64,
+    /// How many of `samples` there are.
+    pub sampled: u32,
+    /// Where translated code has taken more for its quantum by itself: blocks' numbers, as exits have
+    /// them.
+    pub samples: [u32; NATIVE_SAMPLES],
+    /// The number of a block that these have shown to be hot.
+    pub found_hot: Option<u32>,
     /// The address of code that is about to be jumped to.
     pub code: u64,
     /// The host's stack pointer when translated code was entered.
@@ -63,6 +74,9 @@ pub struct Native {
     /// What is counted, if somebody wants to know.
     pub counts: Option<SharedCounts>,
 }
+
+/// Places of [`Native::samples`].
+pub const NATIVE_SAMPLES: usize = 16;
 
 /// Entries of [`Native::jumps`].
 pub const NATIVE_JUMPS: usize = 16384;
@@ -97,6 +111,11 @@ impl Native {
             quantum: QUANTUM,
             hot: HOT,
             reserve: 0,
+            written: 0,
+            seen: 0,
+            sampled: 0,
+            samples: [0; NATIVE_SAMPLES],
+            found_hot: None,
             code: 0,
             stack: 0,
             tags: [0; 4],

@@ -7,7 +7,7 @@ use trivium_cpu::bits::rflags;
 use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache, NO_LINK, Reach, exhausted, follow};
 use trivium_interp::cpu::{Mode, TLB_ADDRESS, TLB_MASK};
-use trivium_interp::native::Native;
+use trivium_interp::native::{NATIVE_SAMPLES, Native};
 use trivium_interp::op::{Op, StopReason};
 use trivium_interp::tlb::INDEX_MASK;
 
@@ -98,6 +98,17 @@ const RIP: i32 = at(offset_of!(Cpu, rip));
 const FLAGS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, flags) as i32;
 const STACK: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, stack) as i32;
 const QUANTUM: i32 = at(offset_of!(Cpu, quantum));
+const MOST: i32 = native(offset_of!(Native, quantum));
+const RESERVE: i32 = native(offset_of!(Native, reserve));
+const WANTED: i32 = native(offset_of!(Native, wanted));
+const WRITTEN: i32 = native(offset_of!(Native, written));
+const SEEN: i32 = native(offset_of!(Native, seen));
+const SAMPLED: i32 = native(offset_of!(Native, sampled));
+const SAMPLES: i32 = native(offset_of!(Native, samples));
+
+const fn native(offset: usize) -> i32 {
+    at(offset_of!(Cpu, native) + offset)
+}
 
 /// Emits the routine that [`enter`] calls: from Rust's registers to the guest's.
 pub(crate) fn emit_enter(asm: &mut Assembler, routines: Routines) {
@@ -145,6 +156,65 @@ pub(crate) fn emit_enter(asm: &mut Assembler, routines: Routines) {
         ; mov ecx, STRAY
     );
     emit_leave(asm);
+}
+
+/// Where code goes when it is at its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ways {
+    /// Of the routine of [`emit_leave`].
+    pub(crate) leave: u64,
+    /// Of that of [`emit_refill`].
+    pub(crate) refill: u64,
+}
+
+/// Emits the routine that takes more for the quantum, as `Cpu::refill` does: unless somebody wants
+/// something, there is too little, or too often blocks were noted already. ECX has the packed exit,
+/// for the note; it is 0 afterwards if there is more. R8 and R9 are overwritten.
+pub(crate) fn emit_refill(asm: &mut Assembler) {
+    dynasm!(asm
+        ; .arch x64
+        ; mov r8d, ecx
+        ; mov ecx, [r14 + SAMPLED]
+        ; lea rcx, [rcx - NATIVE_SAMPLES as i32]
+        ; jrcxz >no
+        ; mov r9, [r14 + WANTED]
+        ; movzx ecx, BYTE [r9]
+        ; jrcxz >unwanted
+        ; no:
+        ; mov ecx, 1
+        ; ret
+        ; unwanted:
+        ; mov r9, [r14 + WRITTEN]
+        ; mov r9, [r9]
+        ; not r9
+        ; mov rcx, [r14 + SEEN]
+        ; lea rcx, [rcx + r9 + 1]
+        ; jrcxz >unwritten
+        ; jmp <no
+        ; unwritten:
+        // What the quantum lacks of the most that it may be.
+        ; mov r9, r11
+        ; not r9
+        ; mov rcx, [r14 + MOST]
+        ; lea r9, [rcx + r9 + 1]
+        ; not r9
+        ; mov rcx, [r14 + RESERVE]
+        ; lea r9, [rcx + r9 + 1]
+        // Its sign.
+        ; mov ecx, 63
+        ; shrx rcx, r9, rcx
+        ; jrcxz >enough
+        ; jmp <no
+        ; enough:
+        ; mov [r14 + RESERVE], r9
+        ; mov r11, [r14 + MOST]
+        ; mov ecx, [r14 + SAMPLED]
+        ; mov [r14 + rcx * 4 + SAMPLES], r8d
+        ; lea ecx, [rcx + 1]
+        ; mov [r14 + SAMPLED], ecx
+        ; mov ecx, 0
+        ; ret
+    );
 }
 
 /// Emits the routine that translated code jumps to with a packed [`Exit`] in ECX.
@@ -210,12 +280,13 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
     let lost = cpu.tlb.take_lost() && !planted::has(Bug::KeptTranslations);
     cpu.native.sites.keep(usize::from(cpu.mode.has(Mode::USER)), tlb, lost);
     cpu.regs[usize::from(TLB_MASK)] = INDEX_MASK;
-    let quantum = cpu.quantum;
+    let quantum = cpu.quantum + cpu.native.reserve;
     let bits = call(cpu, op);
     let exit = Exit::unpack(bits);
     if cpu.native.counts.is_some() {
         count(cpu, (begun, begun_at(begun, rest)), quantum, bits, links);
     }
+    note_samples(cpu, links);
     x87_state::take_back(cpu);
     cpu.flags.set_explicit(from_native(cpu.native.flags));
     let (Exit::Resume { block, .. }
@@ -256,15 +327,14 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
             follow(cpu, cpu.rip, slot, block, links)
         }
         Exit::Exhausted { .. } => {
-            let heat = block.heat.get().wrapping_add(1);
-            block.heat.set(heat);
-            // More and more seldom, as what could be done has been.
-            let hot = cpu.native.hot;
-            if heat.is_multiple_of(hot) && (heat / hot).is_power_of_two() {
-                cpu.rip = block.rip;
-                return cpu.stop_at(StopReason::Hot, 0, block);
+            let found = cpu.native.found_hot.take().and_then(|hot| links.block(hot));
+            match heat(cpu, block).then_some(block).or(found) {
+                Some(hot) => {
+                    cpu.rip = block.rip;
+                    cpu.stop_at(StopReason::Hot, 0, hot);
+                }
+                None => exhausted(cpu, block, links),
             }
-            exhausted(cpu, block, links)
         }
         Exit::Stale { .. } | Exit::Stray => {
             cpu.rip = block.rip;
@@ -273,13 +343,41 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
     }
 }
 
+/// Heats the blocks that the quantum was used up at in translated code.
+fn note_samples(cpu: &mut Cpu, links: &BlockCache) {
+    let noted = std::mem::take(&mut cpu.native.sampled) as usize;
+    if noted == 0 {
+        return;
+    }
+    let samples = cpu.native.samples;
+    for &bits in samples.iter().take(noted) {
+        let Exit::Exhausted { block } = Exit::unpack(bits) else { continue };
+        let Some(block) = links.block(block) else { continue };
+        if heat(cpu, block) {
+            cpu.native.found_hot = Some(block.target.index);
+        }
+        cpu.native.count(|counts| {
+            *counts.samples.entry((block.rip, block.mode.0)).or_default() += 1;
+        });
+    }
+}
+
+/// Heats a block at which the quantum was used up. Whether it is hot enough now to look whether it is
+/// to be translated with others: more and more seldom, as what could be done has been.
+fn heat(cpu: &Cpu, block: &Block) -> bool {
+    let heat = block.heat.get().wrapping_add(1);
+    block.heat.set(heat);
+    let hot = cpu.native.hot;
+    heat.is_multiple_of(hot) && (heat / hot).is_power_of_two()
+}
+
 /// The number of the operation of a block that these come after.
 fn begun_at(block: &Block, rest: &[Op]) -> u8 {
     usize::from(block.target.len).saturating_sub(rest.len() + 1) as u8
 }
 
 /// Counts a way into translated code and back: from an operation of a block, with so much of the
-/// quantum.
+/// quantum and its reserve.
 #[cold]
 fn count(cpu: &Cpu, (begun, first): (&Block, u8), quantum: i64, bits: u32, links: &BlockCache) {
     // Instructions of a block are taken from the quantum when it is begun.
@@ -288,7 +386,7 @@ fn count(cpu: &Cpu, (begun, first): (&Block, u8), quantum: i64, bits: u32, links
         i64::from(block.target.count.saturating_sub(before))
     };
     let kind = bits >> OP_BITS & ((1 << KIND_BITS) - 1);
-    let mut done = quantum - cpu.quantum + rest(begun, first);
+    let mut done = quantum - cpu.quantum - cpu.native.reserve + rest(begun, first);
     cpu.native.count(|counts| {
         counts.entered += 1;
         let exit = Exit::unpack(bits);

@@ -169,7 +169,7 @@ impl Jit {
         let index = first.target.index;
         let mut emitter = Emitter::new(
             self.memory.next_two(),
-            (self.leave, self.simd),
+            (self.ways, self.simd),
             (index, first.mode, later),
             spans,
         );
@@ -190,11 +190,14 @@ impl Jit {
             let single = Single { entries: self.code(step.block)?.entries.clone() };
             emitter.begin(step.block, later, step.next.map(|next| next.0), single);
             let ops = cache.decoded_ops(block);
+            let apart = self.apart.contains(&block.rip);
             let mut emitted = Emitted::Done;
             for (number_in, guest) in step.guests.iter().enumerate() {
                 emitter.is_last = number_in + 1 == step.guests.len();
                 let offset = emitter.offset();
-                emitted = emit_one(&mut emitter, cpu, guest, facts.next()?, ops);
+                let mut facts = facts.next()?;
+                facts.span = facts.span.filter(|_| !apart);
+                emitted = emit_one(&mut emitter, cpu, guest, facts, ops);
                 let left = emitted == Emitted::Not;
                 self.observer.step(cpu, block, (&guest.instruction, guest.op), offset, left);
                 if emitted == Emitted::Not {

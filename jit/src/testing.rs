@@ -54,6 +54,9 @@ impl Translator for Counting {
     fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach) {
         self.jit.reached(cpu, rip, block, reach);
     }
+    fn take_cooled(&mut self) -> Vec<u32> {
+        self.jit.take_cooled()
+    }
     fn take_evicted(&mut self) -> Vec<u32> {
         self.jit.take_evicted()
     }

@@ -17,7 +17,7 @@ use trivium_interp::run::{Translated, Translator};
 use crate::analyse::{End, Guest, instructions};
 use crate::code::{CodeError, CodeMemory, Region};
 use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, TAGS, layout};
-use crate::enter::{self, MAX_OP, tag};
+use crate::enter::{self, MAX_OP, Ways, tag};
 use crate::observe::Observer;
 use crate::options::JitOptions;
 use crate::planted::{self, Bug};
@@ -29,7 +29,7 @@ use crate::x87::Notes;
 
 /// How often the memory of several accesses may not be found before a block is translated anew, with
 /// each access by itself.
-const SPAN_MISSES: u32 = 20_000;
+const SPAN_MISSES: u32 = 4000;
 
 /// A block's code.
 pub(crate) struct Code {
@@ -78,13 +78,13 @@ impl Code {
 pub struct Jit {
     pub(crate) memory: CodeMemory,
     enter: u64,
-    pub(crate) leave: u64,
+    pub(crate) ways: Ways,
     pub(crate) simd: Routines,
     /// By the blocks' numbers.
     blocks: Vec<Option<Code>>,
     pub(crate) info: InstructionInfoFactory,
     /// RIPs of blocks whose spans were mostly on two pages.
-    apart: HashSet<u64>,
+    pub(crate) apart: HashSet<u64>,
     pub(crate) observer: Observer,
     /// Numbers for accesses that remember translations, of supervisors and of users.
     pub(crate) free_sites: [Vec<u16>; 2],
@@ -94,6 +94,8 @@ pub struct Jit {
     moved_on: bool,
     /// Blocks whose code was given up, and whose operations still lead there.
     evicted: Vec<u32>,
+    /// First blocks of superblocks that were given up as one of their blocks was translated anew.
+    cooled: Vec<u32>,
     /// Who wants to know how many superblocks are made.
     pub(crate) superblocks: Option<Arc<AtomicU64>>,
 }
@@ -126,7 +128,8 @@ impl Jit {
         };
         let simd = Routines::emit(&mut routine);
         let enter = routine(&|asm| enter::emit_enter(asm, simd));
-        let leave = routine(&enter::emit_leave);
+        let (leave, refill) = (routine(&enter::emit_leave), routine(&enter::emit_refill));
+        let ways = Ways { leave, refill };
         memory.keep();
         let mut observer = Observer::new(options)?;
         observer.routines(simd.load_sse, memory.used());
@@ -134,7 +137,7 @@ impl Jit {
         Ok(Self {
             memory,
             enter,
-            leave,
+            ways,
             simd,
             blocks: Vec::new(),
             info,
@@ -144,6 +147,7 @@ impl Jit {
             scattered: HashSet::new(),
             moved_on: false,
             evicted: Vec::new(),
+            cooled: Vec::new(),
             superblocks: options.superblocks.clone(),
         })
     }
@@ -160,7 +164,7 @@ impl Jit {
         let word = if block.mode.has(Mode::LONG) { 8 } else { 4 };
         let (facts, spans) = spans::find(&list, word, &mut self.info);
         let spans = if self.apart.contains(&block.rip) { Vec::new() } else { spans };
-        let routines = (self.leave, self.simd);
+        let routines = (self.ways, self.simd);
         let mut emitter = Emitter::new(self.memory.next_two(), routines, about, spans);
         emitter.notes = Notes::new(&cpu.model);
         let mut starts = Vec::with_capacity(guests.len());
@@ -390,7 +394,8 @@ impl Translator for Jit {
             return self.refused(cpu, block, ops);
         }
         self.observer.begin();
-        if self.code(block.target.index).is_some() {
+        if let Some(code) = self.code(block.target.index) {
+            self.cooled = code.parts_of.clone();
             self.release(cpu, block.target.index);
             self.apart.insert(block.rip);
         }
@@ -457,6 +462,10 @@ impl Translator for Jit {
         let jump = NativeJump { tag: 0_u64.wrapping_sub(rip), code };
         cpu.native.jumps[Native::jump_slot(rip)] = jump;
         self.renew(cpu, block, reach);
+    }
+
+    fn take_cooled(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.cooled)
     }
 
     fn take_evicted(&mut self) -> Vec<u32> {

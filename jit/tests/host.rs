@@ -99,6 +99,9 @@ impl Translator for Spoiling {
     fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach) {
         self.0.reached(cpu, rip, block, reach);
     }
+    fn take_cooled(&mut self) -> Vec<u32> {
+        self.0.take_cooled()
+    }
     fn take_evicted(&mut self) -> Vec<u32> {
         self.0.take_evicted()
     }

@@ -110,6 +110,14 @@ pub struct CodeReader {
     seen: u64,
 }
 
+impl CodeReader {
+    /// What is at [`CodePages::address`] as long as there is nothing that it does not know.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+}
+
 /// What a [`CodeReader`] has not known.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Written {
@@ -134,6 +142,12 @@ impl CodePages {
     pub fn add_reader(&self) -> CodeReader {
         self.readers.fetch_add(1, Ordering::AcqRel);
         CodeReader { seen: self.reports.load(Ordering::Acquire) }
+    }
+
+    /// Address of a number of 64 bits that changes when decoded code is written.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        (&raw const self.reports).addr()
     }
 
     /// A CPU leaves.

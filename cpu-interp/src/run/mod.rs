@@ -51,6 +51,10 @@ pub trait Translator: Send {
     /// A block has been found to be the one at a RIP.
     fn reached(&mut self, cpu: &mut Cpu, rip: u64, block: u32, reach: Reach);
 
+    /// Gives the blocks that it has, since the last call, ceased to have together with others: they
+    /// may be worth it again.
+    fn take_cooled(&mut self) -> Vec<u32>;
+
     /// Gives the blocks that it has given up by itself since the last call: their operations are to be
     /// what was decoded again.
     fn take_evicted(&mut self) -> Vec<u32>;
@@ -333,6 +337,7 @@ impl Interpreter {
         }
         let first = (slice as i64).min(cpu.native.quantum);
         cpu.native.reserve = slice as i64 - first;
+        cpu.native.seen = cpu.code_reader.seen();
         cpu.quantum = first - retires as i64;
         cpu.stop = StopReason::Cut;
         cpu.leave = false;
@@ -463,6 +468,9 @@ impl Interpreter {
         let (Some(translator), Some(block)) = (translator, cache.block(index)) else { return };
         block.cold.set(u32::MAX);
         let translated = translator.translate(cpu, block, cache.decoded_ops(block));
+        for cooled in translator.take_cooled() {
+            cache.block(cooled).inspect(|block| block.heat.set(0));
+        }
         for evicted in translator.take_evicted() {
             cache.restore_ops(evicted, self.warm);
         }

@@ -29,7 +29,7 @@ use trivium_interp::cpu::Mode;
 use trivium_interp::native::Native;
 
 use crate::crossing::Crossing;
-use crate::enter::Exit;
+use crate::enter::{Exit, Ways};
 use crate::planted::{self, Bug};
 use crate::regs::{Homes, Lodger, at, slot};
 use crate::select;
@@ -180,8 +180,7 @@ pub(crate) struct Emitter {
     cold_start: Option<usize>,
     /// The relative operands that lead from one to the other.
     parted: Vec<usize>,
-    /// Of the routine that leaves translated code.
-    leave: u64,
+    ways: Ways,
     /// Those for vector registers.
     pub(crate) routines: Routines,
     pub(crate) simd: AtHand,
@@ -231,7 +230,7 @@ impl Emitter {
     /// Begins a block of `count` instructions, whose code will be at these addresses.
     pub(crate) fn new(
         addresses: (u64, u64),
-        (leave, routines): (u64, Routines),
+        (ways, routines): (Ways, Routines),
         (block, mode, count): (u32, Mode, i32),
         spans: Vec<Span>,
     ) -> Self {
@@ -243,7 +242,7 @@ impl Emitter {
             addresses,
             cold_start: None,
             parted: Vec::new(),
-            leave,
+            ways,
             routines,
             simd: AtHand::default(),
             loads: Vec::new(),
@@ -372,11 +371,7 @@ impl Emitter {
     /// A way out for an operation whose span was not found: to where it looks for its own memory,
     /// if there is such a place.
     pub(crate) fn span_stub(&mut self, op: u8) -> DynamicLabel {
-        let exit = match self.ahead {
-            Some(_) => Exit::Resume { block: self.block, op },
-            None => Exit::Span { block: self.block, op },
-        };
-        let label = self.stub(exit, None);
+        let label = self.stub(Exit::Span { block: self.block, op }, None);
         let entry = self.single.entries.iter().find(|(number, _)| *number == op);
         if let (Some((_, address)), Some(stub)) = (entry, self.stubs.last_mut()) {
             stub.to = Some(*address);
@@ -539,6 +534,13 @@ impl Emitter {
                 self.constant(8, rip);
                 dynasm!(self.asm ; .arch x64 ; mov [r14 + RIP], r8);
             }
+            if matches!(stub.exit, Exit::Exhausted { .. }) {
+                dynasm!(self.asm ; .arch x64 ; mov ecx, packed as i32);
+                self.go_to(CALL, self.ways.refill);
+                dynasm!(self.asm ; .arch x64 ; jrcxz >more ; jmp >no_more ; more:);
+                self.go_to(JMP, self.addresses.0);
+                dynasm!(self.asm ; .arch x64 ; no_more:);
+            }
             if let Some((count, body)) = stub.first {
                 dynasm!(self.asm
                     ; .arch x64
@@ -557,7 +559,7 @@ impl Emitter {
                 continue;
             }
             dynasm!(self.asm ; .arch x64 ; mov ecx, packed as i32);
-            self.go_to(JMP, self.leave);
+            self.go_to(JMP, self.ways.leave);
         }
         let links = std::mem::take(&mut self.links);
         let site = |link: LinkJump| {
