@@ -31,32 +31,53 @@ pub(crate) enum End {
 /// are not among them.
 pub(crate) fn instructions(cpu: &Cpu, block: &Block, ops: &[Op]) -> (Vec<Guest>, End) {
     let mut list = Vec::with_capacity(ops.len() + 2);
-    for (number, op) in ops.iter().enumerate().skip(1) {
+    let mut next = 1;
+    while let Some(op) = ops.get(next) {
         if op.len == 0 {
             return (list, End::GoOn(op.imm));
         }
-        let mut done = 0;
-        // One operation may stand for two instructions.
-        while done < op.len {
-            let instruction = decode(cpu, block, op.off + i16::from(done));
-            done += instruction.len().max(1) as u8;
-            list.push(Guest { instruction, op: number as u8 });
-        }
+        next = decode_run(cpu, block, (ops, next), &mut list);
     }
     (list, End::Instruction)
 }
 
-/// Decodes the instruction at a distance from a block's first.
-fn decode(cpu: &Cpu, block: &Block, off: i16) -> Instruction {
-    let mut bytes = [0; MAX_LEN];
+/// Bytes that are looked at together.
+const RUN: usize = 128;
+
+/// Decodes instructions that lie one behind the other, from an operation on, one at least; gives the
+/// first operation that is not among them.
+fn decode_run(
+    cpu: &Cpu,
+    block: &Block,
+    (ops, first): (&[Op], usize),
+    list: &mut Vec<Guest>,
+) -> usize {
+    let off = ops.get(first).map_or(0, |op| op.off);
+    let mut bytes = [0; RUN];
     let start = block.key.offset.wrapping_add_signed(off.into());
-    cpu.ram.read_slice(start, &mut bytes);
+    let in_page = PAGE - start % PAGE;
+    let len = in_page.clamp(MAX_LEN, RUN);
+    cpu.ram.read_slice(start, &mut bytes[..len]);
     if let Some((page, _)) = block.second_page {
         // It is one instruction, of bytes on both pages.
-        let first = (PAGE - start % PAGE).min(MAX_LEN);
-        cpu.ram.read_slice(page * PAGE, &mut bytes[first..]);
+        cpu.ram.read_slice(page * PAGE, &mut bytes[in_page.min(MAX_LEN)..MAX_LEN]);
     }
     let options = offered::options(cpu.model.vendor, cpu.model.features);
     let rip = block.rip.wrapping_add(off as u64);
-    Decoder::with_ip(block.mode.bitness(), &bytes, rip, options).decode()
+    let mut decoder = Decoder::with_ip(block.mode.bitness(), &bytes[..len], rip, options);
+    for (number, op) in ops.iter().enumerate().skip(first) {
+        let follows = decoder.ip() == block.rip.wrapping_add(op.off as u64);
+        let is_there = number == first || decoder.position() + 2 * MAX_LEN <= len;
+        if op.len == 0 || !follows || !is_there {
+            return number;
+        }
+        let mut done = 0;
+        // One operation may stand for two instructions.
+        while done < op.len {
+            let instruction = decoder.decode();
+            done += instruction.len().max(1) as u8;
+            list.push(Guest { instruction, op: number as u8 });
+        }
+    }
+    ops.len()
 }

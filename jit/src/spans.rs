@@ -117,7 +117,10 @@ pub(crate) fn is_write(access: OpAccess) -> bool {
 
 /// Makes spans of accesses, and tells the instructions of them. Those that are alone are in none.
 fn group(accesses: &[Access], facts: &mut [Facts]) -> Vec<Span> {
-    let mut growing: Vec<Growing> = Vec::new();
+    if accesses.len() < 2 {
+        return Vec::new();
+    }
+    let mut growing: Vec<Growing> = Vec::with_capacity(accesses.len());
     let mut chosen = Vec::with_capacity(accesses.len());
     for access in accesses {
         let end = access.at.wrapping_add(access.size);

@@ -16,7 +16,7 @@ use trivium_interp::native::NATIVE_SITES;
 use crate::analyse::{End, Guest, instructions};
 use crate::code::Region;
 use crate::emit::memory::{Site, Sites};
-use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, layout};
+use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, Spare, layout};
 use crate::regs::{Homes, number_of};
 use crate::spans;
 use crate::translate::{Jit, Link, emit_one};
@@ -168,6 +168,7 @@ impl Jit {
         let mut later = copies as i32 * path.iter().map(count).sum::<i32>();
         let index = first.target.index;
         let mut emitter = Emitter::new(
+            Spare::default(),
             self.memory.next_two(),
             (self.ways, self.simd),
             (index, first.mode, later),

@@ -16,7 +16,7 @@ use trivium_interp::run::{Translated, Translator};
 
 use crate::analyse::{End, Guest, instructions};
 use crate::code::{CodeError, CodeMemory, Region};
-use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, TAGS, layout};
+use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, Spare, TAGS, layout};
 use crate::enter::{self, MAX_OP, Ways, tag};
 use crate::observe::Observer;
 use crate::options::JitOptions;
@@ -92,6 +92,8 @@ pub struct Jit {
     pub(crate) scattered: HashSet<u64>,
     /// The present translation has found no room in one region already.
     moved_on: bool,
+    /// For the next emitter.
+    spare: Spare,
     /// Blocks whose code was given up, and whose operations still lead there.
     evicted: Vec<u32>,
     /// First blocks of superblocks that were given up as one of their blocks was translated anew.
@@ -146,6 +148,7 @@ impl Jit {
             free_sites: all_sites(),
             scattered: HashSet::new(),
             moved_on: false,
+            spare: Spare::default(),
             evicted: Vec::new(),
             cooled: Vec::new(),
             superblocks: options.superblocks.clone(),
@@ -165,7 +168,8 @@ impl Jit {
         let (facts, spans) = spans::find(&list, word, &mut self.info);
         let spans = if self.apart.contains(&block.rip) { Vec::new() } else { spans };
         let routines = (self.ways, self.simd);
-        let mut emitter = Emitter::new(self.memory.next_two(), routines, about, spans);
+        let spare = std::mem::take(&mut self.spare);
+        let mut emitter = Emitter::new(spare, self.memory.next_two(), routines, about, spans);
         emitter.notes = Notes::new(&cpu.model);
         let mut starts = Vec::with_capacity(guests.len());
         let mut emitted = Emitted::Done;
@@ -197,7 +201,9 @@ impl Jit {
         if starts.iter().all(|start| start.left) {
             return None;
         }
-        Some((emitter.finish()?, starts))
+        let finished = emitter.finish()?;
+        self.spare = emitter.into_spare();
+        Some((finished, starts))
     }
 
     /// Translates a block for which the present region has no room.

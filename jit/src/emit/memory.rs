@@ -315,9 +315,9 @@ impl Emitter {
             2 => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(RCX_HOME) * 4]),
             _ => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(RCX_HOME) * 8]),
         }
-        dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14 ; jrcxz >hit);
-        self.jump_out(out);
-        dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [BYTE r9 + ADDEND as i8]);
+        dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14);
+        self.unless_zero(out);
+        dynasm!(self.asm ; .arch x64 ; mov r9, [BYTE r9 + ADDEND as i8]);
     }
 
     /// Makes R9 lead to the entry for the linear address in R8, and RCX its tag.
@@ -420,9 +420,8 @@ impl Emitter {
                 dynasm!(self.asm ; .arch x64 ; pext rcx, rcx, [r14 + WINDOW]);
             }
         }
-        dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
-        self.jump_out(from);
-        dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [r14 + site_addend(site)]);
+        self.unless_zero(from);
+        dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + site_addend(site)]);
         self.fills.push(Fill { from, back, out, site, at, access });
     }
 
@@ -514,9 +513,8 @@ impl Emitter {
     pub(super) fn probe(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
         self.load_entry(write);
         self.compare(IN_R8, size, alignment);
-        dynasm!(self.asm ; .arch x64 ; jrcxz >hit);
-        self.jump_out(out);
-        dynasm!(self.asm ; .arch x64 ; hit: ; mov r9, [BYTE r9 + ADDEND as i8]);
+        self.unless_zero(out);
+        dynasm!(self.asm ; .arch x64 ; mov r9, [BYTE r9 + ADDEND as i8]);
         if planted::has(Bug::FlagsClobbered) {
             dynasm!(self.asm ; .arch x64 ; test r9, r9);
         }

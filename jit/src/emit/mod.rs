@@ -52,6 +52,10 @@ const CHECK: usize = 20;
 /// CALL rel32 and JMP rel32.
 pub(crate) const CALL: u8 = 0xe8;
 const JMP: u8 = 0xe9;
+/// JRCXZ rel8, and the size of a JMP that it may lead over.
+const JRCXZ: u8 = 0xe3;
+const JMP_SHORT: u8 = 0xeb;
+const JMP_SIZE: u8 = 5;
 
 /// What became of an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +172,17 @@ pub(crate) struct Single {
     pub(crate) entries: Vec<(u8, u64)>,
 }
 
+/// What an emitter leaves to the next: mostly room that need not be asked for again.
+#[derive(Default)]
+pub(crate) struct Spare {
+    tools: Option<(Assembler, Encoder)>,
+    parted: Vec<usize>,
+    stubs: Vec<Stub>,
+    links: Vec<LinkJump>,
+    fills: Vec<Fill>,
+    places: Vec<usize>,
+}
+
 /// What emits one block.
 pub(crate) struct Emitter {
     pub(crate) asm: Assembler,
@@ -218,6 +233,8 @@ pub(crate) struct Emitter {
     span_places: [i32; SPANS],
     pub(crate) sites: Option<Sites>,
     fills: Vec<Fill>,
+    /// Where the ways out are, by their number.
+    places: Vec<usize>,
     /// The first of several blocks; what all of them take from the quantum; what it takes, and its
     /// code, if there is not so much; and where they begin again.
     first: u32,
@@ -229,19 +246,22 @@ pub(crate) struct Emitter {
 impl Emitter {
     /// Begins a block of `count` instructions, whose code will be at these addresses.
     pub(crate) fn new(
+        spare: Spare,
         addresses: (u64, u64),
         (ways, routines): (Ways, Routines),
         (block, mode, count): (u32, Mode, i32),
         spans: Vec<Span>,
     ) -> Self {
+        let tools = spare.tools.unwrap_or_else(|| (Assembler::new(0), Encoder::new(64)));
+        let Spare { parted, stubs, links, fills, places, .. } = spare;
         let mut emitter = Self {
-            asm: Assembler::new(addresses.0 as usize),
-            encoder: Encoder::new(64),
+            asm: tools.0,
+            encoder: tools.1,
             mode,
             block,
             addresses,
             cold_start: None,
-            parted: Vec::new(),
+            parted,
             ways,
             routines,
             simd: AtHand::default(),
@@ -254,8 +274,8 @@ impl Emitter {
             known_spans: 0,
             accesses: [OpAccess::None; 4],
             member: None,
-            stubs: Vec::new(),
-            links: Vec::new(),
+            stubs,
+            links,
             guards: Vec::new(),
             later: 0,
             homes: Homes::default(),
@@ -267,7 +287,8 @@ impl Emitter {
             user_pages: false,
             span_places: [0; SPANS],
             sites: None,
-            fills: Vec::new(),
+            fills,
+            places,
             first: block,
             count,
             first_alone: None,
@@ -326,10 +347,9 @@ impl Emitter {
             ; .arch x64
             ; lea r11, [r11 - count]
             ; shrx rcx, r11, r14
-            ; jrcxz >enough
         );
-        self.jump_out(out);
-        dynasm!(self.asm ; .arch x64 ; enough: ; jmp =>again);
+        self.unless_zero(out);
+        dynasm!(self.asm ; .arch x64 ; jmp =>again);
     }
 
     fn take_from_quantum(&mut self, count: i32) {
@@ -353,10 +373,9 @@ impl Emitter {
             ; lea r11, [r11 - count]
             // Less than 4096, so nothing is left of it unless it is negative.
             ; shrx rcx, r11, r14
-            ; jrcxz >enough
         );
-        self.jump_out(label);
-        dynasm!(self.asm ; .arch x64 ; enough: ; nop);
+        self.unless_zero(label);
+        dynasm!(self.asm ; .arch x64 ; nop);
         debug_assert_eq!(self.asm.offset().0, CHECK);
     }
 
@@ -479,6 +498,13 @@ impl Emitter {
         true
     }
 
+    /// Goes elsewhere, to code that is seldom run, unless RCX is zero. What labels would say here is
+    /// known: there are many of these.
+    pub(crate) fn unless_zero(&mut self, out: DynamicLabel) {
+        self.asm.extend(&[JRCXZ, JMP_SIZE]);
+        self.jump_out(out);
+    }
+
     /// Jumps to where the code is that is seldom run.
     pub(crate) fn jump_out(&mut self, label: DynamicLabel) {
         dynasm!(self.asm ; .arch x64 ; jmp =>label);
@@ -505,18 +531,30 @@ impl Emitter {
         self.asm.push_i32(routine.wrapping_sub(next) as i32);
     }
 
-    /// Emits the ways out and gives the code; nothing if a number is out of range.
-    pub(crate) fn finish(mut self) -> Option<Finished> {
+    /// What the next emitter may use.
+    pub(crate) fn into_spare(self) -> Spare {
+        let Self { asm, encoder, mut parted, mut stubs, mut links, mut fills, mut places, .. } =
+            self;
+        parted.clear();
+        stubs.clear();
+        links.clear();
+        fills.clear();
+        places.clear();
+        Spare { tools: Some((asm, encoder)), parted, stubs, links, fills, places }
+    }
+
+    /// Emits the ways out and gives the code; nothing if a number is out of range. It is used up then.
+    pub(crate) fn finish(&mut self) -> Option<Finished> {
         let start = self.offset();
         self.cold_start = Some(start);
         self.guard();
         self.emit_loads();
         self.emit_fills();
         self.emit_crossings();
-        let mut places = Vec::with_capacity(self.stubs.len());
-        let mut sites = Vec::new();
-        for stub in std::mem::take(&mut self.stubs) {
-            places.push((stub.label, self.asm.offset().0));
+        let mut sites = Vec::with_capacity(2);
+        let stubs = std::mem::take(&mut self.stubs);
+        for stub in &stubs {
+            self.places.push(self.asm.offset().0);
             let packed = stub.exit.pack()?;
             dynasm!(self.asm ; .arch x64 ; =>stub.label);
             if stub.moved && !planted::has(Bug::NotBroughtHome) {
@@ -537,9 +575,9 @@ impl Emitter {
             if matches!(stub.exit, Exit::Exhausted { .. }) {
                 dynasm!(self.asm ; .arch x64 ; mov ecx, packed as i32);
                 self.go_to(CALL, self.ways.refill);
-                dynasm!(self.asm ; .arch x64 ; jrcxz >more ; jmp >no_more ; more:);
+                // Over the next, or over the one behind it.
+                self.asm.extend(&[JRCXZ, 2, JMP_SHORT, JMP_SIZE]);
                 self.go_to(JMP, self.addresses.0);
-                dynasm!(self.asm ; .arch x64 ; no_more:);
             }
             if let Some((count, body)) = stub.first {
                 dynasm!(self.asm
@@ -561,18 +599,19 @@ impl Emitter {
             dynasm!(self.asm ; .arch x64 ; mov ecx, packed as i32);
             self.go_to(JMP, self.ways.leave);
         }
-        let links = std::mem::take(&mut self.links);
-        let site = |link: LinkJump| {
-            let LinkJump { block, slot, operand, out } = link;
-            let (_, stub) = places.iter().find(|(at, _)| *at == out)?;
-            Some(Site { block, slot, operand, stub: self.place(*stub) })
+        let site = |link: &LinkJump| {
+            let &LinkJump { block, slot, operand, out } = link;
+            let number = stubs.iter().position(|stub| stub.label == out)?;
+            let stub = self.place(*self.places.get(number)?);
+            Some(Site { block, slot, operand, stub })
         };
-        sites.extend(links.into_iter().filter_map(site));
-        let mut code = self.asm.finalize().ok()?;
+        sites.extend(self.links.iter().filter_map(site));
+        self.stubs = stubs;
+        let mut code: Vec<u8> = self.asm.drain().ok()?.collect();
         // The parts come to lie further apart than they are now.
         let (hot, cold) = self.addresses;
         let moved = cold.wrapping_sub(hot + start as u64) as u32;
-        for at in self.parted {
+        for &at in &self.parted {
             let operand = code.get_mut(at..)?.first_chunk_mut()?;
             let by = if at < start { moved } else { moved.wrapping_neg() };
             *operand = u32::from_le_bytes(*operand).wrapping_add(by).to_le_bytes();
@@ -582,8 +621,8 @@ impl Emitter {
             hot: code,
             cold,
             sites,
-            guards: self.guards,
-            accesses: self.sites,
+            guards: std::mem::take(&mut self.guards),
+            accesses: self.sites.take(),
             count: self.count,
         })
     }
@@ -603,12 +642,13 @@ impl Emitter {
             ; mov rcx, [r14 + TAGS]
             ; mov r9, QWORD 0
             ; lea rcx, [rcx + r9]
-            ; jrcxz >good
         );
         match self.cold_start {
-            Some(_) => dynasm!(self.asm ; .arch x64 ; jmp =>out),
-            None => self.jump_out(out),
+            Some(_) => {
+                self.asm.extend(&[JRCXZ, JMP_SIZE]);
+                dynasm!(self.asm ; .arch x64 ; jmp =>out);
+            }
+            None => self.unless_zero(out),
         }
-        dynasm!(self.asm ; .arch x64 ; good:);
     }
 }

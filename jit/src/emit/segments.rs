@@ -5,7 +5,7 @@
 
 use std::mem::offset_of;
 
-use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Instruction, OpKind, Register};
 use trivium_cpu::state::{GS, Msrs, Segment, SegmentAttributes, Segments, TableRegister};
 use trivium_interp::Cpu;
@@ -148,13 +148,6 @@ impl Emitter {
             ; lea rcx, [rcx + r8]
         );
         self.unless_zero(out);
-    }
-
-    /// Goes out if RCX is not zero.
-    fn unless_zero(&mut self, out: DynamicLabel) {
-        dynasm!(self.asm ; .arch x64 ; jrcxz >zero);
-        self.jump_out(out);
-        dynasm!(self.asm ; .arch x64 ; zero:);
     }
 
     /// SWAPGS.

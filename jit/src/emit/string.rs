@@ -206,10 +206,8 @@ impl Emitter {
             ; mov r9d, rflags::DF as i32
             ; mov rcx, [r14 + SYSTEM_FLAGS]
             ; pext rcx, rcx, r9
-            ; jrcxz >forwards
         );
-        self.jump_out(out);
-        dynasm!(self.asm ; .arch x64 ; forwards:);
+        self.unless_zero(out);
     }
 
     /// Puts the guest's RDI or RSI into R8.

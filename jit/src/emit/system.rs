@@ -231,12 +231,10 @@ impl Emitter {
             ; not rcx
             ; pext r9, r8, r9
             ; lea rcx, [rcx + r9 + 1]
-            ; jrcxz >same
         );
-        self.jump_out(out);
+        self.unless_zero(out);
         dynasm!(self.asm
             ; .arch x64
-            ; same:
             ; mov r9d, ARITHMETIC
             ; pext r8, r8, r9
             ; pdep r8, r8, r9
@@ -343,10 +341,8 @@ impl Emitter {
             ; movzx r9d, BYTE [r9]
             ; movzx ecx, BYTE [r14 + HELD]
             ; lea ecx, [rcx + r9]
-            ; jrcxz >nobody
         );
-        self.jump_out(out);
-        dynasm!(self.asm ; .arch x64 ; nobody:);
+        self.unless_zero(out);
         self.set_flag(rflags::IF, rflags::IF as i32);
         Emitted::Done
     }
@@ -354,9 +350,8 @@ impl Emitter {
     /// Between CPL 0 and 3, the I/O privilege level decides: that is the interpreter's.
     pub(super) fn only_at_cpl_0(&mut self, op: u8) {
         let out = self.resume(op);
-        dynasm!(self.asm ; .arch x64 ; movzx ecx, BYTE [r14 + CPL] ; jrcxz >privileged);
-        self.jump_out(out);
-        dynasm!(self.asm ; .arch x64 ; privileged:);
+        dynasm!(self.asm ; .arch x64 ; movzx ecx, BYTE [r14 + CPL]);
+        self.unless_zero(out);
     }
 
     /// Sets a flag that is not an arithmetic one to all or nothing of itself.
