@@ -51,8 +51,8 @@ pub struct Native {
     /// Where translated code has taken more for its quantum by itself: blocks' numbers, as exits have
     /// them.
     pub samples: [u32; NATIVE_SAMPLES],
-    /// The number of a block that these have shown to be hot.
-    pub found_hot: Option<u32>,
+    /// The numbers of blocks that these have shown to be hot.
+    pub found_hot: Vec<u32>,
     /// The address of code that is about to be jumped to.
     pub code: u64,
     /// The host's stack pointer when translated code was entered.
@@ -115,7 +115,7 @@ impl Native {
             seen: 0,
             sampled: 0,
             samples: [0; NATIVE_SAMPLES],
-            found_hot: None,
+            found_hot: Vec::new(),
             code: 0,
             stack: 0,
             tags: [0; 4],

@@ -327,7 +327,7 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
             follow(cpu, cpu.rip, slot, block, links)
         }
         Exit::Exhausted { .. } => {
-            let found = cpu.native.found_hot.take().and_then(|hot| links.block(hot));
+            let found = cpu.native.found_hot.pop().and_then(|hot| links.block(hot));
             match heat(cpu, block).then_some(block).or(found) {
                 Some(hot) => {
                     cpu.rip = block.rip;
@@ -353,8 +353,8 @@ fn note_samples(cpu: &mut Cpu, links: &BlockCache) {
     for &bits in samples.iter().take(noted) {
         let Exit::Exhausted { block } = Exit::unpack(bits) else { continue };
         let Some(block) = links.block(block) else { continue };
-        if heat(cpu, block) {
-            cpu.native.found_hot = Some(block.target.index);
+        if heat(cpu, block) && cpu.native.found_hot.len() < NATIVE_SAMPLES {
+            cpu.native.found_hot.push(block.target.index);
         }
         cpu.native.count(|counts| {
             *counts.samples.entry((block.rip, block.mode.0)).or_default() += 1;
