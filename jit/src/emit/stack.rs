@@ -24,17 +24,21 @@ impl Emitter {
 
     /// Puts RSP plus something into R8, as wide as the stack pointer.
     pub(super) fn stack_address(&mut self, plus: i32) {
-        match self.word() {
-            8 => dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(RSP_HOME) + plus]),
-            _ => dynasm!(self.asm ; .arch x64 ; lea r8d, [Rq(RSP_HOME) + plus]),
-        }
+        self.add(8, RSP_HOME, plus);
     }
 
     /// Moves the stack pointer.
     pub(super) fn move_stack(&mut self, by: i32) {
-        match self.word() {
-            8 => dynasm!(self.asm ; .arch x64 ; lea Rq(RSP_HOME), [Rq(RSP_HOME) + by]),
-            _ => dynasm!(self.asm ; .arch x64 ; lea Rd(RSP_HOME), [Rq(RSP_HOME) + by]),
+        self.add(RSP_HOME, RSP_HOME, by);
+    }
+
+    /// Puts a register plus something into another, as wide as the stack pointer.
+    fn add(&mut self, to: u8, from: u8, plus: i32) {
+        match (self.word(), i8::try_from(plus)) {
+            (8, Ok(plus)) => dynasm!(self.asm ; .arch x64 ; lea Rq(to), [BYTE Rq(from) + plus]),
+            (8, Err(_)) => dynasm!(self.asm ; .arch x64 ; lea Rq(to), [Rq(from) + plus]),
+            (_, Ok(plus)) => dynasm!(self.asm ; .arch x64 ; lea Rd(to), [BYTE Rq(from) + plus]),
+            (_, Err(_)) => dynasm!(self.asm ; .arch x64 ; lea Rd(to), [Rq(from) + plus]),
         }
     }
 
@@ -105,17 +109,29 @@ impl Emitter {
 
     /// Stores a register at the sum of an address and R9.
     pub(super) fn store_word(&mut self, At { base, plus }: At, from: u8) {
-        match self.word() {
-            8 => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], Rq(from)),
-            _ => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], Rd(from)),
+        match (self.word(), i8::try_from(plus)) {
+            (8, Ok(plus)) => {
+                dynasm!(self.asm ; .arch x64 ; mov [BYTE Rq(base) + r9 + plus], Rq(from))
+            }
+            (8, Err(_)) => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], Rq(from)),
+            (_, Ok(plus)) => {
+                dynasm!(self.asm ; .arch x64 ; mov [BYTE Rq(base) + r9 + plus], Rd(from))
+            }
+            (_, Err(_)) => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], Rd(from)),
         }
     }
 
     /// Loads a register from there.
     pub(super) fn load_word(&mut self, At { base, plus }: At, into: u8) {
-        match self.word() {
-            8 => dynasm!(self.asm ; .arch x64 ; mov Rq(into), [Rq(base) + r9 + plus]),
-            _ => dynasm!(self.asm ; .arch x64 ; mov Rd(into), [Rq(base) + r9 + plus]),
+        match (self.word(), i8::try_from(plus)) {
+            (8, Ok(plus)) => {
+                dynasm!(self.asm ; .arch x64 ; mov Rq(into), [BYTE Rq(base) + r9 + plus])
+            }
+            (8, Err(_)) => dynasm!(self.asm ; .arch x64 ; mov Rq(into), [Rq(base) + r9 + plus]),
+            (_, Ok(plus)) => {
+                dynasm!(self.asm ; .arch x64 ; mov Rd(into), [BYTE Rq(base) + r9 + plus])
+            }
+            (_, Err(_)) => dynasm!(self.asm ; .arch x64 ; mov Rd(into), [Rq(base) + r9 + plus]),
         }
     }
 
