@@ -23,6 +23,9 @@ const BOOT_EACH_MODE: &[&str] = &["serial", "steps", "power"];
 
 const DEMO: &[&str] = &["demo", "timer", "faults", "user", "primes", "mandelbrot", "sort"];
 
+/// A little of everything.
+const VARIETY: &[&str] = &["variety", "integers", "addresses", "floats", "faults", "code"];
+
 const MICRO: &[&str] = &[
     "alu",
     "multiply",
@@ -176,7 +179,7 @@ struct Builder {
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CC");
-    for folder in ["accesses", "boot", "demo", "loops", "micro", "multiboot", "suite"] {
+    for folder in ["accesses", "boot", "demo", "loops", "micro", "multiboot", "suite", "variety"] {
         println!("cargo::rerun-if-changed={folder}");
     }
     let builder = Builder::from_env();
@@ -205,6 +208,14 @@ impl Builder {
             self.assemble(&format!("demo/{name}.S"), &format!("demo-{name}"), &["-DNARRATE"])
         });
         self.link("demo", &narrated, demo.collect());
+
+        let variety = VARIETY.iter().map(|name| {
+            let source = format!("variety/{name}.S");
+            self.assemble(&source, &format!("variety-{name}"), &[])
+        });
+        self.link("variety", &quiet, variety.collect());
+        let hot = self.assemble("variety/hot.S", "variety-hot", &[]);
+        self.link("hot", &quiet, vec![hot]);
 
         self.build_loops();
         for (folder, names) in [("micro", MICRO), ("accesses", ACCESSES)] {

@@ -70,6 +70,29 @@ fn every_mistake_is_one_line_with_status_2() {
 }
 
 #[test]
+fn damaged_files_of_machines_that_differed_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let whole = r#"{"version": 1, "kind": "lockstep", "cpus": ["interp", "jit"],
+        "options": ["--memory", "16M"], "instructions": 1, "block": 64, "warm": 50, "flags": 0,
+        "differences": [], "state": "00"}"#;
+    let damaged: &[(&str, &str, &str)] = &[
+        ("\"version\": 1", "\"version\": 7", "version 7"),
+        ("\"state\": \"00\"", "\"state\": \"0x\"", "its state is not in hexadecimal"),
+        ("\"state\": \"00\"", "\"state\": \"00\"", "its state is refused"),
+        ("\"instructions\": 1, ", "", "instructions"),
+    ];
+    for (from, to, named) in damaged {
+        let file = folder.path().join("damaged.json");
+        std::fs::write(file, whole.replacen(from, to, 1)).expect("it can be written");
+        let output = crosscheck(folder.path(), &["--repro", "damaged.json"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{to}: {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{to}: {said}");
+        assert!(said.contains("damaged.json") && said.contains(named), "{to}: {said}");
+    }
+}
+
+#[test]
 fn a_campaign_is_resumed_where_it_ended() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let campaign = |cases: &str, more: &[&str]| {

@@ -33,19 +33,43 @@ struct Aside {
     tlbs: Tlbs,
     /// The generations of [`Reach::Any`]; zero if nothing holds any more.
     generation: Left,
+    /// No translation holds; they are emptied when they are to be used again, which most never are.
+    is_void: bool,
 }
 
 impl Aside {
+    fn new(pcid: u16, tlbs: Tlbs) -> Self {
+        Self { pcid, tlbs, generation: Left::default(), is_void: false }
+    }
+
     fn flush(&mut self, keep_global: bool) {
         self.generation = Left::default();
+        self.is_void |= !keep_global;
+        if !self.is_void {
+            self.flush_each(keep_global);
+        }
+    }
+
+    fn flush_each(&mut self, keep_global: bool) {
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush(keep_global);
         }
     }
 
+    /// Makes it fit for use.
+    fn settled(mut self) -> Self {
+        if std::mem::take(&mut self.is_void) {
+            self.flush_each(false);
+        }
+        self
+    }
+
     fn flush_page(&mut self, linear: u64, is_code: bool) {
         if is_code {
             self.generation = Left::default();
+        }
+        if self.is_void {
+            return;
         }
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush_page(linear);
@@ -65,16 +89,16 @@ impl Contexts {
     /// The TLBs of a PCID, which are not aside any more.
     fn take(&mut self, pcid: u16, space: Space) -> Aside {
         if let Some(found) = self.aside.iter().position(|aside| aside.pcid == pcid) {
-            return self.aside.remove(found);
+            return self.aside.remove(found).settled();
         }
         if self.aside.len() < MOST {
             let mut tlbs = tlbs_beside(space);
             tlbs[space as usize] = Some(Tlb::new());
-            return Aside { pcid, tlbs, generation: Left::default() };
+            return Aside::new(pcid, tlbs);
         }
         let mut oldest = self.aside.remove(0);
         oldest.flush(false);
-        Aside { pcid, ..oldest }
+        Aside { pcid, ..oldest.settled() }
     }
 
     /// Those of a PCID that is aside.
@@ -95,7 +119,7 @@ impl Cpu {
             let tlbs = std::mem::replace(&mut self.tlbs, entered.tlbs);
             let generation = self.generations.exchange(entered.generation);
             let pcid = std::mem::replace(&mut self.contexts.present, pcid);
-            self.contexts.aside.push(Aside { pcid, tlbs, generation });
+            self.contexts.aside.push(Aside { generation, ..Aside::new(pcid, tlbs) });
         }
         if !keep {
             self.flush_present(true);
@@ -125,8 +149,10 @@ impl Cpu {
             // Nothing is there that could belong to another one.
             let has_pcids = self.control.cr4 & cr4::PCIDE != 0;
             let present = if has_pcids { (self.control.cr3 & PCID) as u16 } else { 0 };
-            self.contexts.aside.retain(|aside| aside.pcid != present);
-            self.contexts.present = present;
+            let was = std::mem::replace(&mut self.contexts.present, present);
+            if let Some(aside) = self.contexts.find(present) {
+                aside.pcid = was;
+            }
         }
     }
 

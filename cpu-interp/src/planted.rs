@@ -14,7 +14,7 @@ use crate::block::Block;
 use crate::cpu::Cpu;
 use crate::decode::MAX_LEN;
 
-pub use bugs::BUGS;
+pub use bugs::{BUGS, HARMLESS};
 
 /// A bug.
 pub struct Bug {

@@ -6,6 +6,10 @@
 //!
 //! Pages of device registers have entries of their own, which only save the walk.
 
+mod used;
+
+use used::Used;
+
 /// Entries for reads, and as many for writes.
 pub const TLB_SIZE: usize = 4096;
 
@@ -43,10 +47,6 @@ impl Entry {
     /// not the one before either, would have.
     fn empty(index: usize) -> Self {
         Self { tag: tag_of((index as u64 + 2 & TLB_SIZE as u64 - 1) << 12), addend: 0 }
-    }
-
-    fn is_empty(&self, index: usize) -> bool {
-        self.tag == Self::empty(index).tag
     }
 }
 
@@ -89,8 +89,8 @@ pub struct Tlb {
     pub read: [Entry; TLB_SIZE],
     /// For stores.
     pub write: [Entry; TLB_SIZE],
-    /// Which entries were filled since the last flush, so that a flush costs what it flushes.
-    filled: Vec<Filled>,
+    /// Which entries for loads and for stores are in use.
+    used: [Used; 2],
     /// The addresses between which pages larger than 4 KiB were entered.
     large: Range,
     /// For loads and for stores.
@@ -126,16 +126,6 @@ fn stored_slot(page: u64) -> usize {
     (page >> 12) as usize % TLB_SIZE
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Filled {
-    index: u16,
-    write: bool,
-    global: bool,
-}
-
-/// Length of `filled` at which it is made anew. Twice the entries there are, so that this is rare.
-const MAX_FILLED: usize = 4 * TLB_SIZE;
-
 impl Tlb {
     /// An empty one.
     #[must_use]
@@ -143,7 +133,7 @@ impl Tlb {
         Box::new(Self {
             read: empty_entries(),
             write: empty_entries(),
-            filled: Vec::with_capacity(MAX_FILLED),
+            used: [Used::NONE; 2],
             large: NO_ADDRESSES,
             devices: [[NO_DEVICE; DEVICE_PAGES]; 2],
             // One that is made where another was must not be taken for it.
@@ -170,19 +160,7 @@ impl Tlb {
         if write {
             self.note_stored(host & !0xfff, index as u16);
         }
-        if self.filled.len() == MAX_FILLED {
-            // Entries were replaced over and over: begin the list anew from what is there.
-            self.filled.clear();
-            for (write, entries) in [(false, &self.read), (true, &self.write)] {
-                for (index, entry) in entries.iter().enumerate() {
-                    if !entry.is_empty(index) {
-                        let index = index as u16;
-                        self.filled.push(Filled { index, write, global: false });
-                    }
-                }
-            }
-        }
-        self.filled.push(Filled { index: index as u16, write, global });
+        self.used[usize::from(write)].note(index, global);
     }
 
     fn note_stored(&mut self, page: u64, index: u16) {
@@ -211,8 +189,8 @@ impl Tlb {
 
     /// Drops all translations, or all that are not global.
     pub fn flush(&mut self, keep_global: bool) {
-        let Self { read, write, filled, large, devices, lost, epoch, .. } = self;
-        *lost |= !filled.is_empty();
+        let Self { read, write, used, large, devices, lost, epoch, .. } = self;
+        *lost |= !used.iter().all(Used::is_empty);
         for entry in devices.iter_mut().flatten() {
             if !(keep_global && entry.global) {
                 *entry = NO_DEVICE;
@@ -221,20 +199,12 @@ impl Tlb {
         if !keep_global {
             *large = NO_ADDRESSES;
         }
-        filled.retain(|f| {
-            let entries = if f.write { &mut *write } else { &mut *read };
-            let keep = keep_global && f.global;
-            if !keep {
-                let index = usize::from(f.index);
-                entries[index] = Entry::empty(index);
-            }
-            keep
-        });
-        if filled.is_empty() {
+        for (entries, used) in [read, write].into_iter().zip(&mut *used) {
+            used.drain(keep_global, |index| entries[index] = Entry::empty(index));
+        }
+        if used.iter().all(Used::is_empty) {
             *epoch += 1;
         }
-        // A global entry that was replaced by one that is not left its mark in the list; the
-        // entry itself is gone, which a TLB may do at any time.
     }
 
     /// Drops the translation of the page around `linear`: of the whole of it if it may be a large
@@ -262,23 +232,24 @@ impl Tlb {
         }
         self.lost = true;
         self.stored[slot] = Stored::default();
-        let Self { write, filled, stored, .. } = self;
-        let mut revoke = |index: u16| {
-            let entry = &mut write[usize::from(index)];
+        let Self { write, used, stored, .. } = self;
+        let mut revoke = |index: usize| {
+            let entry = &mut write[index];
             if entry.host_page() == page {
-                *entry = Entry::empty(usize::from(index));
+                *entry = Entry::empty(index);
             }
             entry.host_page()
         };
         if !several {
-            revoke(index);
+            revoke(index.into());
             return;
         }
         // What is left has the record for itself.
-        for f in filled.iter().filter(|f| f.write) {
-            let left = revoke(f.index);
+        let [_, used] = used;
+        for index in used.all() {
+            let left = revoke(index);
             if stored_slot(left) == slot {
-                stored[slot].note(left, f.index, epoch);
+                stored[slot].note(left, index as u16, epoch);
             }
         }
     }

@@ -19,7 +19,7 @@ use trivium_jit::DEFAULT_MEMORY;
 use trivium_memory::{GuestMemory, GuestPhysAddr};
 
 use crate::anything::{self, CODE, CODE_SIZE};
-pub use loops::{check_loops, compare_loops};
+pub use loops::{check_loops, compare_loops, loop_guest};
 use platform::Platform;
 use side::{Hot, Side};
 

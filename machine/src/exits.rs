@@ -10,10 +10,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use trivium_cpu::{Budget, CpuBus, CpuError, Exit, ExitReason, MsrFault, ResetKind, Vcpu};
+use trivium_cpu::{Budget, CpuBus, CpuError, Exit, ExitReason, MsrFault, Vcpu};
 
 use crate::board::VcpuBus;
 use crate::control::lock;
+use crate::pass_on::pass_on;
 use format::{Header, Record};
 
 /// Bytes that a processor keeps before it writes them.
@@ -200,6 +201,11 @@ impl Drop for TracedBus<'_> {
 }
 
 impl CpuBus for TracedBus<'_> {
+    pass_on! {
+        bus: retire tsc set_tsc_offset random interrupt_pending take_nmi take_smi set_smm take_reset
+        set_ferr
+    }
+
     fn traces_exits(&self) -> bool {
         true
     }
@@ -221,10 +227,6 @@ impl CpuBus for TracedBus<'_> {
             state.open.reason = Some(ExitReason::Exception);
             state.open.record.detail = u64::from(vector) | code;
         }
-    }
-
-    fn retire(&self, instructions: u64) {
-        self.bus.retire(instructions);
     }
 
     fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
@@ -279,22 +281,6 @@ impl CpuBus for TracedBus<'_> {
         self.is(ExitReason::TaskPriority, 1, 1, Some(start));
     }
 
-    fn tsc(&self) -> u64 {
-        self.bus.tsc()
-    }
-
-    fn set_tsc_offset(&self, offset: u64) {
-        self.bus.set_tsc_offset(offset);
-    }
-
-    fn random(&self) -> u64 {
-        self.bus.random()
-    }
-
-    fn interrupt_pending(&self) -> bool {
-        self.bus.interrupt_pending()
-    }
-
     fn acknowledge_interrupt(&self) -> Option<u8> {
         let start = Instant::now();
         let vector = self.bus.acknowledge_interrupt();
@@ -302,26 +288,6 @@ impl CpuBus for TracedBus<'_> {
             self.is(ExitReason::Interrupt, vector.into(), 0, Some(start));
         }
         vector
-    }
-
-    fn take_nmi(&self) -> bool {
-        self.bus.take_nmi()
-    }
-
-    fn take_smi(&self) -> bool {
-        self.bus.take_smi()
-    }
-
-    fn set_smm(&self, smm: bool) {
-        self.bus.set_smm(smm);
-    }
-
-    fn take_reset(&self) -> Option<ResetKind> {
-        self.bus.take_reset()
-    }
-
-    fn set_ferr(&self, high: bool) {
-        self.bus.set_ferr(high);
     }
 }
 

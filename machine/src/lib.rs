@@ -18,6 +18,7 @@ pub mod exits;
 mod handle;
 mod layout;
 mod machine;
+mod pass_on;
 mod router;
 mod rtc;
 mod run;

@@ -1,5 +1,5 @@
-//! Guest programs of our own: ROM images built from `boot/`, `demo/`, `loops/`, `micro/` and
-//! `accesses/`, and the self-tests in `suite/`. Besides, kernels in `multiboot/` for whoever loads such.
+//! Guest programs of our own: ROM images built from `boot/`, `demo/`, `variety/`, `loops/`,
+//! `micro/` and `accesses/`, and the self-tests in `suite/`. Besides, kernels in `multiboot/` for whoever loads such.
 //!
 //! Each image is 64 KiB (a self-test's 128 KiB), belongs at the end of the first 4 GiB and must also be visible at F0000h,
 //! as a PC's BIOS is. It starts at the reset vector, prints on COM1 (115,200 baud), and switches the
@@ -33,6 +33,14 @@ const INSTRUCTIONS_OFFSET: usize = IMAGE_SIZE - 32;
 ///
 /// About 65 million instructions, and 10 ms asleep.
 pub static DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.bin"));
+
+/// Executes a little of everything in ring 3, 2,000 times, with operands for which an instruction that
+/// is nearly right shows, and switches off. About 20 million instructions.
+pub static VARIETY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/variety.bin"));
+
+/// Loops in ring 0 that run long enough for a translator to make the most of them, and changes of all
+/// that it may rely on. Without an end.
+pub static HOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hot.bin"));
 
 macro_rules! image {
     ($kind:literal, $name:literal) => {
@@ -128,7 +136,7 @@ mod tests {
     const RESET_VECTOR: usize = 0xFFF0;
 
     fn images() -> Vec<(&'static str, &'static [u8])> {
-        let mut images = vec![("demo", DEMO)];
+        let mut images = vec![("demo", DEMO), ("variety", VARIETY), ("hot", HOT)];
         images.extend(LOOPS.iter().map(|body| (body.name, body.rom)));
         images.extend(MICRO.iter().chain(ACCESSES).map(|&(name, image, _)| (name, image)));
         images
@@ -197,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_benchmark_prints_its_own_name() {
-        for (name, image) in images().into_iter().skip(1) {
+        for (name, image) in images().into_iter().skip(3) {
             assert!(contains(image, &format!("{name}\0")), "{name}");
         }
     }

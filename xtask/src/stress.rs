@@ -29,6 +29,9 @@ pub struct Args {
     /// Where the guests' output goes
     #[arg(long, default_value = "target/stress")]
     dir: PathBuf,
+    /// Fail unless the guest has changed its CPU so often, by options such as `-- --switch-every 100ms`
+    #[arg(long, default_value_t = 0)]
+    switches: u64,
     /// The trivium to run; built if not given
     #[arg(long)]
     trivium: Option<PathBuf>,
@@ -50,9 +53,21 @@ pub fn run(args: &Args) -> Result<()> {
     for width in &args.widths {
         let guest = run_one(args, &trivium, width).with_context(|| format!("{width}-bit guest"))?;
         let report = judge(&guest, &expected).with_context(|| format!("{width}-bit guest"))?;
-        println!("{width}-bit guest on {}: {report}", args.accel);
+        let changes = changes(&guest.messages);
+        ensure!(changes >= args.switches, "{width}-bit guest: it changed its CPU {changes} times");
+        println!("{width}-bit guest on {}: {report}{}", args.accel, told(changes));
     }
     Ok(())
+}
+
+/// How often the emulator says that the guest has changed its CPU.
+fn changes(messages: &[String]) -> u64 {
+    let after = messages.iter().filter_map(|line| line.split_once("changed its CPU "));
+    after.filter_map(|(_, after)| after.split(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+fn told(changes: u64) -> String {
+    if changes == 0 { String::new() } else { format!(", {changes} changes of the CPU") }
 }
 
 /// What the host's compiler makes the program print.
@@ -73,7 +88,7 @@ fn run_one(args: &Args, trivium: &Path, width: &str) -> Result<Finished> {
     guests::fetch_one(initrd)?;
     let seconds = (args.minutes * 60.0) as u64;
     let mut command = Command::new(trivium);
-    command.args(["run", "--accel", &args.accel, "--memory", "1024M", "--no-reboot"]);
+    command.args(["-v", "run", "--accel", &args.accel, "--memory", "1024M", "--no-reboot"]);
     command.arg("--kernel").arg(guests::path(kernel, "vmlinuz")?);
     command.arg("--initrd").arg(guests::path(initrd, "initrd")?);
     let line = format!("console=ttyS0 panic=-1 quiet rdinit=/bench/stress.sh stress={seconds}");
@@ -128,6 +143,13 @@ mod tests {
     #[test]
     fn a_guest_is_good_that_prints_what_it_must_and_finds_nothing_wrong() {
         assert!(judged(GOOD).unwrap().contains("successful run"));
+    }
+
+    #[test]
+    fn changes_of_the_cpu_are_counted_from_what_the_emulator_says() {
+        let says = |text: &str| changes(&[text.to_owned(), "info: the end".to_owned()]);
+        assert_eq!(says("info: The processor changed its CPU 512 times, in 9.81 us each"), 512);
+        assert_eq!(says("info: The processor ran"), 0);
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl Interpreter {
         let changes = self.limits.changes();
         if std::mem::replace(&mut self.limits_seen, changes) != changes {
             self.warm = self.limits.warm();
+            (self.cpu.native.quantum, self.cpu.native.hot) = self.limits.hot();
             self.drop_all_blocks();
         }
     }

@@ -25,6 +25,8 @@ pub struct Found {
     pub block: u32,
     /// How often a block is interpreted before it is translated.
     pub warm: u32,
+    /// After how many instructions what is being run is translated with what follows it; 0 as usual.
+    pub quantum: u32,
     /// The bits of RFLAGS that may differ after them.
     pub flags: u64,
     /// These instructions, as far as they could be read: addresses, bytes and texts.
@@ -56,6 +58,9 @@ pub struct LockstepFile {
     pub block: u32,
     /// See [`Found::warm`].
     pub warm: u32,
+    /// See [`Found::quantum`].
+    #[serde(default)]
+    pub quantum: u32,
     /// See [`Found::flags`].
     pub flags: u64,
     /// In what the machines differed.
@@ -114,6 +119,7 @@ impl LockstepFile {
             instructions: found.instructions,
             block: found.block,
             warm: found.warm,
+            quantum: found.quantum,
             flags: found.flags,
             differences: found.differences.clone(),
             state: to_hex(&found.state.to_bytes()),
@@ -182,7 +188,7 @@ impl LockstepFile {
             side.machine.restore(state)?;
         }
         let mut pair = Pair::new(sides)?;
-        pair.set_blocks(Blocks { most: self.block, warm: self.warm });
+        pair.set_blocks(Blocks { most: self.block, warm: self.warm, quantum: self.quantum });
         pair.begin()?;
         pair.commit()?;
         pair.tolerated = self.flags;

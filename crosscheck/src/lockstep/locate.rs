@@ -25,16 +25,27 @@ pub(super) struct Blocks {
     pub(super) most: u32,
     /// How often one is interpreted before it is translated.
     pub(super) warm: u32,
+    /// After how many instructions what is being run is translated with what follows it; 0 as usual.
+    pub(super) quantum: u32,
 }
 
-const USUAL: Blocks = Blocks { most: MOST_IN_BLOCK, warm: WARM };
+pub(super) const USUAL: Blocks = Blocks { most: MOST_IN_BLOCK, warm: WARM, quantum: 0 };
+/// They are translated before they are first run.
+const AT_ONCE: Blocks = Blocks { warm: 0, ..USUAL };
+/// And sooner or later with what follows them.
+const SOON: Blocks = Blocks { quantum: 8, ..AT_ONCE };
+const LATER: Blocks = Blocks { quantum: 300, ..AT_ONCE };
+
+/// Ways of making blocks anew that may show again what has shown once.
+const WAYS: [Blocks; 4] = [AT_ONCE, SOON, LATER, USUAL];
 
 impl Pair {
     /// Says how blocks are made from the next [`Pair::roll_back`] on, which drops those that are
     /// there.
     pub(super) fn set_blocks(&self, blocks: Blocks) {
+        self.present_blocks.set(blocks);
         for side in &self.sides {
-            side.blocks.set(blocks.most, blocks.warm);
+            side.blocks.set(blocks.most, blocks.warm, blocks.quantum);
         }
     }
 
@@ -43,6 +54,12 @@ impl Pair {
         self.roll_back()?;
         let ends = self.run_until(moment)?;
         self.differences(&ends)
+    }
+
+    /// The same with blocks that are made anew, as whoever reads the file has them.
+    pub(super) fn probe_anew(&mut self, moment: VmTime) -> Result<Vec<String>, LockstepError> {
+        self.set_blocks(self.present_blocks.get());
+        self.probe(moment)
     }
 
     /// The state to come back to is that of a later moment.
@@ -63,44 +80,50 @@ fn before(moment: VmTime, instructions: u64) -> VmTime {
 /// See [`LockstepError`].
 pub fn locate(pair: &mut Pair, difference: Difference) -> Result<Found, LockstepError> {
     let Difference { until, what: differences } = difference;
-    let Some(blocks) = reproduce(pair, until)? else {
+    if !reproduce(pair, until)? {
         // It depends on what was before: translations, the TLB.
         return report::found(pair, until, USUAL, differences, false);
-    };
+    }
     let (agreed, until) = bisect(pair, until)?;
     let from = before(until, BACK).max(pair.agreed());
     let undo = pair.commit_at(from.min(agreed))?;
-    let mut small = None;
-    if !pair.probe(until)?.is_empty() {
-        small = single(pair, until)?;
-        if small.is_none() {
-            small = together(pair, until)?;
-        }
+    let mut small = single(pair, until)?;
+    if small.is_none() {
+        small = together(pair, until)?;
+    }
+    if small.is_none() {
+        pair.undo(undo);
+        small = after_others(pair, until)?;
+    }
+    if small.is_none() && pair.go_back_further() {
+        small = after_others(pair, until)?;
+    }
+    if let Some((until, _)) = small
+        && pair.probe_anew(until)?.is_empty()
+    {
+        small = None;
     }
     let Some((until, blocks)) = small else {
-        pair.undo(undo);
-        pair.set_blocks(blocks);
         let differences = pair.probe(until)?;
-        return report::found(pair, until, blocks, differences, false);
+        return report::found(pair, until, USUAL, differences, false);
     };
     let differences = shrink::shrink(pair, until)?;
     report::found(pair, until, blocks, differences, true)
 }
 
-/// How blocks must be made for the machines to differ again.
-fn reproduce(pair: &mut Pair, until: VmTime) -> Result<Option<Blocks>, LockstepError> {
+/// Whether the machines differ again, with blocks made in some way.
+fn reproduce(pair: &mut Pair, until: VmTime) -> Result<bool, LockstepError> {
     if !pair.probe(until)?.is_empty() {
-        return Ok(Some(USUAL));
+        return Ok(true);
     }
-    for warm in [WARM, 0] {
-        let blocks = Blocks { warm, ..USUAL };
+    for blocks in WAYS.into_iter().rev() {
         pair.set_blocks(blocks);
         if !pair.probe(until)?.is_empty() {
-            return Ok(Some(blocks));
+            return Ok(true);
         }
     }
     pair.set_blocks(USUAL);
-    Ok(None)
+    Ok(false)
 }
 
 /// Two moments, as close to each other as may be, at which they agree and differ.
@@ -120,7 +143,7 @@ fn bisect(pair: &mut Pair, until: VmTime) -> Result<(VmTime, VmTime), LockstepEr
 /// Runs instruction by instruction, each a block that is translated by itself; commits to the state
 /// before the one that makes them differ.
 fn single(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, LockstepError> {
-    let blocks = Blocks { most: 1, warm: 0 };
+    let blocks = Blocks { most: 1, ..AT_ONCE };
     pair.set_blocks(blocks);
     pair.roll_back()?;
     let mut now = pair.agreed();
@@ -157,25 +180,59 @@ fn single(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, Lo
 fn together(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, LockstepError> {
     let most = until.nanos_since(pair.agreed()).min(MOST_TOGETHER);
     for count in 2..=most {
-        let blocks = Blocks { most: (count as u32).min(MOST_IN_BLOCK), warm: 0 };
+        let blocks = Blocks { most: (count as u32).min(MOST_IN_BLOCK), ..AT_ONCE };
         if let Some(undo) = commit_if_differing(pair, before(until, count), blocks, until)? {
             pair.undo(undo);
         } else {
-            return Ok(Some((until, blocks)));
-        }
-    }
-    // What counts wrongly shows in the blocks after it.
-    for count in [1, 4, 16, 64].into_iter().filter(|&count| count <= most) {
-        let (blocks, later) = (Blocks { warm: 0, ..USUAL }, until.saturating_add(SLACK));
-        if let Some(undo) = commit_if_differing(pair, before(until, count), blocks, later)? {
-            pair.undo(undo);
-        } else {
-            let (_, until) = bisect(pair, later)?;
-            return Ok(Some((until, blocks)));
+            return Ok(Some(cut(pair, until, blocks)?));
         }
     }
     pair.set_blocks(USUAL);
     Ok(None)
+}
+
+/// Leaves out the instructions at the end of a block without which they differ too.
+fn cut(pair: &mut Pair, until: VmTime, blocks: Blocks) -> Result<(VmTime, Blocks), LockstepError> {
+    for most in 1..blocks.most {
+        let (blocks, until) =
+            (Blocks { most, ..blocks }, pair.agreed().saturating_add(most.into()));
+        pair.set_blocks(blocks);
+        if !pair.probe(until)?.is_empty() {
+            return Ok((until, blocks));
+        }
+    }
+    pair.set_blocks(blocks);
+    Ok((until, blocks))
+}
+
+/// Finds how many instructions before `until` are enough to make them differ when blocks are made
+/// anew from there on; commits to the state before them.
+fn after_others(pair: &mut Pair, until: VmTime) -> Result<Option<(VmTime, Blocks)>, LockstepError> {
+    let all = until.nanos_since(pair.agreed());
+    let fewer = std::iter::successors(Some(2_u64), |count| count.checked_mul(2));
+    for count in fewer.take_while(|&count| count < all).chain([all]) {
+        for blocks in WAYS {
+            // What counts wrongly shows in the blocks after it.
+            for later in [until, until.saturating_add(SLACK)] {
+                if let Some(undo) = commit_if_differing(pair, before(until, count), blocks, later)?
+                {
+                    pair.undo(undo);
+                    continue;
+                }
+                let until = first_difference(pair, later)?;
+                return Ok(Some((until, blocks)));
+            }
+        }
+    }
+    pair.set_blocks(USUAL);
+    Ok(None)
+}
+
+/// The first moment at which they differ, as far as that can be told: they may agree again for a
+/// while.
+fn first_difference(pair: &mut Pair, until: VmTime) -> Result<VmTime, LockstepError> {
+    let (_, found) = bisect(pair, until)?;
+    Ok(if pair.probe_anew(found)?.is_empty() { until } else { found })
 }
 
 /// Commits to the state at a moment; if they do not differ at `until` with such blocks from there on,

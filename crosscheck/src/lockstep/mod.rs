@@ -14,6 +14,7 @@ mod locate;
 mod pair;
 mod report;
 mod shrink;
+mod tables;
 
 use thiserror::Error;
 use trivium_chipset::VmTime;
@@ -137,15 +138,14 @@ pub fn run(
     let mut progress = Progress { now: pair.now(), syncs: 0 };
     pair.begin()?;
     loop {
-        match host(progress) {
+        let inputs = match host(progress) {
             Wish::Stop => return Ok(Verdict::Stopped(progress)),
-            Wish::GoOn(inputs) => {
-                for input in &inputs {
-                    pair.sides.iter().for_each(|side| input.give(&side.machine.handle()));
-                }
-            }
+            Wish::GoOn(inputs) => inputs,
+        };
+        for input in &inputs {
+            pair.sides.iter().for_each(|side| input.give(&side.machine.handle()));
         }
-        pair.commit()?;
+        pair.go_on(inputs.is_empty() && progress.syncs > 0)?;
         let mut ends = pair.advance(sync)?;
         progress = Progress { now: pair.now(), syncs: progress.syncs + 1 };
         let mut what = pair.differences(&ends)?;

@@ -1,5 +1,6 @@
 //! Two machines, and the last state in which they agreed.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use trivium_cpu::bits::{efer, rflags};
 use trivium_cpu::state::{CS, SegmentAttributes};
 use trivium_machine::{BlockLimits, Frozen, Machine, MachineError, MachineState, RunEnd};
 
-use super::{LockstepError, Sync};
+use super::locate::{Blocks, USUAL};
+use super::{LockstepError, Sync, tables};
 
 const PAGE: usize = trivium_memory::PAGE_SIZE as usize;
 
@@ -52,6 +54,19 @@ impl Side {
     fn page(&self, page: usize, bytes: &mut [u8; PAGE]) {
         self.machine.memory().ram().read_slice(page * PAGE, bytes);
     }
+
+    /// The pages that hold page tables of these processors.
+    fn tables(&self, cpus: &[CpuState]) -> BTreeSet<usize> {
+        let pages = self.machine.ram_size() as usize / PAGE;
+        let read = |page, bytes: &mut [u8; PAGE]| {
+            let is_there = page < pages;
+            if is_there {
+                self.page(page, bytes);
+            }
+            is_there
+        };
+        cpus.iter().flat_map(|cpu| tables::pages(cpu, read)).collect()
+    }
 }
 
 /// How the runs of two machines ended, if they did.
@@ -71,6 +86,11 @@ pub struct Pair {
     pub(super) tolerated: u64,
     /// What differed when they were last compared, and may.
     vague: Vague,
+    /// How blocks are made.
+    pub(super) present_blocks: Cell<Blocks>,
+    /// What leads back to the state before the last in which they agreed, if nothing has come from
+    /// outside since.
+    earlier: Option<Undo>,
 }
 
 /// Pages of RAM by number, and what is in them.
@@ -92,7 +112,9 @@ impl Pair {
         let size = sides[0].machine.ram_size() as usize;
         let ram = vec![0; size];
         let (touched, vague) = (BTreeSet::new(), Vague::default());
-        Ok(Self { sides, frozen, ram, touched, tolerated: rflags::STATUS, vague })
+        let (tolerated, present_blocks) = (rflags::STATUS, Cell::new(USUAL));
+        let earlier = None;
+        Ok(Self { sides, frozen, ram, touched, tolerated, vague, present_blocks, earlier })
     }
 
     /// The first machine's time.
@@ -167,6 +189,24 @@ impl Pair {
             }
         }
         Ok(Undo { frozen: std::mem::replace(&mut self.frozen, frozen), pages })
+    }
+
+    /// Goes on from the present state, in which both agree; `alone` says that nothing has come from
+    /// outside since the last.
+    pub(super) fn go_on(&mut self, alone: bool) -> Result<(), LockstepError> {
+        let undo = self.commit()?;
+        self.earlier = alone.then_some(undo);
+        Ok(())
+    }
+
+    /// The state to come back to is the one before it, if there is one.
+    pub(super) fn go_back_further(&mut self) -> bool {
+        let earlier = self.earlier.take();
+        let is_there = earlier.is_some();
+        if let Some(earlier) = earlier {
+            self.undo(earlier);
+        }
+        is_there
     }
 
     /// An earlier state is the one to come back to.
@@ -286,11 +326,13 @@ impl Pair {
             all.extend(one.differences(&other));
         }
         let (mut here, mut there) = ([0; PAGE], [0; PAGE]);
+        let mut tables = None;
         for &page in &self.touched {
             first.page(page, &mut here);
             second.page(page, &mut there);
             if here != there {
-                self.vague.take_page(&here, &mut there);
+                let tables = tables.get_or_insert_with(|| first.tables(&one.cpus));
+                self.vague.take_page(&here, &mut there, tables.contains(&page));
             }
             if here != there && all.len() < MOST_SHOWN {
                 all.push(in_page(page, &here, &there));
@@ -366,14 +408,16 @@ fn in_page(page: usize, here: &[u8; PAGE], there: &[u8; PAGE]) -> String {
     format!("ram.{at:#x}: {} and {}", number(here), number(there))
 }
 
-/// What differs and may: flags that the manuals leave undefined, and their images where RFLAGS was
-/// stored.
+/// What differs and may: flags that the manuals leave undefined, their images where RFLAGS was
+/// stored, and accessed flags of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Vague {
     /// Bits of RFLAGS.
     flags: u64,
     /// There are images.
     images: bool,
+    /// There are pages that have been accessed early.
+    accessed: bool,
 }
 
 /// Bits of RFLAGS that are not there, or always zero.
@@ -399,12 +443,18 @@ impl Vague {
         }
     }
 
-    /// The same of two pages.
-    fn take_page(&mut self, this: &[u8; PAGE], that: &mut [u8; PAGE]) {
+    /// The same of two pages, which may be a table's.
+    fn take_page(&mut self, this: &[u8; PAGE], that: &mut [u8; PAGE], is_table: bool) {
         for (this, that) in this.as_chunks::<4>().0.iter().zip(that.as_chunks_mut::<4>().0) {
-            let number = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
-            if this != that && are_images(number(this), number(that)) {
-                self.images = true;
+            if this == that {
+                continue;
+            }
+            let (one, other) = (u32::from_le_bytes(*this), u32::from_le_bytes(*that));
+            let accessed = is_table && tables::differ_in_accessed(one, other);
+            let images = are_images(one.into(), other.into());
+            self.accessed |= accessed;
+            self.images |= images;
+            if accessed || images {
                 *that = *this;
             }
         }

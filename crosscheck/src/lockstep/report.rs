@@ -32,9 +32,19 @@ pub(super) fn found(
     let instructions = until.nanos_since(pair.agreed());
     let code = code(pair, instructions)?;
     let state = pair.state()?;
-    let Blocks { most, warm } = blocks;
+    let Blocks { most, warm, quantum } = blocks;
     let flags = pair.tolerated;
-    Ok(Found { state, instructions, block: most, warm, flags, code, differences, is_small })
+    Ok(Found {
+        state,
+        instructions,
+        block: most,
+        warm,
+        quantum,
+        flags,
+        code,
+        differences,
+        is_small,
+    })
 }
 
 /// The last instructions that the first machine runs from where both agreed.
@@ -80,7 +90,10 @@ fn write(out: &mut String, found: &Found, cpus: [&str; 2]) -> std::fmt::Result {
     let (from, count) = (found.state.now, found.instructions);
     let what = match (found.is_small, count) {
         (true, 1) => "The instruction that makes them differ:".to_owned(),
-        (true, _) => format!("They differ after these {count} instructions, translated together:"),
+        (true, _) if count <= MOST_SHOWN && found.quantum == 0 => {
+            format!("They differ after these {count} instructions, translated together:")
+        }
+        (true, _) => format!("They differ after {count} instructions, translated anew. The last:"),
         (false, _) => {
             format!(
                 "They differ within {count} instructions, depending on what was before. The last:"

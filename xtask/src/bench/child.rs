@@ -59,8 +59,8 @@ pub struct Finished {
     pub lines: Vec<Line>,
     /// How the emulator ended, unless it was killed.
     pub status: Option<ExitStatus>,
-    /// The last line of the emulator's own messages.
-    pub complaint: String,
+    /// The emulator's own messages.
+    pub messages: Vec<String>,
 }
 
 enum Event {
@@ -101,7 +101,7 @@ impl Stamp {
 impl Finished {
     /// A run without complaint.
     pub fn new(elapsed: Stamp, lines: Vec<Line>, status: Option<ExitStatus>) -> Self {
-        Self { elapsed, lines, status, complaint: String::new() }
+        Self { elapsed, lines, status, messages: Vec::new() }
     }
 
     /// Whether some line has `text` in it.
@@ -113,9 +113,9 @@ impl Finished {
     pub fn last_words(&self) -> String {
         let spoken = self.lines.iter().rev().map(|line| line.text.trim());
         let guest = spoken.into_iter().find(|text| !text.is_empty()).unwrap_or("no output");
-        match self.complaint.as_str() {
-            "" => guest.to_owned(),
-            complaint => format!("{guest}; {complaint}"),
+        match self.messages.last() {
+            None => guest.to_owned(),
+            Some(complaint) => format!("{guest}; {complaint}"),
         }
     }
 }
@@ -146,7 +146,7 @@ pub fn run(
         let _ = child.wait();
     }
     let mut finished = finished.with_context(|| format!("Run of {name}"))?;
-    finished.complaint = last_line(&mut messages).unwrap_or_default();
+    finished.messages = lines_of(&mut messages).unwrap_or_default();
     Ok(finished)
 }
 
@@ -203,12 +203,13 @@ fn read(mut output: impl Read, until: Until, watch: Watch, events: &Sender<Event
     let _ = events.send(Event::End(at));
 }
 
-fn last_line(file: &mut File) -> Option<String> {
+fn lines_of(file: &mut File) -> Option<Vec<String>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0)).ok()?;
     file.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Some(lines.map(str::to_owned).collect())
 }
 
 fn text(line: &[u8]) -> String {

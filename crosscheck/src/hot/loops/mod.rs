@@ -13,6 +13,7 @@ mod program;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use trivium_cpu::CpuState;
 use trivium_jit::DEFAULT_MEMORY;
 use trivium_memory::GuestMemory;
 
@@ -21,7 +22,7 @@ use super::side::{self, Hot, Side};
 use super::{Event, Found, LITTLE_MEMORY, Outcome, run_sides};
 use crate::anything;
 use choices::Choices;
-use machine::{ASK, CODE, DATA, Kind, OTHER, STACK, WISH};
+use machine::{ASK, CODE, DATA, DATA_SIZE, Kind, OTHER, STACK, WISH};
 use program::Program;
 
 /// Slices of a run at most, and the most instructions in one.
@@ -129,6 +130,20 @@ fn mapping(choices: &mut Choices<'_>, kind: Kind) -> (u64, u64) {
     let other = if is_stack { 0 } else { choices.pick(&[0, OTHER, OTHER]) };
     let to = if is_stack && choices.chance(8) { 0x7_0000 | page & 0xf000 } else { page ^ other };
     (page, to | rights)
+}
+
+/// Makes of bytes a loop as a guest for a machine, to which nothing happens: the processor's state,
+/// and what memory holds from address 0 on.
+///
+/// # Panics
+/// The host gives no memory.
+#[must_use]
+pub fn loop_guest(bytes: &[u8]) -> (CpuState, Vec<u8>) {
+    let plan = Plan::new(bytes);
+    let mut side = plan.side(None);
+    let mut memory = side.memory();
+    memory.truncate((DATA + 2 * DATA_SIZE) as usize);
+    (side.state(), memory)
 }
 
 /// Makes of bytes a loop and what happens to it, and runs it on both. Gives what came of it, and how
