@@ -170,8 +170,10 @@ pub struct RunOptions {
     #[command(flatten)]
     pub jit: JitOptions,
     /// KVM's part in --accel kvm:jit and kvm:interp: level=all (all that it can run), level=user
-    /// (64-bit code at CPL 3), level=auto (by what it is found to do well; see `trivium cpus`).
-    #[arg(long, value_name = "level=LEVEL")]
+    /// (64-bit code at CPL 3), level=auto (by what it is found to do well; see `trivium cpus`). With
+    /// --accel kvm, irqchip=on: the kernel's own interrupt chips and timer; irqchip=split: its local
+    /// APICs alone; irqchip=off: none.
+    #[arg(long, value_name = "level=LEVEL,irqchip=WHICH")]
     pub kvm: Option<KvmOption>,
     /// Virtual time: real (the host's), icount (one nanosecond an instruction: every run is the
     /// same), or icount,sleep=off (the same, and idle time is skipped).

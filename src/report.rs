@@ -45,6 +45,7 @@ fn config_option(error: &ConfigError) -> &'static str {
         E::FirmwareEmpty | E::FirmwareTooLarge { .. } => "--bios",
         E::PortsTaken { .. } => "--debug-exit",
         E::KvmCountsNot => "--accel",
+        E::IrqchipIsKvms { .. } | E::IrqchipHasIoApic => "--kvm",
         E::FwCfg { .. } => "--fw-cfg",
     }
 }

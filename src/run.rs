@@ -88,7 +88,8 @@ pub(crate) fn configure(
     config.switch = switch(config.accel, options.clock, &options.switch);
     let (choices, shown) = jit::choices(&options.jit);
     config.jit = choices;
-    config.kvm.level = options.kvm.and_then(|kvm| kvm.level);
+    let kvm = options.kvm.unwrap_or_default();
+    (config.kvm.level, config.kvm.irqchip) = (kvm.level, kvm.irqchip);
     config.clock = clock(time);
     set_rtc(&mut config, time, options.rtc.unwrap_or_default())?;
     config.no_reboot = options.no_reboot;

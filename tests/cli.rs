@@ -89,6 +89,27 @@ fn more_memory_than_the_host_has_is_refused_by_name() {
     assert!(said.contains("--memory") && said.contains("host"), "{said}");
 }
 
+/// Other CPUs do not reach the kernel's interrupt chips: said before anything starts.
+#[test]
+fn interrupt_chips_of_the_kernels_are_refused_beside_other_cpus() {
+    let beside: [&[&str]; 3] = [
+        &["--accel", "jit", "--kvm", "irqchip=on"],
+        &["--accel", "kvm:jit", "--kvm", "irqchip=split,level=all"],
+        &["--accel", "kvm", "--kvm", "irqchip=on", "--switch-cpus", "kvm,jit"],
+    ];
+    for arguments in beside {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rom = folder.path().join("rom");
+        std::fs::write(&rom, vec![0xf4; 0x1_0000]).expect("it is written");
+        let output = trivium(&[&["run", "--bios", utf8(&rom)], arguments].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("--kvm: irqchip="), "{said}");
+        assert!(said.contains("use --accel kvm alone with it, or irqchip=off"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
 #[test]
 fn isa_debug_exit_sets_the_status() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -39,6 +39,11 @@ pub enum KvmError {
         /// What KVM takes.
         slots: usize,
     },
+    /// The kernel does not make interrupt chips.
+    #[error(
+        "This host's KVM has no interrupt chips of its own for --kvm irqchip={0}; use irqchip=off"
+    )]
+    Irqchip(&'static str),
     /// A call failed.
     #[error("{call} failed: {source}")]
     Call {

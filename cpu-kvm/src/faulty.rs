@@ -86,11 +86,14 @@ impl<T: Ioctls> Ioctls for Faulty<T> {
         set_events(events: &kvm_vcpu_events) -> ();
         msr(index: u32) -> Option<u64>;
         set_msr(index: u32, value: u64) -> bool;
+        is_halted() -> bool;
+        set_halted(halted: bool) -> ();
         set_tsc_khz(khz: u32) -> ();
         tsc_khz() -> u32;
         set_guest_debug(debug: &kvm_guest_debug) -> ();
         interrupt(vector: u8) -> ();
         nmi() -> ();
+        smi() -> ();
     }
 
     fn run(&mut self) -> io::Result<HostExit> {
@@ -198,6 +201,12 @@ impl Ioctls for Idle {
     fn set_msr(&mut self, _: u32, _: u64) -> io::Result<bool> {
         Ok(false)
     }
+    fn is_halted(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+    fn set_halted(&mut self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
     fn set_tsc_khz(&mut self, _: u32) -> io::Result<()> {
         Ok(())
     }
@@ -211,6 +220,10 @@ impl Ioctls for Idle {
         Ok(())
     }
     fn nmi(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn smi(&mut self) -> io::Result<()> {
+        self.events.smi.pending = 1;
         Ok(())
     }
     fn run(&mut self) -> io::Result<HostExit> {

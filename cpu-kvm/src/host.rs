@@ -5,20 +5,24 @@
 use std::ffi::c_ulong;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR,
-    KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR,
-    KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR,
-    KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_UNKNOWN, KVM_EXIT_X86_RDMSR,
-    KVM_EXIT_X86_WRMSR, KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL,
-    KVM_MSR_EXIT_REASON_UNKNOWN, KVM_MSR_FILTER_DEFAULT_DENY, KVM_MSR_FILTER_READ,
-    KVM_MSR_FILTER_WRITE, Msrs, kvm_debugregs, kvm_enable_cap, kvm_guest_debug, kvm_msr_entry,
-    kvm_msr_filter, kvm_msr_filter_range, kvm_regs, kvm_sregs, kvm_userspace_memory_region,
-    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    CpuId, KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_X86_MSR_FILTER,
+    KVM_CAP_X86_SMM, KVM_CAP_X86_USER_SPACE_MSR, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT,
+    KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IOAPIC_EOI,
+    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN,
+    KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_UNKNOWN, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR,
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_MSR_EXIT_REASON_FILTER,
+    KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, KVM_MSR_FILTER_DEFAULT_DENY,
+    KVM_MSR_FILTER_READ, KVM_MSR_FILTER_WRITE, Msrs, kvm_debugregs, kvm_enable_cap,
+    kvm_guest_debug, kvm_mp_state, kvm_msr_entry, kvm_msr_filter, kvm_msr_filter_range, kvm_regs,
+    kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
+use crate::chips::{self, Irqchip, KernelChips};
+use crate::doorbell::Watcher;
 use crate::error::{KvmError, call};
 use crate::ioctls::{HostExit, Ioctls, RunFields};
 
@@ -46,12 +50,16 @@ pub struct HostCaps {
     pub read_only: bool,
     /// A frequency of the TSC can be asked for.
     pub tsc_control: bool,
+    /// Which interrupt chips are the kernel's.
+    pub irqchip: Irqchip,
+    /// It has system-management mode, with memory of its own.
+    pub smm: bool,
 }
 
 /// A virtual machine of the kernel's with one processor.
 pub struct Host {
     vcpu: VcpuFd,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     _kvm: Kvm,
     caps: HostCaps,
     run_size: usize,
@@ -60,6 +68,8 @@ pub struct Host {
 /// The MSRs that KVM keeps: `first` and how many. All others come to us.
 pub(crate) const KEPT_MSRS: &[(u32, u32)] =
     &[(0x174, 3), (0x277, 1), (0xc000_0080, 5), (0xc000_0100, 4)];
+/// Those of local APICs, which are the kernel's where the APICs are.
+const LAPIC_MSRS: &[(u32, u32)] = &[(0x1b, 1), (0x6e0, 1)];
 
 impl Host {
     /// Opens /dev/kvm and makes a machine with one processor.
@@ -67,6 +77,14 @@ impl Host {
     /// # Errors
     /// See [`KvmError`].
     pub fn open(apic_id: u32) -> Result<Self, KvmError> {
+        Self::with_irqchip(apic_id, Irqchip::Off)
+    }
+
+    /// The same with interrupt chips of the kernel's.
+    ///
+    /// # Errors
+    /// See [`KvmError`].
+    pub fn with_irqchip(apic_id: u32, irqchip: Irqchip) -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(|error| match error.errno() {
             libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing,
             libc::EACCES | libc::EPERM => KvmError::NotPermitted,
@@ -85,15 +103,19 @@ impl Host {
         let _ = vm.set_identity_map_address(IDENTITY_MAP_ADDRESS);
         let _ = vm.set_tss_address(TSS_ADDRESS);
         let caps = HostCaps {
-            msr_exits: enable_msr_exits(&vm),
+            msr_exits: enable_msr_exits(&vm, irqchip),
             exception_payload: enable(&vm, KVM_CAP_EXCEPTION_PAYLOAD, 1),
             slots: kvm.get_nr_memslots(),
             read_only: kvm.check_extension(Cap::ReadonlyMem),
             tsc_control: kvm.check_extension(Cap::TscControl),
+            irqchip,
+            smm: vm.check_extension_raw(KVM_CAP_X86_SMM.into()) > 0
+                && vm.check_extension_raw(KVM_CAP_MULTI_ADDRESS_SPACE.into()) > 1,
         };
+        chips::create(&vm, irqchip)?;
         let vcpu = vm.create_vcpu(apic_id.into()).map_err(os).map_err(call("KVM_CREATE_VCPU"))?;
         let run_size = vm.run_size();
-        Ok(Self { vcpu, vm, _kvm: kvm, caps, run_size })
+        Ok(Self { vcpu, vm: Arc::new(vm), _kvm: kvm, caps, run_size })
     }
 
     /// What the kernel says it can do.
@@ -105,6 +127,23 @@ impl Host {
     /// The file of the processor, and the size of what is mapped of it.
     pub(crate) fn file(&self) -> (RawFd, usize) {
         (self.vcpu.as_raw_fd(), self.run_size)
+    }
+
+    /// Its interrupt chips, if they are the kernel's.
+    ///
+    /// # Errors
+    /// The host has no file for them.
+    pub(crate) fn chips(&self) -> Result<Option<KernelChips>, KvmError> {
+        if self.caps.irqchip == Irqchip::Off {
+            return Ok(None);
+        }
+        let chips = KernelChips::new(self.caps.irqchip, self.vm.clone(), self.vcpu.as_raw_fd());
+        chips.map(Some).map_err(call("Duplicating a processor's file"))
+    }
+
+    /// What watches writes of the guest's.
+    pub(crate) fn watcher(&self) -> Watcher {
+        Watcher { vm: self.vm.clone() }
     }
 
     /// What CPUID the kernel says it can give.
@@ -143,6 +182,7 @@ impl Host {
                 KVM_EXIT_SET_TPR => HostExit::TaskPriority,
                 KVM_EXIT_DEBUG => HostExit::Debug,
                 KVM_EXIT_INTR => HostExit::Interrupted,
+                KVM_EXIT_IOAPIC_EOI => HostExit::EndOfInterrupt(data.eoi.vector),
                 KVM_EXIT_INTERNAL_ERROR => {
                     let failure = data.emulation_failure;
                     let told = failure.__bindgen_anon_1.__bindgen_anon_1;
@@ -172,7 +212,7 @@ fn enable(vm: &VmFd, cap: u32, argument: u64) -> bool {
 }
 
 /// Makes all MSRs but [`KEPT_MSRS`] come to us, so that they are the model's and not the kernel's.
-fn enable_msr_exits(vm: &VmFd) -> bool {
+fn enable_msr_exits(vm: &VmFd, irqchip: Irqchip) -> bool {
     let reasons =
         KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER;
     if !enable(vm, KVM_CAP_X86_USER_SPACE_MSR, reasons.into())
@@ -182,7 +222,9 @@ fn enable_msr_exits(vm: &VmFd) -> bool {
     }
     let mut ones = [0xff_u8; 8];
     let mut filter = kvm_msr_filter { flags: KVM_MSR_FILTER_DEFAULT_DENY, ..Default::default() };
-    for (range, &(base, nmsrs)) in filter.ranges.iter_mut().zip(KEPT_MSRS) {
+    let lapic = if irqchip == Irqchip::Off { &[] } else { LAPIC_MSRS };
+    let kept = KEPT_MSRS.iter().chain(lapic);
+    for (range, &(base, nmsrs)) in filter.ranges.iter_mut().zip(kept) {
         let flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
         *range = kvm_msr_filter_range { flags, nmsrs, base, bitmap: ones.as_mut_ptr() };
     }
@@ -247,6 +289,13 @@ impl Ioctls for Host {
     fn set_msr(&mut self, index: u32, value: u64) -> io::Result<bool> {
         Ok(self.vcpu.set_msrs(&one_msr(index, value)?)? == 1)
     }
+    fn is_halted(&mut self) -> io::Result<bool> {
+        Ok(self.vcpu.get_mp_state()?.mp_state == KVM_MP_STATE_HALTED)
+    }
+    fn set_halted(&mut self, halted: bool) -> io::Result<()> {
+        let mp_state = if halted { KVM_MP_STATE_HALTED } else { KVM_MP_STATE_RUNNABLE };
+        Ok(self.vcpu.set_mp_state(kvm_mp_state { mp_state })?)
+    }
     fn set_tsc_khz(&mut self, khz: u32) -> io::Result<()> {
         Ok(self.vcpu.set_tsc_khz(khz)?)
     }
@@ -266,6 +315,9 @@ impl Ioctls for Host {
     }
     fn nmi(&mut self) -> io::Result<()> {
         Ok(self.vcpu.nmi()?)
+    }
+    fn smi(&mut self) -> io::Result<()> {
+        Ok(self.vcpu.smi()?)
     }
     fn run(&mut self) -> io::Result<HostExit> {
         match self.vcpu.run().map(drop) {

@@ -48,6 +48,8 @@ pub enum HostExit {
     Debug,
     /// KVM_EXIT_INTR, or EINTR.
     Interrupted,
+    /// KVM_EXIT_IOAPIC_EOI: the interrupt of this vector has ended at the kernel's local APIC.
+    EndOfInterrupt(u8),
     /// EAGAIN: the kernel wants to be called again.
     Again,
     /// KVM_EXIT_INTERNAL_ERROR.
@@ -100,11 +102,16 @@ pub trait Ioctls: Send {
     fn msr(&mut self, index: u32) -> io::Result<Option<u64>>;
     /// `false` if KVM refuses the MSR or the value.
     fn set_msr(&mut self, index: u32, value: u64) -> io::Result<bool>;
+    /// KVM_GET_MP_STATE: whether the processor halts; for kernels that have its local APIC.
+    fn is_halted(&mut self) -> io::Result<bool>;
+    /// KVM_SET_MP_STATE.
+    fn set_halted(&mut self, halted: bool) -> io::Result<()>;
     fn set_tsc_khz(&mut self, khz: u32) -> io::Result<()>;
     fn tsc_khz(&mut self) -> io::Result<u32>;
     fn set_guest_debug(&mut self, debug: &kvm_guest_debug) -> io::Result<()>;
     fn interrupt(&mut self, vector: u8) -> io::Result<()>;
     fn nmi(&mut self) -> io::Result<()>;
+    fn smi(&mut self) -> io::Result<()>;
     /// KVM_RUN. EINTR and EAGAIN are exits, not errors.
     fn run(&mut self) -> io::Result<HostExit>;
     fn run_fields(&mut self) -> RunFields;

@@ -4,7 +4,9 @@
 //! What KVM cannot do, and there are hosts on which that is much, comes back as [`Cannot`] with the
 //! state as it was before.
 
+mod chips;
 mod cpuid;
+pub mod doorbell;
 mod error;
 #[cfg(test)]
 mod faulty;
@@ -21,6 +23,7 @@ mod state;
 mod testing;
 mod vcpu;
 
+pub use chips::{BoardChips, ChipState, Irqchip, KernelChips};
 pub use cpuid::{Place, of_host, offered, reduce};
 pub use error::{Cannot, KvmError};
 pub use host::{Host, HostCaps};

@@ -57,6 +57,8 @@ pub enum Behaviour {
     UserFast,
     /// Exceptions of such code are where they belong.
     UserFaults,
+    /// An SMI comes to its handler.
+    Smm,
 }
 
 /// What a behaviour is called, and what follows if it is not there.
@@ -115,6 +117,7 @@ pub const BEHAVIOURS: &[BehaviourInfo] = behaviours![
     Fast, "speed at CPL 0", "kernels are emulated by the host's kernel: the JIT is much faster", fast;
     UserFast, "speed at CPL 3", "KVM gains nothing", user_fast;
     UserFaults, "exceptions at CPL 3", "KVM cannot be trusted with programs", user_faults;
+    Smm, "system-management mode", "an SMI goes to the other CPU; --accel kvm ends there and says so", smm;
 ];
 
 /// What was found on this host.
@@ -300,6 +303,17 @@ fn v86() -> Result<Finding, KvmError> {
     for segment in &mut state.segments.regs {
         segment.attributes = SegmentAttributes(0xf3);
     }
+    probe.expect_report(&state)
+}
+
+fn smm() -> Result<Finding, KvmError> {
+    let probe = Probe::new()?;
+    // MOV AX, A000h; MOV DS, AX; MOV DWORD [0], WELL; HLT at SMBASE + 8000h
+    let handler = [0xb8, 0x00, 0xa0, 0x8e, 0xd8, 0x66, 0xc7, 0x06, 0, 0, 0x0d, 0x60, 0, 0, 0xf4];
+    let mut state = guest::real_mode(&probe.memory, &[0xeb, 0xfe]);
+    let at = state.msrs.smbase + 0x8000;
+    let _ = probe.memory.write(trivium_memory::GuestPhysAddr(at), &handler);
+    state.events.smi_pending = true;
     probe.expect_report(&state)
 }
 

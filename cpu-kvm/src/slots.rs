@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
-use trivium_memory::{GuestMemory, PAGE_SIZE, Piece, RamView};
+use trivium_memory::{FlatMap, GuestMemory, PAGE_SIZE, Piece, RamView};
 
 use crate::error::{KvmError, call};
 use crate::ioctls::Ioctls;
@@ -16,16 +16,41 @@ const MIB: u64 = 1 << 20;
 pub(crate) struct Slots {
     memory: Arc<GuestMemory>,
     /// What the slots show, by number; none where one is free.
-    slots: Vec<Option<Piece>>,
+    slots: Vec<Option<Shown>>,
     /// The memory's generation that they show.
     generation: Option<u64>,
     /// How many KVM takes.
     limit: usize,
+    /// KVM has an address space for system-management mode.
+    smm: bool,
+}
+
+/// A piece of memory, and which processors see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shown {
+    space: Space,
+    piece: Piece,
+}
+
+/// KVM's address spaces. Their numbers are bits 16 and up of a slot's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Space {
+    /// What processors see.
+    Normal = 0,
+    /// What they see in system-management mode.
+    Smm = 1,
+}
+
+impl Shown {
+    /// What KVM calls it if its number is `slot`.
+    fn id(self, slot: usize) -> u32 {
+        slot as u32 | (self.space as u32) << 16
+    }
 }
 
 impl Slots {
-    pub(crate) fn new(memory: Arc<GuestMemory>, limit: usize) -> Self {
-        Self { memory, slots: Vec::new(), generation: None, limit }
+    pub(crate) fn new(memory: Arc<GuestMemory>, limit: usize, smm: bool) -> Self {
+        Self { memory, slots: Vec::new(), generation: None, limit, smm }
     }
 
     pub(crate) fn memory(&self) -> &Arc<GuestMemory> {
@@ -38,24 +63,38 @@ impl Slots {
         if self.generation == Some(generation) {
             return Ok(());
         }
-        let wanted = pieces(&self.memory);
+        let wanted = self.wanted();
         if wanted.len() > self.limit {
             return Err(KvmError::Slots { pieces: wanted.len(), slots: self.limit });
         }
         // What goes may have been written; what stays keeps its log.
         self.collect_dirty(io)?;
         for slot in 0..self.slots.len() {
-            if self.slots[slot].is_some_and(|piece| !wanted.contains(&piece)) {
+            if self.slots[slot].is_some_and(|shown| !wanted.contains(&shown)) {
                 self.delete(io, slot)?;
             }
         }
-        for piece in wanted {
-            if !self.slots.contains(&Some(piece)) {
-                self.add(io, piece)?;
+        for shown in wanted {
+            if !self.slots.contains(&Some(shown)) {
+                self.add(io, shown)?;
             }
         }
         self.generation = Some(generation);
         Ok(())
+    }
+
+    /// What the slots must show.
+    fn wanted(&self) -> Vec<Shown> {
+        let maps = self.memory.maps();
+        let of = |space, map| {
+            let pieces = pieces(map, self.memory.a20());
+            pieces.into_iter().map(move |piece| Shown { space, piece })
+        };
+        let mut wanted: Vec<_> = of(Space::Normal, &maps.all).collect();
+        if self.smm {
+            wanted.extend(of(Space::Smm, &maps.smm));
+        }
+        wanted
     }
 
     /// Deletes all slots and makes them anew: KVM then forgets what it has made of the guest's page
@@ -63,9 +102,9 @@ impl Slots {
     pub(crate) fn recreate(&mut self, io: &mut dyn Ioctls) -> Result<(), KvmError> {
         self.collect_dirty(io)?;
         for slot in 0..self.slots.len() {
-            if let Some(piece) = self.slots[slot].filter(|piece| !piece.read_only) {
+            if let Some(shown) = self.slots[slot].filter(|shown| !shown.piece.read_only) {
                 self.delete(io, slot)?;
-                self.put(io, slot, piece)?;
+                self.put(io, slot, shown)?;
             }
         }
         self.refresh(io)
@@ -73,9 +112,10 @@ impl Slots {
 
     /// Tells the machine's memory which pages the guest has written through KVM.
     pub(crate) fn collect_dirty(&self, io: &mut dyn Ioctls) -> Result<(), KvmError> {
-        for (slot, piece) in self.slots.iter().enumerate() {
-            let Some(piece) = piece.filter(|piece| !piece.read_only) else { continue };
-            let log = io.dirty_log(slot as u32, piece.size as usize);
+        for (slot, shown) in self.slots.iter().enumerate() {
+            let Some(shown) = shown.filter(|shown| !shown.piece.read_only) else { continue };
+            let piece = shown.piece;
+            let log = io.dirty_log(shown.id(slot), piece.size as usize);
             for page in set_bits(&log.map_err(call("KVM_GET_DIRTY_LOG"))?) {
                 let offset = piece.offset + page * PAGE_SIZE as usize;
                 self.memory.dirty().mark(offset, PAGE_SIZE as usize);
@@ -114,19 +154,20 @@ impl Slots {
         Ok(())
     }
 
-    fn add(&mut self, io: &mut dyn Ioctls, piece: Piece) -> Result<(), KvmError> {
+    fn add(&mut self, io: &mut dyn Ioctls, shown: Shown) -> Result<(), KvmError> {
         let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         if free == self.slots.len() {
             self.slots.push(None);
         }
-        self.put(io, free, piece)
+        self.put(io, free, shown)
     }
 
-    fn put(&mut self, io: &mut dyn Ioctls, slot: usize, piece: Piece) -> Result<(), KvmError> {
+    fn put(&mut self, io: &mut dyn Ioctls, slot: usize, shown: Shown) -> Result<(), KvmError> {
+        let piece = shown.piece;
         let flags = if piece.read_only { KVM_MEM_READONLY } else { KVM_MEM_LOG_DIRTY_PAGES };
         let base = self.memory.ram().base_address();
         let region = kvm_userspace_memory_region {
-            slot: slot as u32,
+            slot: shown.id(slot),
             flags,
             guest_phys_addr: piece.start,
             memory_size: piece.size,
@@ -136,12 +177,13 @@ impl Slots {
         // that has these slots.
         let done = unsafe { io.set_region(region) };
         done.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
-        self.slots[slot] = Some(piece);
+        self.slots[slot] = Some(shown);
         Ok(())
     }
 
     fn delete(&mut self, io: &mut dyn Ioctls, slot: usize) -> Result<(), KvmError> {
-        let region = kvm_userspace_memory_region { slot: slot as u32, ..Default::default() };
+        let Some(shown) = self.slots[slot] else { return Ok(()) };
+        let region = kvm_userspace_memory_region { slot: shown.id(slot), ..Default::default() };
         // SAFETY: a size of zero deletes the slot; no memory is named.
         let done = unsafe { io.set_region(region) };
         done.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
@@ -152,10 +194,9 @@ impl Slots {
     }
 }
 
-/// What the guest sees of the arena now, through the A20 gate.
-fn pieces(memory: &GuestMemory) -> Vec<Piece> {
-    let map = memory.map();
-    if memory.a20() {
+/// What the guest sees of the arena by a map, through the A20 gate.
+fn pieces(map: &FlatMap, a20: bool) -> Vec<Piece> {
+    if a20 {
         return map.pieces().collect();
     }
     // Each odd mebibyte shows what the even one below it has.
@@ -186,17 +227,37 @@ fn set_bits(words: &[u64]) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trivium_memory::{FlatMap, Region, RegionKind};
+    use trivium_memory::{Region, RegionKind};
 
     #[test]
     fn a_closed_a20_gate_shows_even_mebibytes_twice() {
         let memory = GuestMemory::new(3 * MIB, 0).unwrap();
         memory.set_map(FlatMap::new(&[Region::new(0, 3 * MIB, RegionKind::Ram { offset: 0 })]));
-        assert_eq!(pieces(&memory).len(), 1);
-        memory.set_a20(false);
+        let map = memory.map();
+        assert_eq!(pieces(&map, true).len(), 1);
         let seen: Vec<_> =
-            pieces(&memory).iter().map(|p| (p.start / MIB, p.offset as u64 / MIB)).collect();
+            pieces(&map, false).iter().map(|p| (p.start / MIB, p.offset as u64 / MIB)).collect();
         assert_eq!(seen, [(0, 0), (1, 0), (2, 2), (3, 2)]);
+    }
+
+    #[test]
+    fn system_management_mode_has_slots_of_its_own() {
+        use crate::faulty::Idle;
+        let memory = GuestMemory::new(3 * MIB, 0).unwrap();
+        let ram = |start: u64, size: u64| {
+            FlatMap::new(&[Region::new(start, size, RegionKind::Ram { offset: start as usize })])
+        };
+        let all = Arc::new(ram(0, MIB));
+        let smm = Arc::new(ram(0, 2 * MIB));
+        memory.set_maps(trivium_memory::Maps { all, smm: smm.clone(), smm_code: smm });
+        let memory = Arc::new(memory);
+        for (has_smm, expected) in [(false, vec![0]), (true, vec![0, 1 << 16 | 1])] {
+            let mut slots = Slots::new(memory.clone(), 8, has_smm);
+            slots.refresh(&mut Idle::default()).unwrap();
+            let shown = slots.slots.iter().flatten().enumerate();
+            let ids: Vec<_> = shown.map(|(slot, shown)| shown.id(slot)).collect();
+            assert_eq!(ids, expected);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kvm_bindings::{kvm_debugregs, kvm_regs, kvm_xcr, kvm_xcrs};
 use trivium_cpu::bits::{cr0, cr4, debug, efer, rflags};
 use trivium_cpu::state::{CpuState, Debug, General};
 
-pub(crate) use events::{from_events, to_events};
+pub(crate) use events::{EventRoom, from_events, to_events};
 pub(crate) use fpu::{XsaveLayout, from_xsave, to_xsave};
 pub(crate) use segments::{from_sregs, to_sregs};
 

@@ -8,7 +8,7 @@ use trivium_memory::GuestMemory;
 
 use crate::guest;
 pub(crate) use crate::guest::{CODE, Listener, PLACE};
-use crate::{Behaviour, KvmVcpu, Report};
+use crate::{Behaviour, Irqchip, KvmVcpu, Report};
 
 pub(crate) fn max() -> Arc<CpuModel> {
     Arc::new(CpuModel::by_name("max").unwrap())
@@ -32,6 +32,19 @@ pub(crate) fn kvm(memory: &Arc<GuestMemory>, needed: &[Behaviour]) -> Option<Kvm
             None
         }
         None => Some(KvmVcpu::new(memory.clone(), max(), PLACE).unwrap()),
+    }
+}
+
+/// A processor whose interrupt chips are the kernel's, if this host has such.
+pub(crate) fn irqchip(memory: &Arc<GuestMemory>, kind: Irqchip) -> Option<KvmVcpu> {
+    kvm(memory, &[Behaviour::RealMode])?;
+    match KvmVcpu::with_irqchip(memory.clone(), max(), PLACE, kind) {
+        Ok(vcpu) => Some(vcpu),
+        Err(why) if std::env::var_os("KVM_REQUIRE").is_some_and(|v| v == "hw") => panic!("{why}"),
+        Err(why) => {
+            println!("SKIP: {why}");
+            None
+        }
     }
 }
 

@@ -4,6 +4,8 @@ mod exits;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod native_tests;
+#[cfg(test)]
 mod tests;
 mod traced;
 mod transfer;
@@ -13,15 +15,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use trivium_cpu::bits::rflags;
 use trivium_cpu::model::{CpuModel, Feature};
 use trivium_cpu::state::{Activity, CpuState, Msrs};
 use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, Exit, Kick, ResetKind, Vcpu};
 use trivium_memory::GuestMemory;
 
+use crate::chips::{Irqchip, KernelChips};
 use crate::cpuid::{self, Place};
+use crate::doorbell::Watcher;
 use crate::error::{Cannot, KvmError, call};
 use crate::host::{Host, HostCaps};
-use crate::ioctls::Ioctls;
+use crate::ioctls::{HostExit, Ioctls};
 use crate::island::Island;
 use crate::kick::Kicker;
 use crate::slots::Slots;
@@ -94,7 +99,26 @@ pub struct KvmVcpu {
     avx512_told: bool,
     /// A program has run here whose state nobody has taken.
     user_state: bool,
+    /// The interrupt chips, where they are the kernel's.
+    chips: Option<Arc<KernelChips>>,
+    /// With the kernel's local APIC and an 8259A of ours: what was given to the kernel.
+    offered: Option<Offered>,
+    /// What watches writes of the guest's.
+    watcher: Option<Watcher>,
+    /// Is told of interrupts that have ended at the kernel's local APIC.
+    ends: Option<Box<EndOfInterrupt>>,
 }
+
+/// An interrupt that the kernel may not have begun to deliver, of which it does not tell.
+#[derive(Debug, Clone, Copy)]
+struct Offered {
+    vector: u8,
+    /// RIP and RSP then.
+    place: (u64, u64),
+}
+
+/// Is told of the vector of an interrupt that has ended.
+pub type EndOfInterrupt = dyn Fn(u8) + Send;
 
 impl KvmVcpu {
     /// A processor of this host's KVM after RESET#.
@@ -106,12 +130,29 @@ impl KvmVcpu {
         model: Arc<CpuModel>,
         place: Place,
     ) -> Result<Self, KvmError> {
-        let host = Host::open(place.apic_id)?;
+        Self::with_irqchip(memory, model, place, Irqchip::Off)
+    }
+
+    /// The same with interrupt chips of the kernel's.
+    ///
+    /// # Errors
+    /// See [`KvmError`].
+    pub fn with_irqchip(
+        memory: Arc<GuestMemory>,
+        model: Arc<CpuModel>,
+        place: Place,
+        irqchip: Irqchip,
+    ) -> Result<Self, KvmError> {
+        let host = Host::with_irqchip(place.apic_id, irqchip)?;
         let caps = host.caps();
+        let chips = host.chips()?.map(Arc::new);
+        let watcher = host.watcher();
         let (file, size) = host.file();
         let kicker = Kicker::new(file, size).map_err(call("Mapping a processor of KVM"))?;
         let mut vcpu = Self::with_ioctls(Box::new(host), caps, memory, model, place)?;
         vcpu.kicker = Arc::new(kicker);
+        vcpu.chips = chips;
+        vcpu.watcher = Some(watcher);
         Ok(vcpu)
     }
 
@@ -130,7 +171,7 @@ impl KvmVcpu {
         let mut vcpu = Self {
             io,
             caps,
-            slots: Slots::new(memory, caps.slots),
+            slots: Slots::new(memory, caps.slots, caps.smm),
             kicker: Arc::new(Kicker::detached()),
             layout,
             state: CpuState::reset(&model),
@@ -147,6 +188,10 @@ impl KvmVcpu {
             machine_tsc: false,
             avx512_told: false,
             user_state: false,
+            chips: None,
+            offered: None,
+            watcher: None,
+            ends: None,
         };
         let table = cpuid::table(&vcpu.model, &place)?;
         vcpu.io.set_cpuid(&table).map_err(call("KVM_SET_CPUID2"))?;
@@ -178,6 +223,28 @@ impl KvmVcpu {
     #[must_use]
     pub fn has_machine_tsc(&self) -> bool {
         self.machine_tsc
+    }
+
+    /// The interrupt chips, where they are the kernel's.
+    #[must_use]
+    pub fn chips(&self) -> Option<Arc<KernelChips>> {
+        self.chips.clone()
+    }
+
+    /// What watches writes of the guest's; there is one.
+    pub fn take_watcher(&mut self) -> Option<Watcher> {
+        self.watcher.take()
+    }
+
+    /// Whoever has the I/O APIC wants to know of interrupts that end at the kernel's local APIC.
+    pub fn on_end_of_interrupt(&mut self, ends: Box<EndOfInterrupt>) {
+        self.ends = Some(ends);
+    }
+
+    /// The kernel has the local APIC: it delivers interrupts, knows the task priority and waits in
+    /// HLT.
+    fn has_kernel_lapic(&self) -> bool {
+        self.caps.irqchip != Irqchip::Off
     }
 
     /// What is counted since the processor was made.
@@ -245,7 +312,9 @@ impl KvmVcpu {
                 return Ok(exit);
             }
             self.slots.refresh(&mut *self.io)?;
-            self.io.set_cr8(bus.cr8());
+            if !self.has_kernel_lapic() {
+                self.io.set_cr8(bus.cr8());
+            }
             if !self.kicker.enter() {
                 continue;
             }
@@ -255,7 +324,7 @@ impl KvmVcpu {
             self.kicker.leave();
             self.fields_known = true;
             match exit {
-                Ok(crate::ioctls::HostExit::Again) => {
+                Ok(HostExit::Again) => {
                     again += 1;
                     if again > AGAIN_LIMIT {
                         return Ok(KvmExit::Cannot(Cannot::Run("EAGAIN, again and again".into())));
@@ -264,6 +333,9 @@ impl KvmVcpu {
                 }
                 Ok(exit) => {
                     again = 0;
+                    if exit != HostExit::Interrupted {
+                        self.offered = None;
+                    }
                     self.take_task_priority(bus);
                     if let Some(exit) = self.serve_traced(exit, bus)? {
                         return Ok(exit);
@@ -276,7 +348,7 @@ impl KvmVcpu {
 
     fn take_task_priority(&mut self, bus: &dyn CpuBus) {
         let cr8 = self.io.run_fields().cr8;
-        if cr8 != bus.cr8() {
+        if !self.has_kernel_lapic() && cr8 != bus.cr8() {
             bus.set_cr8(cr8);
         }
     }
@@ -287,7 +359,14 @@ impl KvmVcpu {
         if self.kicker.take_kick() {
             return Ok(Some(KvmExit::Exit(Exit::Kicked)));
         }
-        if bus.take_smi() {
+        if self.caps.smm {
+            if bus.take_smi() {
+                self.io.smi().map_err(call("KVM_SMI"))?;
+                if self.state.events.activity == Activity::Halted {
+                    self.state.events.activity = Activity::Running;
+                }
+            }
+        } else if bus.take_smi() {
             self.state.events.smi_pending = true;
             return Ok(Some(KvmExit::Cannot(Cannot::Smm)));
         }
@@ -299,9 +378,13 @@ impl KvmVcpu {
                 self.io.nmi().map_err(call("KVM_NMI"))?;
                 self.state.events.activity = Activity::Running;
             }
-            self.inject(bus)?;
+            if self.caps.irqchip != Irqchip::On {
+                self.inject(bus)?;
+            }
         }
         Ok(match self.state.events.activity {
+            // The kernel waits.
+            Activity::Halted if self.has_kernel_lapic() => None,
             Activity::Running => None,
             Activity::Halted => Some(KvmExit::Exit(Exit::Halted)),
             Activity::WaitForSipi => Some(KvmExit::Exit(Exit::WaitForSipi)),
@@ -315,8 +398,12 @@ impl KvmVcpu {
         let fields = self.io.run_fields();
         let halted = self.state.events.activity == Activity::Halted;
         // A halted processor has no shadow and no other event to deliver.
-        let open = if halted {
-            fields.interrupts_enabled
+        let open = if halted && !self.has_kernel_lapic() {
+            // Before it has run, the kernel tells nothing of the state that was put in.
+            match self.fields_known {
+                true => fields.interrupts_enabled,
+                false => self.state.general.rflags & rflags::IF != 0,
+            }
         } else {
             self.fields_known && !self.incomplete && fields.ready_for_interrupt
         };
@@ -326,6 +413,10 @@ impl KvmVcpu {
         {
             self.counts.interrupts += 1;
             bus.delivering(vector, None, 0);
+            if self.has_kernel_lapic() {
+                let regs = self.io.regs().map_err(call("KVM_GET_REGS"))?;
+                self.offered = Some(Offered { vector, place: (regs.rip, regs.rsp) });
+            }
             self.io.interrupt(vector).map_err(call("KVM_INTERRUPT"))?;
             self.state.events.activity = Activity::Running;
             self.fields_known = false;

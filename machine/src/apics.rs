@@ -10,6 +10,7 @@ use trivium_devices::apic::{ApicMode, IoApic, Lint, LocalApic, Message, Requests
 
 use crate::config::MAX_CPUS;
 use crate::control::{Control, lock};
+use crate::kernel_chips::ChipSeat;
 
 /// What waits for a processor, as bits.
 mod waiting {
@@ -61,16 +62,18 @@ fn waiting_for(apic: &LocalApic) -> u8 {
 pub(crate) struct LocalApics {
     cells: Vec<Cell>,
     control: Arc<Control>,
+    /// Where the kernel's are, if they are in use instead.
+    seat: Arc<ChipSeat>,
 }
 
 impl LocalApics {
-    pub(crate) fn new(apics: Vec<LocalApic>, control: Arc<Control>) -> Self {
+    pub(crate) fn new(apics: Vec<LocalApic>, control: Arc<Control>, seat: Arc<ChipSeat>) -> Self {
         let cell = |apic| Cell {
             apic: Mutex::new(apic),
             waiting: AtomicU8::new(0),
             page: AtomicU64::new(NO_PAGE),
         };
-        let apics = Self { cells: apics.into_iter().map(cell).collect(), control };
+        let apics = Self { cells: apics.into_iter().map(cell).collect(), control, seat };
         for cpu in 0..apics.cells.len() {
             apics.with(cpu, |_| ());
         }
@@ -88,7 +91,11 @@ impl LocalApics {
         let mut apic = lock(&cell.apic);
         let result = f(&mut apic);
         // Both are written with the APIC locked only.
-        let now = waiting_for(&apic);
+        let mut now = waiting_for(&apic);
+        if self.seat.split().is_some() && apic.lint(Lint::Lint0) {
+            // Whether it lets the 8259A's interrupt through is the kernel's to say.
+            now |= waiting::INTERRUPT;
+        }
         let before = cell.waiting.load(Ordering::Relaxed);
         if now != before {
             cell.waiting.store(now, Ordering::Release);
@@ -174,6 +181,9 @@ impl LocalApics {
 /// Messages of the I/O APIC and of PCI functions. Called with their senders locked.
 impl MsiSink for LocalApics {
     fn deliver(&self, message: MsiMessage) {
+        if self.seat.deliver(message) {
+            return;
+        }
         if let Some(message) = Message::from_msi(message) {
             self.deliver_message(&message, None);
         }
@@ -220,7 +230,7 @@ mod tests {
             generation: ApicGeneration::Xapic,
         };
         let apic = LocalApic::new(config, ManualClock::new());
-        (LocalApics::new(vec![apic], control), kick)
+        (LocalApics::new(vec![apic], control, Arc::default()), kick)
     }
 
     #[test]

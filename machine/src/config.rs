@@ -15,7 +15,7 @@ use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
 use trivium_firmware::smbios::SmbiosSettings;
 use trivium_interp::BlockLimits;
 use trivium_jit::JitOptions;
-use trivium_kvm::Level as KvmLevel;
+use trivium_kvm::{Irqchip, Level as KvmLevel};
 use trivium_memory::MemoryOptions;
 
 use crate::switch::SwitchConfig;
@@ -50,6 +50,8 @@ pub enum Accel {
 pub struct KvmOptions {
     /// What KVM runs where another CPU stands behind it; found by probes unless said.
     pub level: Option<KvmLevel>,
+    /// Which interrupt chips are the kernel's.
+    pub irqchip: Irqchip,
 }
 
 impl Accel {
@@ -264,6 +266,7 @@ impl MachineConfig {
             return Err(ConfigError::KvmCountsNot);
         }
         self.switch.as_ref().map_or(Ok(()), SwitchConfig::check)?;
+        self.check_irqchip()?;
         match self.cpus {
             0 => Err(ConfigError::NoCpus),
             n if n as usize > MAX_CPUS => Err(ConfigError::TooManyCpus { asked: n }),
@@ -290,6 +293,21 @@ impl MachineConfig {
         let (reserved, low) = (self.memory.reserved, size.min(LOW_RAM_LIMIT));
         if low.saturating_sub(reserved) < MIN_RAM {
             return Err(ConfigError::ReservedTooLarge { mib: reserved / MIB, low_mib: low / MIB });
+        }
+        Ok(())
+    }
+
+    fn check_irqchip(&self) -> Result<(), ConfigError> {
+        let name = match self.kvm.irqchip {
+            Irqchip::Off => return Ok(()),
+            Irqchip::Split => "split",
+            Irqchip::On => "on",
+        };
+        if self.accels() != [Accel::Kvm] {
+            return Err(ConfigError::IrqchipIsKvms { name });
+        }
+        if self.board != Board::Pc && self.kvm.irqchip == Irqchip::On {
+            return Err(ConfigError::IrqchipHasIoApic);
         }
         Ok(())
     }
@@ -362,6 +380,19 @@ pub enum ConfigError {
         "KVM counts no instructions; use --clock real with it, or --accel jit for --clock icount"
     )]
     KvmCountsNot,
+    /// Other CPUs do not reach the kernel's interrupt chips.
+    #[error(
+        "irqchip={name} has interrupt chips that no other CPU reaches; use --accel kvm alone with it, or irqchip=off"
+    )]
+    IrqchipIsKvms {
+        /// What was asked for.
+        name: &'static str,
+    },
+    /// The kernel's chips are those of the board `pc`.
+    #[error(
+        "irqchip=on has an I/O APIC, which --machine isapc is without; use --machine pc with it, or irqchip=off"
+    )]
+    IrqchipHasIoApic,
     /// CPUs are to take turns, and there are none.
     #[error("There are no CPUs to take turns; name some, such as interp and jit")]
     NoSwitchCpus,
@@ -456,6 +487,30 @@ mod tests {
         assert_eq!(with(1).check(), Ok(()));
         assert_eq!(with(0).check(), Err(ConfigError::NoCpus));
         assert_eq!(with(2).check(), Err(ConfigError::TooManyCpus { asked: 2 }));
+    }
+
+    #[test]
+    fn interrupt_chips_of_the_kernels_are_for_kvm_alone() {
+        let with = |accel, irqchip| {
+            let mut config = config(MIN_RAM);
+            (config.accel, config.kvm.irqchip) = (accel, irqchip);
+            config
+        };
+        for irqchip in [Irqchip::On, Irqchip::Split] {
+            assert_eq!(with(Accel::Kvm, irqchip).check(), Ok(()));
+            for accel in [Accel::Interp, Accel::Jit, Accel::KvmJit, Accel::KvmInterp] {
+                let line = with(accel, irqchip).check().unwrap_err().to_string();
+                assert!(line.starts_with("irqchip=") && line.contains("--accel kvm"), "{line}");
+            }
+            let mut config = with(Accel::Kvm, irqchip);
+            config.switch = Some(SwitchConfig::on_request(Accel::Kvm));
+            assert!(config.check().is_err(), "CPUs may take turns");
+        }
+        let mut config = with(Accel::Kvm, Irqchip::On);
+        config.board = Board::IsaPc;
+        assert_eq!(config.check(), Err(ConfigError::IrqchipHasIoApic));
+        config.kvm.irqchip = Irqchip::Split;
+        assert_eq!(config.check(), Ok(()));
     }
 
     #[test]

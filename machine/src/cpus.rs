@@ -9,7 +9,9 @@ use trivium_kvm::{Host, KvmError, KvmVcpu, Place, Relay, Report};
 use trivium_memory::GuestMemory;
 
 use crate::config::{Accel, KvmOptions};
+use crate::doorbells::Doorbells;
 use crate::error::MachineError;
+use crate::kernel_chips::ChipSeat;
 use crate::switch::{SwitchConfig, Switcher};
 
 /// What a processor is made with.
@@ -25,6 +27,10 @@ pub(crate) struct VcpuParts<'a> {
     pub(crate) kvm: KvmOptions,
     /// How large blocks of code become.
     pub(crate) blocks: &'a Arc<BlockLimits>,
+    /// Where KVM's interrupt chips go, if it has some.
+    pub(crate) seat: &'a Arc<ChipSeat>,
+    /// What is rung by writes of the guest's.
+    pub(crate) bells: &'a Arc<Doorbells>,
 }
 
 /// A processor of the kind that is asked for, after RESET#.
@@ -116,7 +122,17 @@ pub(crate) fn model_for(accels: &[Accel], model: CpuModel) -> Result<CpuModel, M
 fn kvm(parts: &VcpuParts<'_>) -> Result<KvmVcpu, KvmError> {
     let Topology { apic_id, cpus, tsc_hz, apic_hz } = parts.topology;
     let place = Place { apic_id, cpus, tsc_hz, apic_hz };
-    KvmVcpu::new(parts.memory.clone(), parts.model.clone(), place)
+    let (memory, model) = (parts.memory.clone(), parts.model.clone());
+    let mut vcpu = KvmVcpu::with_irqchip(memory, model, place, parts.kvm.irqchip)?;
+    if let Some(chips) = vcpu.chips() {
+        let seat = parts.seat.clone();
+        seat.take(chips);
+        vcpu.on_end_of_interrupt(Box::new(move |vector| seat.end_of_interrupt(vector)));
+    }
+    if let Some(watcher) = vcpu.take_watcher() {
+        parts.bells.attach(watcher)?;
+    }
+    Ok(vcpu)
 }
 
 /// A processor whose CPUs take turns.
@@ -130,10 +146,13 @@ pub(crate) fn new_switcher(
     let VcpuParts { topology, scratch, kvm, .. } = *parts;
     let (memory, model) = (parts.memory.clone(), parts.model.clone());
     let (jit, blocks) = (parts.jit.clone(), parts.blocks.clone());
+    let (seat, bells) = (parts.seat.clone(), parts.bells.clone());
     // Only one of them runs at a time, so one scratch page is enough.
     let new = move |accel| {
         let (memory, model, jit, blocks) = (&memory, &model, &jit, &blocks);
-        new_vcpu(accel, &VcpuParts { memory, model, topology, scratch, jit, kvm, blocks })
+        let (seat, bells) = (&seat, &bells);
+        let parts = VcpuParts { memory, model, topology, scratch, jit, kvm, blocks, seat, bells };
+        new_vcpu(accel, &parts)
     };
     Switcher::new(config, Box::new(new))
 }

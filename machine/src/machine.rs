@@ -8,6 +8,8 @@ use trivium_chipset::{Clock, VmTime};
 use trivium_cpu::{CpuModel, Feature, Vcpu};
 use trivium_devices::apic::{ApicGeneration, LapicConfig};
 use trivium_interp::Topology;
+use trivium_kvm::doorbell::{Doorbell, EventFd};
+use trivium_kvm::{Irqchip, KvmError};
 use trivium_memory::GuestMemory;
 
 use crate::board::{BoardParts, IsaParts, PcBoard, SharedConsole};
@@ -15,13 +17,16 @@ use crate::boot::BootSource;
 use crate::config::{ClockMode, MachineConfig, MemoryConfig};
 use crate::control::{Control, Processor};
 use crate::cpus::{self, VcpuParts};
+use crate::doorbells::{Doorbells, InterruptEvent};
 use crate::error::MachineError;
 use crate::exits::ExitTrace;
 use crate::handle::{MachineHandle, Message};
+use crate::kernel_chips::ChipSeat;
 use crate::layout::ArenaLayout;
+use crate::router::source;
 use crate::rtc::RtcParts;
 use crate::serial::SharedBackend;
-use crate::switch::{SwitchConfig, Turns};
+use crate::switch::{SwitchConfig, SwitchEvery, Turns};
 use crate::time::{APIC_HZ, MachineClock, TSC_HZ};
 use crate::trace::Trace;
 
@@ -61,7 +66,11 @@ impl Machine {
     /// The configuration is not one of a machine, its kernel cannot be loaded, or the host refuses
     /// the memory.
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
-        let on_request = SwitchConfig::on_request(config.accel);
+        let on_request = match config.kvm.irqchip {
+            Irqchip::Off => SwitchConfig::on_request(config.accel),
+            // No other CPU reaches the kernel's interrupt chips.
+            _ => SwitchConfig { cpus: vec![config.accel], every: SwitchEvery::Request },
+        };
         let switch = config.switch.clone().unwrap_or(on_request);
         let kicks = RefCell::<Vec<_>>::default();
         let mut machine = Self::with_vcpus(config, |parts| {
@@ -91,6 +100,8 @@ impl Machine {
             memory.preallocate(progress.unwrap_or_else(|| Box::new(|_| ())))?;
         }
         let model = Arc::new(cpus::model_for(&accels, config.model)?);
+        let seat = Arc::<ChipSeat>::default();
+        let bells = Arc::<Doorbells>::default();
         let mut vcpus = Vec::new();
         for cpu in 0..config.cpus {
             let topology =
@@ -98,8 +109,9 @@ impl Machine {
             // The arena was made with a page for each.
             let scratch = memory.scratch(cpu, config.cpus).unwrap_or(0);
             let (memory, model, jit, blocks) = (&memory, &model, &config.jit, &config.blocks);
-            let kvm = config.kvm;
-            let parts = VcpuParts { memory, model, topology, scratch, jit, kvm, blocks };
+            let (kvm, seat, bells) = (config.kvm, &seat, &bells);
+            let parts =
+                VcpuParts { memory, model, topology, scratch, jit, kvm, blocks, seat, bells };
             vcpus.push(new_vcpu(&parts)?);
         }
 
@@ -137,6 +149,8 @@ impl Machine {
             debug_console: config.debug_console.map(SharedConsole::new),
             debug_exit_port: config.debug_exit_port,
             isa,
+            seat,
+            bells,
         };
         let board = PcBoard::new(&parts)?;
         let no_reboot = config.no_reboot;
@@ -162,6 +176,28 @@ impl Machine {
     #[must_use]
     pub fn handle(&self) -> MachineHandle {
         self.handle.clone()
+    }
+
+    /// From now on a write of the guest's to the doorbell's place tells whoever waits for its event,
+    /// and does nothing else. On KVM the guest does not stop for it.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn add_doorbell(&self, bell: Doorbell) -> Result<(), MachineError> {
+        Ok(self.parts.bells.add(bell)?)
+    }
+
+    /// An edge-triggered interrupt at ISA input `irq` that any thread may raise; with the kernel's own
+    /// interrupt chips without the guest stopping for it.
+    ///
+    /// # Errors
+    /// The host has no event, or the kernel refuses it.
+    pub fn interrupt_event(&self, irq: u8) -> Result<InterruptEvent, MachineError> {
+        let event = EventFd::new(0).map_err(|source| KvmError::Call { call: "eventfd", source })?;
+        let seat = self.parts.seat.clone();
+        seat.raise_by(&event, irq)?;
+        let line = self.board.router.line(irq.into(), source::EVENT);
+        Ok(InterruptEvent { event, line, seat })
     }
 
     /// The present moment of virtual time.

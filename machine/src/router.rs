@@ -16,6 +16,7 @@ use trivium_firmware::acpi::pc::{PIRQ_GSI, PIT_GSI};
 
 use crate::config::TraceCategories;
 use crate::control::lock;
+use crate::kernel_chips::ChipSeat;
 use crate::trace::Trace;
 
 /// The inputs of the router.
@@ -56,6 +57,8 @@ pub(crate) mod source {
     pub const HPET: u32 = 6;
     /// The SMBus host controller.
     pub const SMBUS: u32 = 7;
+    /// An event of the host's.
+    pub const EVENT: u32 = 8;
 }
 
 /// IRQ 2 is the slave's and no input.
@@ -82,10 +85,14 @@ impl State {
         bits.fold(0, |high, (sources, input)| high | u32::from(*sources != 0) << input)
     }
 
+    fn is_hpet_legacy(high: u32) -> bool {
+        high >> input::HPET_LEGACY_SELECT & 1 != 0
+    }
+
     /// The ISA interrupts as the wires of their names and the HPET make them, without PIRQs.
     fn isa_levels(high: u32) -> u16 {
         let own = high as u16 & !(1 << CASCADE);
-        if high >> input::HPET_LEGACY_SELECT & 1 == 0 {
+        if !Self::is_hpet_legacy(high) {
             return own;
         }
         let [pit, rtc] = input::HPET_LEGACY.map(|input| (high >> input & 1) as u16);
@@ -130,6 +137,8 @@ pub(crate) struct IrqRouter {
     /// The board `isapc` has none.
     ioapic: Option<Arc<Mutex<IoApic>>>,
     trace: Arc<Trace>,
+    /// Where the kernel's chips are, if they are in use instead.
+    seat: Arc<ChipSeat>,
 }
 
 impl IrqRouter {
@@ -137,8 +146,20 @@ impl IrqRouter {
         pic: Arc<Mutex<Pic>>,
         ioapic: Option<Arc<Mutex<IoApic>>>,
         trace: Arc<Trace>,
+        seat: Arc<ChipSeat>,
     ) -> Self {
-        Self { state: Mutex::new(State::RESET), pic, ioapic, trace }
+        Self { state: Mutex::new(State::RESET), pic, ioapic, trace, seat }
+    }
+
+    /// The levels of the 8259As' and of the I/O APIC's inputs.
+    pub(crate) fn levels(&self) -> (u16, u32) {
+        let state = lock(&self.state);
+        (state.pic, state.ioapic)
+    }
+
+    /// Whether the HPET stands in the place of timer and real-time clock.
+    pub(crate) fn is_hpet_legacy(&self) -> bool {
+        State::is_hpet_legacy(lock(&self.state).high())
     }
 
     /// The wire from `source` to an input.
@@ -153,6 +174,17 @@ impl IrqRouter {
         let (pic, ioapic) = (state.pic_levels(high), State::ioapic_levels(high));
         let pic_changes = std::mem::replace(&mut state.pic, pic) ^ pic;
         let ioapic_changes = std::mem::replace(&mut state.ioapic, ioapic) ^ ioapic;
+        if let Some(chips) = self.seat.board() {
+            for irq in bits(pic_changes.into()) {
+                // The kernel's timer drives its line itself.
+                let own = irq == 0 && !State::is_hpet_legacy(high);
+                self.seat.tell(chips.set_pic_line(irq, pic >> irq & 1 != 0 && !own));
+            }
+            for pin in bits(ioapic_changes) {
+                self.seat.tell(chips.set_ioapic_line(pin, ioapic >> pin & 1 != 0));
+            }
+            return;
+        }
         if pic_changes != 0 {
             let mut chip = lock(&self.pic);
             for irq in bits(pic_changes.into()) {
@@ -179,6 +211,11 @@ impl IrqSink for IrqRouter {
         let before = std::mem::replace(sources, new);
         if (before != 0) == (new != 0) {
             return;
+        }
+        if pin == input::HPET_LEGACY_SELECT
+            && let Some(chips) = self.seat.board()
+        {
+            self.seat.tell(chips.set_hpet_legacy(high));
         }
         if self.trace.wants(TraceCategories::INT) {
             self.trace.line(format_args!("int: line {pin} {}", if high { "up" } else { "down" }));
@@ -232,13 +269,11 @@ mod tests {
     fn router() -> Arc<IrqRouter> {
         let pic = Arc::new(Mutex::new(Pic::new(IrqLine::unconnected())));
         let ioapic = Arc::new(Mutex::new(IoApic::new(Arc::new(Nowhere))));
-        Arc::new(IrqRouter::new(pic, Some(ioapic), Arc::default()))
+        Arc::new(IrqRouter::new(pic, Some(ioapic), Arc::default(), Arc::default()))
     }
 
-    /// The levels of the 8259As' and of the I/O APIC's inputs.
     fn levels(router: &IrqRouter) -> (u16, u32) {
-        let state = lock(&router.state);
-        (state.pic, state.ioapic)
+        router.levels()
     }
 
     #[test]

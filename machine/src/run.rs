@@ -98,11 +98,14 @@ impl Machine {
     pub(crate) fn run_to(&mut self, run: Run) -> Result<Option<RunEnd>, MachineError> {
         loop {
             self.parts.clock.start();
+            self.board.enter_kernel_chips()?;
             let result = self.run_threads(run);
+            let left = self.board.leave_kernel_chips();
             self.parts.clock.stop();
             self.parts.trace.flush();
             let request = self.parts.control.take_request();
             result?;
+            left?;
             match request {
                 None | Some(Request::Failure | Request::Limit) => return Ok(None),
                 Some(Request::PowerOff) => return Ok(Some(RunEnd::PowerOff)),

@@ -3,6 +3,7 @@
 
 mod bench;
 mod ci;
+mod exits;
 mod fuzz;
 mod guests;
 mod interrupt;
@@ -29,6 +30,8 @@ enum Command {
     Ci(ci::Args),
     /// Measure side by side with QEMU and Bochs
     Bench(bench::Args),
+    /// Measure KVM's exits a second beside QEMU's on the same /dev/kvm, and how soon a guest starts
+    Exits(exits::Args),
     /// Run the fuzz targets, each for some minutes
     Fuzz(fuzz::Args),
     /// Fetch and build the real guests that tests and benchmarks boot
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let result = interrupt::install().and_then(|()| match cli.command {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
+        Command::Exits(args) => exits::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Guests(args) => guests::run(&args),
         Command::SaveRestore(args) => save_restore::run(&args),

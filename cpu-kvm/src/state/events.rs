@@ -2,7 +2,7 @@
 
 use kvm_bindings::{
     KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_PAYLOAD, KVM_VCPUEVENT_VALID_SHADOW,
-    KVM_X86_SHADOW_INT_MOV_SS, KVM_X86_SHADOW_INT_STI, kvm_vcpu_events,
+    KVM_VCPUEVENT_VALID_SMM, KVM_X86_SHADOW_INT_MOV_SS, KVM_X86_SHADOW_INT_STI, kvm_vcpu_events,
 };
 use trivium_cpu::Vector;
 use trivium_cpu::bits::debug;
@@ -11,9 +11,22 @@ use trivium_cpu::state::{CpuState, Events, Injected};
 /// The lowest vector that is no exception's.
 const FIRST_INTERRUPT: u8 = 32;
 
+/// What a kernel's `kvm_vcpu_events` has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EventRoom {
+    /// Bits of DR6 for a #DB that waits.
+    pub(crate) payload: bool,
+    /// System-management mode.
+    pub(crate) smm: bool,
+}
+
 /// # Errors
 /// KVM has no place for an event.
-pub(crate) fn to_events(state: &CpuState, payload: bool) -> Result<kvm_vcpu_events, &'static str> {
+pub(crate) fn to_events(
+    state: &CpuState,
+    room: EventRoom,
+) -> Result<kvm_vcpu_events, &'static str> {
+    let payload = room.payload;
     let Events {
         activity: _,
         interrupt_shadow,
@@ -25,7 +38,7 @@ pub(crate) fn to_events(state: &CpuState, payload: bool) -> Result<kvm_vcpu_even
         smm,
         injected,
     } = state.events;
-    if smm || smi_pending {
+    if (smm || smi_pending) && !room.smm {
         return Err("system-management mode");
     }
     let mut events = kvm_vcpu_events {
@@ -34,6 +47,10 @@ pub(crate) fn to_events(state: &CpuState, payload: bool) -> Result<kvm_vcpu_even
     };
     if payload {
         events.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+    }
+    if room.smm {
+        events.flags |= KVM_VCPUEVENT_VALID_SMM;
+        (events.smi.smm, events.smi.pending) = (smm.into(), smi_pending.into());
     }
     if interrupt_shadow {
         let kind = if debug_shadow { KVM_X86_SHADOW_INT_MOV_SS } else { KVM_X86_SHADOW_INT_STI };
@@ -76,7 +93,7 @@ fn put_injected(events: &mut kvm_vcpu_events, injected: &Injected) -> Result<(),
 }
 
 /// The activity is not the kernel's to say, and stays.
-pub(crate) fn from_events(state: &mut CpuState, events: &kvm_vcpu_events) {
+pub(crate) fn from_events(state: &mut CpuState, events: &kvm_vcpu_events, room: EventRoom) {
     let shadow = u32::from(events.interrupt.shadow);
     let exception = &events.exception;
     let is_debug = exception.pending != 0 && exception.nr == Vector::DB as u8;
@@ -107,10 +124,10 @@ pub(crate) fn from_events(state: &mut CpuState, events: &kvm_vcpu_events) {
         } else {
             0
         },
-        smi_pending: state.events.smi_pending,
+        smi_pending: if room.smm { events.smi.pending != 0 } else { state.events.smi_pending },
         nmi_masked: events.nmi.masked != 0,
         nmi_pending: events.nmi.pending != 0,
-        smm: false,
+        smm: room.smm && events.smi.smm != 0,
         injected,
     };
 }

@@ -84,6 +84,7 @@ fn state(numbers: &mut Numbers, memory: &trivium_memory::GuestMemory) -> CpuStat
 fn the_kernels_structures_keep_all_of_a_state() {
     let memory = guest::memory(16).unwrap();
     let layout = XsaveLayout::of_host(true, false);
+    let room = EventRoom { payload: true, smm: false };
     let mut numbers = Numbers(7);
     for round in 0..2000 {
         let before = state(&mut numbers, &memory);
@@ -94,7 +95,7 @@ fn the_kernels_structures_keep_all_of_a_state() {
         after.control.xcr0 = from_xcrs(&to_xcrs(before.control.xcr0));
         from_xsave(&mut after, &to_xsave(&before, layout), layout);
         after.debug = from_debug(&to_debug(&before.debug));
-        from_events(&mut after, &to_events(&before, true).unwrap());
+        from_events(&mut after, &to_events(&before, room).unwrap(), room);
         let differences: Vec<_> =
             before.differences(&after).iter().map(ToString::to_string).collect();
         assert!(differences.is_empty(), "{round}: {differences:?}");
@@ -122,7 +123,19 @@ fn what_kvm_has_no_place_for_is_refused() {
     for spoil in [smm, soft] {
         let mut state = CpuState::default();
         spoil(&mut state);
-        assert!(to_events(&state, true).is_err());
+        assert!(to_events(&state, EventRoom { payload: true, smm: false }).is_err());
+    }
+}
+
+#[test]
+fn system_management_mode_goes_over_where_kvm_has_it() {
+    let room = EventRoom { payload: true, smm: true };
+    for (smm, smi_pending) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut before = CpuState::default();
+        (before.events.smm, before.events.smi_pending) = (smm, smi_pending);
+        let mut after = CpuState::default();
+        from_events(&mut after, &to_events(&before, room).unwrap(), room);
+        assert_eq!(after.events, before.events);
     }
 }
 

@@ -39,6 +39,11 @@ impl KvmVcpu {
                 self.state.events.activity = Activity::Shutdown;
                 return Ok(Some(KvmExit::Exit(Exit::Shutdown)));
             }
+            HostExit::EndOfInterrupt(vector) => {
+                if let Some(ends) = &self.ends {
+                    ends(vector);
+                }
+            }
             HostExit::WindowOpen => self.counts.windows += 1,
             HostExit::TaskPriority | HostExit::Interrupted | HostExit::Again | HostExit::Debug => {}
             HostExit::InternalError { suberror, bytes } => {

@@ -22,6 +22,8 @@ const CAPS: HostCaps = HostCaps {
     slots: 32,
     read_only: true,
     tsc_control: true,
+    irqchip: crate::Irqchip::Off,
+    smm: false,
 };
 
 fn vcpu<T: Ioctls + 'static>(

@@ -1,32 +1,49 @@
 //! The whole state into the kernel and out of it.
 
 use trivium_cpu::bits::rflags;
+use trivium_cpu::model::{Feature, Vendor};
 use trivium_cpu::msr::{MSRS, MsrKind};
-use trivium_cpu::state::{CS, CpuState};
+use trivium_cpu::state::{Activity, CS, CpuState, Injected};
 use trivium_cpu::{CpuBus, msr};
 use trivium_memory::GuestPhysAddr;
 
-use super::KvmVcpu;
+use super::{KvmVcpu, Offered};
 use crate::error::{KvmError, call};
 use crate::host::KEPT_MSRS;
 use crate::state::{
-    from_debug, from_events, from_regs, from_sregs, from_xcrs, from_xsave, is_pae, is_v86,
-    paging_mode, to_debug, to_events, to_regs, to_sregs, to_xcrs, to_xsave,
+    EventRoom, from_debug, from_events, from_regs, from_sregs, from_xcrs, from_xsave, is_pae,
+    is_v86, paging_mode, to_debug, to_events, to_regs, to_sregs, to_xcrs, to_xsave,
 };
 
 const MSR_TSC: u32 = 0x10;
+/// IA32_SMBASE, which only the host may access.
+const MSR_SMBASE: u32 = 0x9e;
 
 impl KvmVcpu {
     /// Replaces the whole state. What the kernel takes without an error and does not keep is found:
     /// there are KVMs that drop CR0.PG and RFLAGS.VM in silence.
     pub(super) fn put_state(&mut self, state: &CpuState) -> Result<(), KvmError> {
-        let events = to_events(state, self.caps.exception_payload).map_err(KvmError::State)?;
+        let events = to_events(state, self.event_room()).map_err(KvmError::State)?;
+        // RSM takes the state from SMRAM, where KVM has put it in AMD64's layout, or the 32-bit one.
+        let intel64 = self.model.vendor == Vendor::Intel && self.model.has(Feature::Lm);
+        if state.events.smm && intel64 {
+            return Err(KvmError::State("system-management mode with Intel 64's save area"));
+        }
         self.incomplete = false;
+        self.offered = None;
         self.fields_known = false;
         self.tsc_due = true;
         self.user_msrs = None;
+        // The kernel's local APIC has its own, which go another way.
+        let (apic_base, cr8) = match self.has_kernel_lapic() {
+            true => {
+                let sregs = self.io.sregs().map_err(call("KVM_GET_SREGS"))?;
+                (sregs.apic_base, sregs.cr8 as u8)
+            }
+            false => (self.apic_base, 0),
+        };
         let io = &mut *self.io;
-        let sregs = to_sregs(state, self.apic_base, 0);
+        let sregs = to_sregs(state, apic_base, cr8);
         io.set_sregs(&sregs).map_err(call("KVM_SET_SREGS"))?;
         io.set_xcrs(&to_xcrs(state.control.xcr0)).map_err(call("KVM_SET_XCRS"))?;
         io.set_xsave(&to_xsave(state, self.layout)).map_err(call("KVM_SET_XSAVE"))?;
@@ -34,8 +51,26 @@ impl KvmVcpu {
         io.set_debug_regs(&to_debug(&state.debug)).map_err(call("KVM_SET_DEBUGREGS"))?;
         self.put_msrs(state)?;
         self.io.set_events(&events).map_err(call("KVM_SET_VCPU_EVENTS"))?;
+        if self.has_kernel_lapic() {
+            let halted = state.events.activity == Activity::Halted;
+            self.io.set_halted(halted).map_err(call("KVM_SET_MP_STATE"))?;
+        }
         self.state = *state;
         self.check_modes(state)
+    }
+
+    /// An interrupt that the kernel was given and has not begun to deliver: the guest is where it was,
+    /// and could take an interrupt if none waited.
+    fn still_offered(&mut self, state: &CpuState) -> Option<Injected> {
+        let Offered { vector, place } = self.offered?;
+        let fields = self.io.run_fields();
+        let same = place == (state.general.rip, state.general.regs[4]);
+        let waits = same && fields.interrupts_enabled && !fields.ready_for_interrupt;
+        waits.then_some(Injected { vector, error_code: None, software_length: None })
+    }
+
+    fn event_room(&self) -> EventRoom {
+        EventRoom { payload: self.caps.exception_payload, smm: self.caps.smm }
     }
 
     fn check_modes(&mut self, state: &CpuState) -> Result<(), KvmError> {
@@ -65,6 +100,10 @@ impl KvmVcpu {
                 log::info!("KVM refuses MSR {index:#x} with {value:#x}: it stays ours");
             }
         }
+        if self.caps.smm {
+            let smbase = state.msrs.smbase;
+            self.io.set_msr(MSR_SMBASE, smbase).map_err(call("KVM_SET_MSRS"))?;
+        }
         Ok(())
     }
 
@@ -77,8 +116,18 @@ impl KvmVcpu {
         state.control.xcr0 = from_xcrs(&io.xcrs().map_err(call("KVM_GET_XCRS"))?);
         from_xsave(&mut state, &io.xsave().map_err(call("KVM_GET_XSAVE"))?, self.layout);
         state.debug = from_debug(&io.debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?);
-        from_events(&mut state, &io.events().map_err(call("KVM_GET_VCPU_EVENTS"))?);
+        let room = EventRoom { payload: self.caps.exception_payload, smm: self.caps.smm };
+        from_events(&mut state, &io.events().map_err(call("KVM_GET_VCPU_EVENTS"))?, room);
+        if state.events.injected.is_none() {
+            state.events.injected = self.still_offered(&state);
+        }
         self.take_msrs(&mut state)?;
+        if self.has_kernel_lapic()
+            && matches!(state.events.activity, Activity::Running | Activity::Halted)
+        {
+            let halted = self.io.is_halted().map_err(call("KVM_GET_MP_STATE"))?;
+            state.events.activity = if halted { Activity::Halted } else { Activity::Running };
+        }
         if is_pae(&state) {
             state.control.pdptr = self.pdptrs(state.control.cr3);
         }
@@ -96,6 +145,11 @@ impl KvmVcpu {
             if let (Some(place), Some(value)) = (place, value) {
                 *place = value;
             }
+        }
+        if self.caps.smm
+            && let Some(smbase) = self.io.msr(MSR_SMBASE).map_err(call("KVM_GET_MSRS"))?
+        {
+            state.msrs.smbase = smbase;
         }
         Ok(())
     }

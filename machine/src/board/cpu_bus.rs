@@ -5,10 +5,13 @@ use std::fmt::Arguments;
 use trivium_chipset::{AccessWidth, Clock};
 use trivium_cpu::{CpuBus, MsrFault, ResetKind};
 use trivium_devices::apic::LapicAction;
+use trivium_firmware::acpi::pc as addresses;
+use trivium_kvm::doorbell::Place;
 
 use super::pc::PcBoard;
 use crate::config::TraceCategories;
 use crate::control::lock;
+use crate::doorbells::value_of;
 
 /// IA32_APIC_BASE.
 const MSR_APIC_BASE: u32 = 0x1b;
@@ -99,6 +102,9 @@ impl VcpuBus<'_> {
 
     /// The vector of the interrupt that the processor takes.
     fn acknowledge(&self) -> Option<u8> {
+        if self.board.seat.split().is_some() {
+            return Some(lock(&self.board.pic).acknowledge());
+        }
         let apics = &self.board.apics;
         let (external, vector) = apics.with(self.cpu, |apic| {
             if apic.extint_pending() {
@@ -149,7 +155,13 @@ impl CpuBus for VcpuBus<'_> {
         }
         match self.board.apics.page_offset(self.cpu, gpa) {
             Some(offset) => self.apic_write(offset, data),
-            None => self.board.mmio_write(gpa, data),
+            None if self.board.bells.ring(Place::Memory(gpa), data.len(), value_of(data)) => {}
+            None => {
+                self.board.mmio_write(gpa, data);
+                if gpa & !0xfff == u64::from(addresses::IOAPIC_BASE) {
+                    self.board.seat.routes_changed();
+                }
+            }
         }
     }
 
@@ -158,7 +170,9 @@ impl CpuBus for VcpuBus<'_> {
     }
 
     fn pio_write(&self, port: u16, width: u8, value: u32) {
-        self.board.pio_write(port, width_of(width), value);
+        if !self.board.bells.ring(Place::Port(port), width.into(), value.into()) {
+            self.board.pio_write(port, width_of(width), value);
+        }
     }
 
     fn msr_read(&self, msr: u32) -> Option<Result<u64, MsrFault>> {

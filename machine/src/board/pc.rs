@@ -31,6 +31,8 @@ use super::windows::{SlotWindows, Windows};
 use crate::apics::{IntrWires, LocalApics};
 use crate::config::{Board, ConfigError, SERIAL_PORTS};
 use crate::control::{Control, lock};
+use crate::doorbells::Doorbells;
+use crate::kernel_chips::ChipSeat;
 use crate::layout::ArenaLayout;
 use crate::router::{IrqRouter, input, source};
 use crate::rtc::RtcParts;
@@ -60,6 +62,10 @@ pub(crate) struct BoardParts {
     pub(crate) debug_console: Option<SharedConsole>,
     pub(crate) debug_exit_port: Option<u16>,
     pub(crate) isa: IsaParts,
+    /// Where the kernel's interrupt chips are, if they are to be used.
+    pub(crate) seat: Arc<ChipSeat>,
+    /// What is rung by writes of the guest's.
+    pub(crate) bells: Arc<Doorbells>,
 }
 
 /// A debug console that outlives its port.
@@ -127,6 +133,9 @@ pub(crate) struct PcBoard {
     pub(crate) router: Arc<IrqRouter>,
     pub(crate) pic: Arc<Mutex<Pic>>,
     pub(crate) ioapic: Option<Arc<Mutex<IoApic>>>,
+    pub(crate) pit: Arc<Mutex<Pit>>,
+    pub(crate) seat: Arc<ChipSeat>,
+    pub(crate) bells: Arc<Doorbells>,
     pub(crate) pci: Option<PciBus>,
     pub(crate) serial: [Option<Arc<Mutex<SerialPort>>>; SERIAL_PORTS],
     pub(crate) keyboard: Arc<Mutex<I8042>>,
@@ -222,11 +231,12 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn isa_timers(&mut self) -> Result<(), ConfigError> {
+    fn isa_timers(&mut self) -> Result<Arc<Mutex<Pit>>, ConfigError> {
         let times = self.parts.rtc;
         let pit = Pit::new(self.clock.clone(), self.line(input::PIT, source::ONLY))
             .with_lost_ticks(times.lost_ticks);
-        self.add_at("pit", &share(pit), &Pit::PORTS)?;
+        let pit = share(pit);
+        self.add_at("pit", &pit, &Pit::PORTS)?;
         let low = self.parts.layout.low_ram();
         let sizes = CmosMemory {
             below_4g: self.parts.layout.usable_low_ram(),
@@ -235,7 +245,7 @@ impl Builder<'_> {
         let irq = IrqLine::new(self.rtc_wake.clone(), 0, 0);
         let rtc = Rtc::new(self.clock.clone(), irq, times.base, sizes);
         self.add_at("rtc", &share(times.finish(rtc)), &Rtc::PORTS)?;
-        Ok(())
+        Ok(pit)
     }
 
     fn serial_port(
@@ -305,12 +315,17 @@ impl PcBoard {
         let BoardParts { memory, clock, control, trace, .. } = parts;
         let dyn_clock: Arc<dyn Clock> = clock.clone();
         let apics = parts.apics.iter().map(|config| LocalApic::new(*config, dyn_clock.clone()));
-        let apics = Arc::new(LocalApics::new(apics.collect(), control.clone()));
+        let apics = Arc::new(LocalApics::new(apics.collect(), control.clone(), parts.seat.clone()));
         let is_pc = parts.board == Board::Pc;
         let ioapic = is_pc.then(|| share(IoApic::new(apics.clone())));
         let intr = Arc::new(IntrWires { apics: apics.clone(), ioapic: ioapic.clone() });
         let pic = share(Pic::new(IrqLine::new(intr, 0, 0)));
-        let router = Arc::new(IrqRouter::new(pic.clone(), ioapic.clone(), trace.clone()));
+        let router = Arc::new(IrqRouter::new(
+            pic.clone(),
+            ioapic.clone(),
+            trace.clone(),
+            parts.seat.clone(),
+        ));
         let a20 = Arc::new(A20Wires {
             gate: A20Gate::new(),
             memory: memory.clone(),
@@ -329,7 +344,8 @@ impl PcBoard {
         };
 
         builder.interrupt_controllers(&pic, ioapic.as_ref())?;
-        builder.isa_timers()?;
+        let pit = builder.isa_timers()?;
+        parts.seat.connect(ioapic.clone());
         if is_pc {
             builder.hpet();
         }
@@ -376,6 +392,9 @@ impl PcBoard {
             router,
             pic,
             ioapic,
+            pit,
+            seat: parts.seat.clone(),
+            bells: parts.bells.clone(),
             pci,
             serial,
             keyboard,

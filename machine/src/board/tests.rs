@@ -57,6 +57,8 @@ fn parts() -> (BoardParts, Arc<CountingKick>) {
         debug_console: None,
         debug_exit_port: Some(0x501),
         isa: IsaParts::default(),
+        seat: Arc::default(),
+        bells: Arc::default(),
     };
     (parts, kick)
 }

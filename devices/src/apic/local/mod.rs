@@ -308,6 +308,15 @@ impl LocalApic {
         }
     }
 
+    /// The level of a local interrupt pin.
+    #[must_use]
+    pub fn lint(&self, pin: Lint) -> bool {
+        match pin {
+            Lint::Lint0 => self.lint[0],
+            Lint::Lint1 => self.lint[1],
+        }
+    }
+
     /// A performance counter has overflowed. Its entry is masked until software unmasks it.
     pub fn performance_event(&mut self) {
         self.deliver_local(Lvt::Performance);
