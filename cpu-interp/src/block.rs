@@ -8,9 +8,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use trivium_cpu::state::CS;
-
-use crate::cpu::{Cpu, Mode, SEG_BASE};
+use crate::cpu::{Cpu, Mode};
 use crate::op::{Op, StopReason, SystemFn};
 
 /// A block of pre-decoded operations. What handlers need of it is in its first cache line.
@@ -55,6 +53,8 @@ pub struct Key {
     pub mode: Mode,
     /// The code segment's limit, where the block or its branches may pass it.
     pub limit: u32,
+    /// The code segment's base: the blocks that follow are found by it.
+    pub base: u32,
 }
 
 /// What can make the way from one block to another void.
@@ -158,9 +158,9 @@ pub struct Link {
 /// An entry of the jump cache.
 #[derive(Debug, Clone, Copy, Default)]
 struct Jump {
-    /// RIP, and the code segment's base.
+    /// RIP.
     place: u64,
-    /// Generation and mode.
+    /// Generation, code segment and mode.
     tag: u64,
     target: Target,
     reach: Reach,
@@ -172,15 +172,9 @@ fn jump_slot(rip: u64) -> usize {
     (rip ^ rip >> 12) as usize % JUMPS
 }
 
-/// RIP, and the code segment's base above it: where there is a base, RIP has 32 bits.
-#[inline(always)]
-fn jump_place(cpu: &Cpu, rip: u64) -> u64 {
-    rip | cpu.regs[usize::from(SEG_BASE) + CS] << 32
-}
-
 #[inline(always)]
 fn jump_tag(cpu: &Cpu, reach: Reach) -> u64 {
-    cpu.generations.of(reach) << 16 | u64::from(cpu.mode.0)
+    cpu.tag(cpu.generations.of(reach))
 }
 
 /// A fast hash for keys that are addresses.
@@ -201,6 +195,9 @@ impl Hasher for AddressHasher {
     }
     fn write_usize(&mut self, value: usize) {
         self.write_u64(value as u64);
+    }
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
     }
     fn write_u16(&mut self, value: u16) {
         self.write_u64(u64::from(value));
@@ -295,8 +292,7 @@ impl BlockCache {
     #[must_use]
     pub fn jump(&self, cpu: &Cpu, rip: u64) -> Option<Target> {
         let jump = self.jumps[jump_slot(rip)].get();
-        (jump.place == jump_place(cpu, rip) && jump.tag == jump_tag(cpu, jump.reach))
-            .then_some(jump.target)
+        (jump.place == rip && jump.tag == jump_tag(cpu, jump.reach)).then_some(jump.target)
     }
 
     /// What the way to the block at a RIP depends on, if the jump cache knows.
@@ -308,7 +304,7 @@ impl BlockCache {
     /// Tells the jump cache.
     pub fn remember(&self, cpu: &Cpu, rip: u64, index: u32, reach: Reach) {
         if let Some(&Block { target, .. }) = self.block(index) {
-            let (place, tag) = (jump_place(cpu, rip), jump_tag(cpu, reach));
+            let (place, tag) = (rip, jump_tag(cpu, reach));
             self.jumps[jump_slot(rip)].set(Jump { place, tag, target, reach });
         }
     }

@@ -15,6 +15,7 @@ use trivium_cpu::{Exception, Kick};
 use trivium_memory::{CodeReader, GuestMemory, RamView};
 
 use crate::block::{Block, Generations, Reach};
+use crate::code_segments::CodeSegments;
 use crate::flags::Flags;
 use crate::mem::Mmio;
 use crate::native::Native;
@@ -61,6 +62,8 @@ impl Mode {
     pub const OPEN_FS: u16 = 128;
     /// The same of GS.
     pub const OPEN_GS: u16 = 256;
+    /// How many bits there are.
+    pub(crate) const BITS: u32 = 9;
 
     /// Whether a bit is set.
     #[inline(always)]
@@ -209,8 +212,8 @@ pub struct Cpu {
     pub ip_mask: u64,
     /// The bits that the stack pointer has: 16, 32 or 64 of them.
     pub stack_mask: u64,
-    /// The limit of CS that the ways between blocks hold for.
-    block_limit: u32,
+    /// Which of the code segments there were is the present one.
+    pub(crate) code_segments: CodeSegments,
     /// x87 instructions raise #NM, or wait for nothing: CR0.EM or CR0.TS.
     pub x87_blocked: bool,
     /// SSE instructions raise #UD or #NM.
@@ -345,7 +348,7 @@ impl Cpu {
             next_rip: 0,
             ip_mask: 0xffff,
             stack_mask: 0xffff,
-            block_limit: 0,
+            code_segments: CodeSegments::default(),
             x87_blocked: false,
             sse_blocked: true,
             system_flags: rflags::FIXED,
@@ -551,7 +554,8 @@ impl Cpu {
         mode |= if self.cpl() == 3 { Mode::USER } else { 0 };
         self.mode = Mode(mode);
         self.ip_mask = self.mode.ip_mask();
-        self.note_code_limit();
+        self.note_code_segment();
+        self.note_limits();
         self.stack_mask = match (long, self.mode.has(Mode::STACK32)) {
             (true, _) => !0,
             (_, true) => 0xffff_ffff,
@@ -568,13 +572,55 @@ impl Cpu {
         self.enter_space();
     }
 
-    /// Blocks are decoded for one limit of CS: ways between those of another are void.
-    fn note_code_limit(&mut self) {
+    /// Notes which code segment this is: what RIP leads to depends on its base and limit.
+    fn note_code_segment(&mut self) {
         // That of 64-bit code counts as the one of flat 32-bit code: the mode tells them apart.
-        let limit = self.code_limit() as u32;
-        if limit != self.block_limit {
-            self.block_limit = limit;
+        let segment = (self.code_base(), self.code_limit() as u32);
+        if !self.code_segments.enter(segment) {
+            // Numbers that there were before may come again, for others.
             self.generations.void(Reach::Page);
+            self.generations.void(Reach::Global);
+        }
+    }
+
+    /// Lets translated code know which offsets segments have. Where it asks for none, there is none to
+    /// be found.
+    fn note_limits(&mut self) {
+        if self.mode.has(Mode::LONG) {
+            return;
+        }
+        let protected = self.mode.has(Mode::PROTECTED);
+        for (index, segment) in self.segments.regs.iter().enumerate() {
+            let is_open = match index {
+                FS => self.mode.has(Mode::OPEN_FS),
+                GS => self.mode.has(Mode::OPEN_GS),
+                _ => self.mode.has(Mode::FLAT),
+            };
+            if !is_open {
+                self.native.limits.set(index, segment, protected);
+            }
+        }
+    }
+
+    /// What ways that hold for a generation hold for: it, the code segment and the mode.
+    #[inline(always)]
+    #[must_use]
+    pub fn tag(&self, generation: u64) -> u64 {
+        generation << 20 | self.code_segments.number() << Mode::BITS | u64::from(self.mode.0)
+    }
+
+    /// The number of the present code segment: two that differ in base or limit have different ones.
+    #[must_use]
+    pub fn code_segment(&self) -> u64 {
+        self.code_segments.number()
+    }
+
+    /// The address of RIP 0, which is 0 in 64-bit code.
+    #[must_use]
+    pub fn code_base(&self) -> u32 {
+        match self.mode.has(Mode::LONG) {
+            true => 0,
+            false => self.segments.regs[CS].base as u32,
         }
     }
 

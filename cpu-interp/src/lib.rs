@@ -8,6 +8,7 @@
 
 pub mod block;
 mod block_limits;
+mod code_segments;
 pub mod counts;
 pub mod cpu;
 pub mod decode;

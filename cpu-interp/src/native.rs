@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use trivium_cpu::bits::{cr0, cr4};
-use trivium_cpu::state::Control;
+use trivium_cpu::state::{Control, Segment, SegmentAttributes};
 
 use crate::counts::{Counts, SharedCounts};
 use crate::tlb::Entry;
@@ -59,6 +59,8 @@ pub struct Native {
     pub stack: u64,
     /// What ways of each [`crate::block::Reach`] hold for: the generation of mappings, and the mode.
     pub tags: [u64; 4],
+    /// Which offsets segments have, where that is not all of them.
+    pub limits: NativeLimits,
     /// What is to be added to addresses of the present block's spans to get the host's.
     pub spans: [u64; 16],
     /// Translations that single accesses have found last.
@@ -119,6 +121,7 @@ impl Native {
             code: 0,
             stack: 0,
             tags: [0; 4],
+            limits: NativeLimits::default(),
             spans: [0; 16],
             sites: NativeSites::new(),
             simd: NativeSimd::default(),
@@ -213,6 +216,39 @@ impl NativeSites {
             (self.entries.get_mut(number), self.misses.get_mut(number))
         {
             (*entry, *misses) = (self.empty, 0);
+        }
+    }
+}
+
+/// Which offsets may be read and written in each segment: a number that, added to that of an access's
+/// last byte, gives less than 2^32 if it may be.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct NativeLimits {
+    /// By the segments' numbers.
+    pub read: [u64; 6],
+    /// The same.
+    pub write: [u64; 6],
+}
+
+impl NativeLimits {
+    /// A segment that no offset may be found in; those that expand down count as such.
+    const CLOSED: u64 = 1 << 32;
+
+    /// A segment register has changed.
+    pub(crate) fn set(&mut self, index: usize, segment: &Segment, protected: bool) {
+        use SegmentAttributes as A;
+        let attributes = segment.attributes;
+        let (code, may_write) = (attributes.has(A::CODE), attributes.has(A::WRITABLE));
+        let closed = !code && attributes.has(A::EXPAND_DOWN) || protected && !attributes.has(A::P);
+        let up_to_limit = u64::from(u32::MAX - segment.limit);
+        let for_use = |allowed: bool| match closed || protected && !allowed {
+            true => Self::CLOSED,
+            false => up_to_limit,
+        };
+        if let (Some(read), Some(write)) = (self.read.get_mut(index), self.write.get_mut(index)) {
+            *read = for_use(!code || may_write);
+            *write = for_use(!code && may_write);
         }
     }
 }

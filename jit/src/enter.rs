@@ -260,7 +260,7 @@ fn from_native(bits: u64) -> u64 {
 
 /// What ways of a reach hold for at present.
 pub(crate) fn tag(cpu: &Cpu, reach: Reach) -> u64 {
-    cpu.generations.mappings(reach) << 16 | u64::from(cpu.mode.0)
+    cpu.tag(cpu.generations.mappings(reach))
 }
 
 /// Runs translated code, from the beginning of an operation on. `imm` is the code's address, `disp`

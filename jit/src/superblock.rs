@@ -16,7 +16,7 @@ use trivium_interp::native::NATIVE_SITES;
 use crate::analyse::{End, Guest, instructions};
 use crate::code::Region;
 use crate::emit::memory::{Site, Sites};
-use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, Spare, layout};
+use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, Spare, is_flat, layout};
 use crate::regs::{Homes, number_of};
 use crate::spans;
 use crate::translate::{Jit, Link, emit_one};
@@ -163,6 +163,7 @@ impl Jit {
             .collect();
         let word = if first.mode.has(Mode::LONG) { 8 } else { 4 };
         let (facts, spans) = spans::find(&list, word, &mut self.info);
+        let spans = if is_flat(first.mode, first.key.limit) { spans } else { Vec::new() };
         let count =
             |step: &Step| cache.block(step.block).map_or(0, |block| i32::from(block.target.count));
         let mut later = copies as i32 * path.iter().map(count).sum::<i32>();
@@ -175,6 +176,7 @@ impl Jit {
             spans,
         );
         let start = self.code(index)?.start;
+        emitter.limit = first.key.limit;
         emitter.notes = Notes::new(&cpu.model);
         let half = usize::from(first.mode.has(Mode::USER));
         let is_scattered = |i: &&Instruction| self.scattered.contains(&i.ip());

@@ -16,7 +16,7 @@ use trivium_interp::run::{Translated, Translator};
 
 use crate::analyse::{End, Guest, instructions};
 use crate::code::{CodeError, CodeMemory, Region};
-use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, Spare, TAGS, layout};
+use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, Spare, TAGS, is_flat, layout};
 use crate::enter::{self, MAX_OP, Ways, tag};
 use crate::observe::Observer;
 use crate::options::JitOptions;
@@ -166,10 +166,12 @@ impl Jit {
         let list: Vec<_> = guests.iter().map(|guest| guest.instruction).collect();
         let word = if block.mode.has(Mode::LONG) { 8 } else { 4 };
         let (facts, spans) = spans::find(&list, word, &mut self.info);
-        let spans = if self.apart.contains(&block.rip) { Vec::new() } else { spans };
+        let is_apart = self.apart.contains(&block.rip) || !is_flat(block.mode, block.key.limit);
+        let spans = if is_apart { Vec::new() } else { spans };
         let routines = (self.ways, self.simd);
         let spare = std::mem::take(&mut self.spare);
         let mut emitter = Emitter::new(spare, self.memory.next_two(), routines, about, spans);
+        emitter.limit = block.key.limit;
         emitter.notes = Notes::new(&cpu.model);
         let mut starts = Vec::with_capacity(guests.len());
         let mut emitted = Emitted::Done;
@@ -386,17 +388,9 @@ fn entries(starts: &[Start], at: u64, enter: u64, ops: &[Op]) -> Vec<(u8, Op)> {
 /// As many operations in a row are worth the way into translated code and back.
 const WORTH_ENTERING: usize = 4;
 
-/// Whether blocks of a mode are translated: flat ones of 32 and 64 bits.
-fn is_translated(block: &Block) -> bool {
-    let mode = block.mode;
-    let flat = mode.has(Mode::FLAT) && mode.has(Mode::PROTECTED) && block.key.limit == u32::MAX;
-    let wide = mode.has(Mode::CODE32) && mode.has(Mode::STACK32);
-    flat && (wide || mode.has(Mode::LONG)) && !mode.has(Mode::SINGLE)
-}
-
 impl Translator for Jit {
     fn translate(&mut self, cpu: &mut Cpu, block: &Block, ops: &[Op]) -> Translated {
-        if !is_translated(block) || ops.len() > MAX_OP {
+        if block.mode.has(Mode::SINGLE) || ops.len() > MAX_OP {
             return self.refused(cpu, block, ops);
         }
         self.observer.begin();

@@ -171,6 +171,10 @@ pub(crate) fn selector(segment: usize) -> i32 {
 impl Emitter {
     /// Emits an instruction of the unit, which is at hand.
     pub(crate) fn x87(&mut self, i: &Instruction, op: u8) -> Emitted {
+        if has_memory(i) && !self.is_plain(i, false) {
+            // It is the offset that is noted, not the linear address.
+            return Emitted::Not;
+        }
         match i.mnemonic() {
             // There are no exceptions that it could wait for.
             Mnemonic::Wait => return Emitted::Done,

@@ -86,7 +86,7 @@ fn run_once(cpu: &mut Cpu, bytes: &[u8], by_handler: bool) -> Result<(), Excepti
         vendor: trivium_cpu::model::Vendor::Amd,
         features: trivium_cpu::model::IMPLEMENTED,
     };
-    let key = Key { offset: 0, rip: 0x8000, mode, limit: u32::MAX };
+    let key = Key { offset: 0, rip: 0x8000, mode, limit: u32::MAX, base: 0 };
     let decoded = decode(&source, mode).unwrap();
     let (block, op) = (decoded.to_block(key, None), decoded.ops[0]);
     let cache = BlockCache::new();

@@ -32,7 +32,7 @@ impl Interpreter {
         let (offset, reach) = self.fetch_place(linear)?;
         let mode = Mode(self.cpu.mode.0 | if single { Mode::SINGLE } else { 0 });
         let limit = self.cpu.code_limit() as u32;
-        let key = Key { offset, rip, mode, limit };
+        let key = Key { offset, rip, mode, limit, base: self.cpu.code_base() };
         let index = match self.cache.find(&key) {
             Some(index) if self.second_page_is_same(index)? => index,
             Some(index) => {

@@ -15,6 +15,7 @@ impl Emitter {
         let size = i.memory_size().size();
         let long = self.mode.has(Mode::LONG);
         let short = long && i.memory_base().size().max(i.memory_index().size()) == 4;
+        // Where the element is, the segment's limit must be asked for.
         if size < 4 || short || i.op1_kind() != OpKind::Register || !self.is_plain(i, true) {
             return Emitted::Not;
         }

@@ -3,16 +3,15 @@
 use std::mem::offset_of;
 
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
-use iced_x86::{ConditionCode, Instruction, OpKind};
+use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind};
 use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
 use trivium_interp::native::{Native, NativeJump};
 
-use super::memory::At;
 use super::{Ahead, Emitted, Emitter, Way};
 use crate::enter::Exit;
 use crate::planted::{self, Bug};
-use crate::regs::{Home, at, near, number_of};
+use crate::regs::{Home, RCX, at, near, number_of};
 
 const NATIVE: i32 = at(offset_of!(Cpu, native));
 const JUMP_MASK: i32 = NATIVE + offset_of!(Native, jump_mask) as i32;
@@ -42,12 +41,16 @@ impl Emitter {
 
     /// The target of a direct near branch of the mode's usual size, if it can be one.
     fn target(&self, i: &Instruction) -> Option<u64> {
-        let (kind, canonical) = match self.word() {
-            8 => (OpKind::NearBranch64, true),
-            _ => (OpKind::NearBranch32, false),
+        let kind = match self.word() {
+            8 => OpKind::NearBranch64,
+            4 => OpKind::NearBranch32,
+            _ => OpKind::NearBranch16,
         };
         let target = i.near_branch_target();
-        let good = !canonical || target.wrapping_add(1 << 47) >> 48 == 0;
+        let good = match self.mode.has(Mode::LONG) {
+            true => target.wrapping_add(1 << 47) >> 48 == 0,
+            false => target <= u64::from(self.limit),
+        };
         (i.op0_kind() == kind && good).then_some(target)
     }
 
@@ -65,6 +68,7 @@ impl Emitter {
                 if !self.indirect_target(i, op) {
                     return Emitted::Not;
                 }
+                self.check_target(op);
                 self.find_jump(op);
                 dynasm!(self.asm ; .arch x64 ; jmp QWORD [r9 + JUMP_CODE]);
             }
@@ -75,7 +79,9 @@ impl Emitter {
     pub(super) fn call(&mut self, i: &Instruction, op: u8) -> Emitted {
         let target = self.target(i);
         let goes_on = self.ahead == Some(Ahead::Link(0));
-        if goes_on && target.is_none() {
+        let next = self.next_ip(i);
+        let is_beyond = !self.mode.has(Mode::LONG) && next > u64::from(self.limit);
+        if goes_on && target.is_none() || is_beyond {
             return Emitted::Not;
         }
         if !goes_on {
@@ -85,6 +91,7 @@ impl Emitter {
             if !self.indirect_target(i, op) {
                 return Emitted::Not;
             }
+            self.check_target(op);
             self.find_jump(op);
             dynasm!(self.asm
                 ; .arch x64
@@ -94,7 +101,6 @@ impl Emitter {
         }
         let word = self.word();
         let at = self.reach_stack(-word, true, op);
-        let next = self.next_ip(i);
         self.constant(1, next);
         self.store_word(at, 1);
         self.move_stack(-word);
@@ -121,8 +127,10 @@ impl Emitter {
         use iced_x86::Code;
         let word = self.word();
         let extra = match (i.code(), word) {
-            (Code::Retnq, 8) | (Code::Retnd, 4) => 0,
-            (Code::Retnq_imm16, 8) | (Code::Retnd_imm16, 4) => i32::from(i.immediate16()),
+            (Code::Retnq, 8) | (Code::Retnd, 4) | (Code::Retnw, 2) => 0,
+            (Code::Retnq_imm16, 8) | (Code::Retnd_imm16, 4) | (Code::Retnw_imm16, 2) => {
+                i32::from(i.immediate16())
+            }
             _ => return Emitted::Not,
         };
         let extra = if planted::has(Bug::RetDropsNothing) { 0 } else { extra };
@@ -130,7 +138,8 @@ impl Emitter {
             self.stay_home();
         }
         let at = self.reach_stack(0, false, op);
-        self.load_word(at, 8);
+        self.load_target(at);
+        self.check_target(op);
         if let Some(Ahead::Return(rip)) = self.ahead {
             let out = self.stub(Exit::Resume { block: self.block, op }, None);
             self.constant(1, rip.wrapping_neg());
@@ -165,6 +174,7 @@ impl Emitter {
                 let number = number_of(i.op0_register());
                 match (self.homes.of(number), word) {
                     (Home::Host(host), 8) => dynasm!(self.asm ; .arch x64 ; mov r8, Rq(host)),
+                    (Home::Host(host), 2) => dynasm!(self.asm ; .arch x64 ; movzx r8d, Rw(host)),
                     (Home::Host(host), _) => dynasm!(self.asm ; .arch x64 ; mov r8d, Rd(host)),
                     (Home::Memory, 8) => {
                         dynasm!(self.asm ; .arch x64 ; mov r8, [BYTE r14 + near(number)])
@@ -177,11 +187,10 @@ impl Emitter {
             OpKind::Memory
                 if i.memory_size().size() as i32 == word
                     && i.is_jmp_near_indirect() | i.is_call_near_indirect()
-                    && self.is_plain(i, false) =>
+                    && self.has_way(i, false) =>
             {
-                self.linear_address(i, 0);
-                let plus = self.reach(Way::Alone, word as usize, false, op);
-                self.load_word(At { base: 8, plus }, 8);
+                let at = self.operand(i, Way::Alone, (word as usize, 1), false, op);
+                self.load_target(at);
             }
             _ => return false,
         }
@@ -207,6 +216,71 @@ impl Emitter {
         );
         self.jump_out(out);
         dynasm!(self.asm ; .arch x64 ; hit:);
+    }
+
+    /// LOOP, LOOPE, LOOPNE and JrCXZ.
+    pub(super) fn counted(&mut self, i: &Instruction) -> Emitted {
+        let Some(target) = self.target(i) else { return Emitted::Not };
+        // Processors disagree on repeat prefixes of these.
+        if i.has_rep_prefix() || i.has_repne_prefix() {
+            return Emitted::Not;
+        }
+        let Home::Host(host) = self.homes.of(RCX) else { return Emitted::Not };
+        let next = self.next_ip(i);
+        let counts = !i.is_jcx_short();
+        let less = if counts { -1 } else { 0 };
+        match counter_size(i) {
+            2 => dynasm!(self.asm
+                ; .arch x64
+                ; lea ecx, [Rq(host) + less]
+                ; mov Rw(host), cx
+                ; movzx ecx, cx
+            ),
+            4 if counts => dynasm!(self.asm
+                ; .arch x64
+                ; lea ecx, [Rq(host) + less]
+                ; mov Rd(host), ecx
+            ),
+            4 => dynasm!(self.asm ; .arch x64 ; mov ecx, Rd(host)),
+            _ => dynasm!(self.asm ; .arch x64 ; lea rcx, [Rq(host) + less] ; mov Rq(host), rcx),
+        }
+        // To the end of the way that is mostly taken; elsewhere the other begins.
+        let is_zero_way = self.asm.new_dynamic_label();
+        let (zero, other) =
+            if counts { ((1, next), (0, target)) } else { ((0, target), (1, next)) };
+        let ahead = |(slot, _): (u8, u64)| self.ahead == Some(Ahead::Link(slot));
+        let (zero_is_ahead, other_is_ahead) = (ahead(zero), ahead(other));
+        dynasm!(self.asm ; .arch x64 ; jrcxz =>is_zero_way);
+        let by_flag = match i.mnemonic() {
+            Mnemonic::Loope => {
+                dynasm!(self.asm ; .arch x64 ; jnz =>is_zero_way);
+                true
+            }
+            Mnemonic::Loopne => {
+                dynasm!(self.asm ; .arch x64 ; jz =>is_zero_way);
+                true
+            }
+            _ => false,
+        };
+        debug_assert!(counts || !by_flag);
+        let leave = |emitter: &mut Self, (slot, rip): (u8, u64)| {
+            let out = emitter.stub(Exit::Follow { block: emitter.block, slot }, Some(rip));
+            emitter.jump_out(out);
+            emitter.note_link(slot, out);
+        };
+        if other_is_ahead {
+            let on = self.asm.new_dynamic_label();
+            dynasm!(self.asm ; .arch x64 ; jmp =>on ; =>is_zero_way);
+            leave(self, zero);
+            dynasm!(self.asm ; .arch x64 ; =>on);
+        } else {
+            leave(self, other);
+            dynasm!(self.asm ; .arch x64 ; =>is_zero_way);
+            if !zero_is_ahead {
+                leave(self, zero);
+            }
+        }
+        Emitted::Ended
     }
 
     pub(super) fn jcc(&mut self, i: &Instruction) -> Emitted {
@@ -238,5 +312,17 @@ impl Emitter {
             self.go_on(1, next);
         }
         Emitted::Ended
+    }
+}
+
+/// The bytes of the register that counts for LOOP and JrCXZ.
+fn counter_size(i: &Instruction) -> u8 {
+    use iced_x86::Code::*;
+    match i.code() {
+        Loop_rel8_16_CX | Loop_rel8_32_CX | Loope_rel8_16_CX | Loope_rel8_32_CX
+        | Loopne_rel8_16_CX | Loopne_rel8_32_CX | Jcxz_rel8_16 | Jcxz_rel8_32 => 2,
+        Loop_rel8_16_RCX | Loop_rel8_64_RCX | Loope_rel8_16_RCX | Loope_rel8_64_RCX
+        | Loopne_rel8_16_RCX | Loopne_rel8_64_RCX | Jrcxz_rel8_16 | Jrcxz_rel8_64 => 8,
+        _ => 4,
     }
 }

@@ -26,7 +26,7 @@ impl Emitter {
         let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
         let accesses = self.accesses;
         let write = memory.is_some_and(|n| writes(accesses[n as usize]));
-        if memory.is_some() && !self.is_plain(i, write) {
+        if memory.is_some() && !self.has_way(i, write) {
             return Emitted::Not;
         }
         let count = count_operand(i);
@@ -50,17 +50,7 @@ impl Emitter {
             // Those of the x87 unit note where they were.
             let at = self.direct(i).filter(|_| !x87::is_copied(i, &self.notes));
             let at = at.filter(|&at| self.reach_directly(at, way, (size, alignment), write, op));
-            let at = at.unwrap_or_else(|| {
-                self.linear_address(i, -way.back());
-                let plus = match alignment {
-                    1 => self.reach(way, size, write, op),
-                    _ => {
-                        self.reach_aligned(size, alignment, write, op);
-                        0
-                    }
-                };
-                At { base: 8, plus }
-            });
+            let at = at.unwrap_or_else(|| self.operand(i, way, (size, alignment), write, op));
             self.operand_offset = if planted::has(Bug::OperandBySpan) { 0 } else { at.plus };
             if folded {
                 dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(at.base) + r9 + at.plus]);
@@ -135,8 +125,7 @@ impl Emitter {
         }
         let write = writes(self.accesses[n as usize]);
         let way = self.way(1);
-        self.linear_address(i, -way.back());
-        let plus = self.reach(way, 1, write, op);
+        let At { plus, .. } = self.operand(i, way, (1, 1), write, op);
         let mut host = *i;
         host.set_code(select::in_long_mode(i.code()));
         if other == 0 {

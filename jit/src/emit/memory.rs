@@ -138,7 +138,8 @@ impl Emitter {
         let sized = i.memory_base() != Register::None || i.memory_index() != Register::None;
         // An address that is a number alone does not say its size.
         let absolute = sized || i.memory_displ_size() != 2;
-        wide_enough(i.memory_base(), true)
+        self.is_flat()
+            && wide_enough(i.memory_base(), true)
             && wide_enough(i.memory_index(), true)
             && segment
             && absolute
@@ -146,7 +147,11 @@ impl Emitter {
 
     /// The effective address as an operand of LEA, and whether it has 64 bits; nothing if it is a
     /// number alone. R8 and R9 may be loaded for it.
-    fn address_operand(&mut self, i: &Instruction, plus: i32) -> Option<(MemoryOperand, bool)> {
+    pub(super) fn address_operand(
+        &mut self,
+        i: &Instruction,
+        plus: i32,
+    ) -> Option<(MemoryOperand, bool)> {
         let (base, index) = (i.memory_base(), i.memory_index());
         if base == Register::None && index == Register::None || i.is_ip_rel_memory_operand() {
             return None;
@@ -358,6 +363,7 @@ impl Emitter {
             false => base.is_gpr32() && (-NEAR..NEAR).contains(&plus),
         };
         let plain = sized
+            && self.is_flat()
             && i.memory_index() == Register::None
             && !matches!(i.memory_segment(), Register::FS | Register::GS);
         match plain.then(|| self.homes.of(number_of(base)))? {

@@ -13,6 +13,7 @@ mod bits;
 mod branch;
 mod copy;
 pub(crate) mod memory;
+mod segmented;
 mod segments;
 mod stack;
 mod string;
@@ -38,6 +39,7 @@ use crate::simd_state::Routines;
 use crate::spans::{Facts, Member, SPANS, Span, is_write as writes};
 use crate::x87::Notes;
 use memory::{Fill, Sites};
+pub(crate) use segmented::is_flat;
 
 /// Where code is put together.
 pub(crate) type Assembler = VecAssembler<X64Relocation>;
@@ -188,6 +190,10 @@ pub(crate) struct Emitter {
     pub(crate) asm: Assembler,
     encoder: Encoder,
     pub(crate) mode: Mode,
+    /// The code segment's limit.
+    pub(crate) limit: u32,
+    /// Bytes of the present instruction's stack slot, or of its branch, in code that is not flat.
+    slot: i32,
     pub(crate) block: u32,
     /// Where the often-run code will be, and the other.
     addresses: (u64, u64),
@@ -258,6 +264,8 @@ impl Emitter {
             asm: tools.0,
             encoder: tools.1,
             mode,
+            limit: u32::MAX,
+            slot: 0,
             block,
             addresses,
             cold_start: None,
@@ -463,6 +471,13 @@ impl Emitter {
     /// Emits an instruction, of which this is known and which belongs to operation `op`.
     pub(crate) fn instruction(&mut self, i: &Instruction, facts: Facts, op: u8) -> Emitted {
         (self.accesses, self.member, self.ip) = (facts.accesses, facts.span, i.ip());
+        if !self.is_flat() {
+            let fits = i.ip().saturating_add(i.len() as u64 - 1) <= u64::from(self.limit);
+            if !fits || self.is_for_flat_code(i) {
+                return Emitted::Not;
+            }
+            self.slot = segmented::slot(i);
+        }
         self.note_x87(Some(i));
         match i.mnemonic() {
             Mnemonic::Push => self.push(i, op),
@@ -472,6 +487,7 @@ impl Emitter {
             Mnemonic::Ret => self.ret(i, op),
             Mnemonic::Lea => self.lea(i),
             Mnemonic::Jmp => self.jmp(i, op),
+            _ if i.is_loop() || i.is_loopcc() || i.is_jcx_short() => self.counted(i),
             mnemonic if system::is_one(mnemonic) => self.system(i, op),
             _ if i.is_string_instruction() => self.string(i, op),
             _ if i.condition_code() != ConditionCode::None && i.is_jcc_short_or_near() => {

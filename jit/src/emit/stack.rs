@@ -17,9 +17,13 @@ use crate::regs::{Home, RSP_HOME, at, near, number_of};
 const PASSING: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, code) as i32;
 
 impl Emitter {
-    /// Bytes of the mode's usual stack slot.
+    /// Bytes of the mode's usual stack slot; in code that is not flat, of the present instruction's.
     pub(super) fn word(&self) -> i32 {
-        if self.mode.has(Mode::LONG) { 8 } else { 4 }
+        match self.mode.has(Mode::LONG) {
+            true => 8,
+            false if self.is_flat() => 4,
+            false => self.slot,
+        }
     }
 
     /// Puts RSP plus something into R8, as wide as the stack pointer.
@@ -29,6 +33,14 @@ impl Emitter {
 
     /// Moves the stack pointer.
     pub(super) fn move_stack(&mut self, by: i32) {
+        if !self.mode.has(Mode::STACK32) && !self.mode.has(Mode::LONG) {
+            dynasm!(self.asm
+                ; .arch x64
+                ; lea ecx, [Rq(RSP_HOME) + by]
+                ; mov Rw(RSP_HOME), cx
+            );
+            return;
+        }
         self.add(RSP_HOME, RSP_HOME, by);
     }
 
@@ -54,11 +66,12 @@ impl Emitter {
             OpKind::Register if i.op0_register().is_segment_register() => {
                 return self.push_segment(i, op);
             }
-            OpKind::Memory if i.memory_size().size() as i32 == word && self.is_plain(i, false) => {
+            OpKind::Memory if i.memory_size().size() as i32 == word && self.has_way(i, false) => {
                 return self.push_memory(i, op);
             }
             OpKind::Immediate8to64 | OpKind::Immediate32to64 if word == 8 => Some(i.immediate(0)),
             OpKind::Immediate8to32 | OpKind::Immediate32 if word == 4 => Some(i.immediate(0)),
+            OpKind::Immediate8to16 | OpKind::Immediate16 if word == 2 => Some(i.immediate(0)),
             _ => return Emitted::Not,
         };
         let early = planted::has(Bug::PushMovesFirst);
@@ -84,9 +97,8 @@ impl Emitter {
     fn push_memory(&mut self, i: &Instruction, op: u8) -> Emitted {
         let word = self.word();
         // The span that it may be in has its place on the stack in mind.
-        self.linear_address(i, 0);
-        let plus = self.reach(Way::Alone, word as usize, false, op);
-        self.load_word(At { base: 8, plus }, 1);
+        let at = self.operand(i, Way::Alone, (word as usize, 1), false, op);
+        self.load_word(at, 1);
         dynasm!(self.asm ; .arch x64 ; mov [r14 + PASSING], rcx);
         let at = self.reach_stack(-word, true, op);
         dynasm!(self.asm ; .arch x64 ; mov rcx, [r14 + PASSING]);
@@ -100,6 +112,9 @@ impl Emitter {
         let way = self.way(1);
         let at = At { base: RSP_HOME, plus };
         let size = self.word() as usize;
+        if !self.is_flat() {
+            return self.segmented_stack(at, size, write, op);
+        }
         if self.reach_directly(at, way, (size, 1), write, op) {
             return at;
         }
@@ -110,6 +125,7 @@ impl Emitter {
     /// Stores a register at the sum of an address and R9.
     pub(super) fn store_word(&mut self, At { base, plus }: At, from: u8) {
         match (self.word(), i8::try_from(plus)) {
+            (2, _) => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], Rw(from)),
             (8, Ok(plus)) => {
                 dynasm!(self.asm ; .arch x64 ; mov [BYTE Rq(base) + r9 + plus], Rq(from))
             }
@@ -121,9 +137,10 @@ impl Emitter {
         }
     }
 
-    /// Loads a register from there.
+    /// Loads a register from there, as instructions do: of 16 bits, the others stay.
     pub(super) fn load_word(&mut self, At { base, plus }: At, into: u8) {
         match (self.word(), i8::try_from(plus)) {
+            (2, _) => dynasm!(self.asm ; .arch x64 ; mov Rw(into), [Rq(base) + r9 + plus]),
             (8, Ok(plus)) => {
                 dynasm!(self.asm ; .arch x64 ; mov Rq(into), [BYTE Rq(base) + r9 + plus])
             }
@@ -146,7 +163,11 @@ impl Emitter {
             return Emitted::Not;
         }
         if number_of(to) == 4 {
-            return self.pop_stack_pointer(op);
+            return match word == 2 && self.mode.has(Mode::STACK32) {
+                // What is above 16 bits is what was popped from, moved on.
+                true => Emitted::Not,
+                false => self.pop_stack_pointer(op),
+            };
         }
         let at = self.reach_stack(0, false, op);
         let number = number_of(to);
@@ -170,6 +191,9 @@ impl Emitter {
 
     pub(super) fn leave_frame(&mut self, i: &Instruction, op: u8) -> Emitted {
         let is_usual = matches!((i.code(), self.word()), (Code::Leaveq, 8) | (Code::Leaved, 4));
+        if !self.is_flat() {
+            return self.segmented_leave(op);
+        }
         if !is_usual {
             return Emitted::Not;
         }
@@ -190,10 +214,14 @@ impl Emitter {
 
     pub(super) fn lea(&mut self, i: &Instruction) -> Emitted {
         let to = i.op0_register();
-        if to.size() < 4 || !self.is_plain(i, false) || i.memory_displ_size() == 2 {
+        let number = number_of(to);
+        if !self.mode.has(Mode::LONG) && (to.size() == 2 || self.address_size(i) == 2) {
+            return self.short_lea(i);
+        }
+        // 16 bits in 64-bit code.
+        if to.size() < 4 {
             return Emitted::Not;
         }
-        let number = number_of(to);
         // An address of 32 bits in a register of 64, or the other way round, is cut to 32 either way.
         let narrow = to.size() == 4
             || i.memory_base().size().max(i.memory_index().size()) == 4

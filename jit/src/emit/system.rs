@@ -11,6 +11,7 @@ use trivium_interp::Cpu;
 use trivium_interp::cpu::{Mode, Space, TLB_ADDRESS};
 use trivium_interp::native::{Native, NativeSites};
 
+use super::memory::At;
 use super::{Emitted, Emitter};
 use crate::enter::Exit;
 use crate::regs::{Home, at, near, number_of};
@@ -38,6 +39,8 @@ pub(super) fn is_one(mnemonic: Mnemonic) -> bool {
         mnemonic,
         M::Div
             | M::Idiv
+            | M::Pushf
+            | M::Popf
             | M::Pushfq
             | M::Pushfd
             | M::Popfq
@@ -75,6 +78,8 @@ impl Emitter {
             Mnemonic::Clac if !self.mode.has(Mode::USER) => self.forbid_user_pages(op),
             Mnemonic::Pushfq if long => self.pushf(op),
             Mnemonic::Pushfd if !long => self.pushf(op),
+            Mnemonic::Pushf if !self.is_flat() => self.pushf(op),
+            Mnemonic::Popf if !self.is_flat() => self.popf(op),
             Mnemonic::Popfq if long => self.popf(op),
             Mnemonic::Popfd if !long => self.popf(op),
             Mnemonic::Cli if !self.mode.has(Mode::USER) => self.cli(op),
@@ -111,14 +116,13 @@ impl Emitter {
     fn divide(&mut self, i: &Instruction, op: u8) -> Emitted {
         let memory = i.op0_kind() == OpKind::Memory;
         let size = if memory { i.memory_size().size() } else { i.op0_register().size() };
-        if size < 4 || memory && !self.is_plain(i, false) {
+        if size < 4 || memory && !self.has_way(i, false) {
             return Emitted::Not;
         }
         let wide = size == 8;
         if memory {
             let way = self.way(1);
-            self.linear_address(i, -way.back());
-            let plus = self.reach(way, size, false, op);
+            let At { plus, .. } = self.operand(i, way, (size, 1), false, op);
             match wide {
                 true => dynasm!(self.asm ; .arch x64 ; mov r8, [r8 + r9 + plus]),
                 false => dynasm!(self.asm ; .arch x64 ; mov r8d, [r8 + r9 + plus]),
@@ -211,6 +215,7 @@ impl Emitter {
         );
         match word {
             8 => dynasm!(self.asm ; .arch x64 ; mov [r8], rcx),
+            2 => dynasm!(self.asm ; .arch x64 ; mov [r8], cx),
             _ => dynasm!(self.asm ; .arch x64 ; mov [r8], ecx),
         }
         self.move_stack(-word);
@@ -221,11 +226,12 @@ impl Emitter {
     fn popf(&mut self, op: u8) -> Emitted {
         let word = self.word();
         let at = self.reach_stack(0, false, op);
-        self.load_word(at, 8);
+        self.load_target(at);
         let out = self.resume(op);
+        let system = if word == 2 { SYSTEM & 0xffff } else { SYSTEM };
         dynasm!(self.asm
             ; .arch x64
-            ; mov r9d, SYSTEM
+            ; mov r9d, system
             ; mov rcx, [r14 + SYSTEM_FLAGS]
             ; pext rcx, rcx, r9
             ; not rcx

@@ -90,7 +90,7 @@ pub fn explain(code: &Code<'_>, model: &CpuModel) -> Result<String, ExplainError
     })?;
     decoded.add_entry();
     let limit = source.limit as u32;
-    let key = Key { offset: start as usize, rip: code.rip, mode, limit };
+    let key = Key { offset: start as usize, rip: code.rip, mode, limit, base: 0 };
     let mut block = decoded.to_block(key, None);
     block.target.len = decoded.ops.len() as u8;
     let mut text = String::new();

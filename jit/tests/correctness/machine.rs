@@ -27,8 +27,8 @@ const TABLE: u64 = 0x1_3000;
 /// The global descriptor table: selector 8 is code, 16 is data.
 pub const GDT: u64 = 0x2000;
 const IDT: u64 = 0x3000;
-const HANDLERS: u64 = 0x6000;
-const HLT: u8 = 0xf4;
+pub const HANDLERS: u64 = 0x6000;
+pub const HLT: u8 = 0xf4;
 
 pub const PRESENT: u64 = 1;
 pub const WRITE: u64 = 2;

@@ -8,6 +8,7 @@
 
 mod faults;
 mod machine;
+mod modes;
 mod modified;
 mod privileged;
 mod registers;

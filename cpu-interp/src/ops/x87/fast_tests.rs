@@ -46,7 +46,7 @@ fn run(cpu: &mut Cpu, code: &[u8], x87: &X87, operand: u64, by_handler: bool) ->
         vendor: trivium_cpu::model::Vendor::Amd,
         features: trivium_cpu::model::IMPLEMENTED,
     };
-    let key = Key { offset: 0, rip: 0x8000, mode, limit: u32::MAX };
+    let key = Key { offset: 0, rip: 0x8000, mode, limit: u32::MAX, base: 0 };
     let decoded = decode(&source, mode).unwrap();
     let (block, op) = (decoded.to_block(key, None), decoded.ops[0]);
     let has_handler = !std::ptr::fn_addr_eq(op.run, op::general as op::Handler);
