@@ -299,7 +299,7 @@ fn a_base_that_changes_is_seen() {
         run_to_end(m);
         assert_eq!(m.reg(RAX) & 0xff, 127);
         m.set(|s| {
-            *s = before.clone();
+            *s = before;
             s.segments.regs[DS].base += 0x20;
             s.general.regs[RAX] = 0;
         });
@@ -322,7 +322,7 @@ fn the_same_offset_in_two_code_segments_is_two_places() {
             let ax = m.reg(RAX);
             let dx = m.reg(RDX);
             m.set(|s| {
-                *s = before.clone();
+                *s = before;
                 s.segments.regs[CS].base = CODE + 0x1000 * (round % 2);
                 s.general.regs[RCX] = 100;
                 (s.general.regs[RAX], s.general.regs[RDX]) = (ax, dx);
