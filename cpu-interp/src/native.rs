@@ -55,6 +55,8 @@ pub struct Native {
     pub found_hot: Vec<u32>,
     /// The address of code that is about to be jumped to.
     pub code: u64,
+    /// RAX, while something else is in the host's.
+    pub kept: u64,
     /// The host's stack pointer when translated code was entered.
     pub stack: u64,
     /// What ways of each [`crate::block::Reach`] hold for: the generation of mappings, and the mode.
@@ -119,6 +121,7 @@ impl Native {
             samples: [0; NATIVE_SAMPLES],
             found_hot: Vec::new(),
             code: 0,
+            kept: 0,
             stack: 0,
             tags: [0; 4],
             limits: NativeLimits::default(),

@@ -10,9 +10,6 @@ use crate::mapping::Twice;
 /// Why there is no code memory.
 #[derive(Debug, Error)]
 pub enum CodeError {
-    /// Translated code is made of instructions that the host lacks.
-    #[error("The host's processor lacks BMI2")]
-    NoBmi2,
     /// The host refuses it.
     #[error("The host gives no memory for translated code: {0}")]
     Host(#[from] std::io::Error),

@@ -7,8 +7,9 @@ use std::mem::offset_of;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::Instruction;
 use trivium_interp::Cpu;
-use trivium_interp::cpu::{TLB_ADDRESS, TLB_MASK};
+use trivium_interp::cpu::TLB_ADDRESS;
 use trivium_interp::native::{Native, NativeCrossing};
+use trivium_interp::tlb::{Entry, INDEX_MASK};
 
 use crate::emit::{Assembler, CALL, Emitter, memory as tlb};
 use crate::regs::{at, near};
@@ -22,6 +23,9 @@ const SECOND: i32 = at(NATIVE + offset_of!(NativeCrossing, second));
 const HALF: i32 = 32;
 /// The bits of an address that are not an offset into its page.
 const PAGE: i32 = !0xfff;
+/// The bits of an address that choose the entry of the TLB, moved to where its size puts them.
+const INDEX: i32 = (INDEX_MASK >> 8) as i32;
+const _: () = assert!(size_of::<Entry>() == 16);
 
 /// The lengths of accesses that are looked after.
 pub(crate) const SIZES: std::ops::RangeInclusive<usize> = 16..=HALF as usize;
@@ -86,15 +90,17 @@ fn emit_begin(asm: &mut Assembler, entries: i32) {
         ; cmp rdx, r8
         ; jbe >refused
         ; mov rbx, [BYTE r14 + near(TLB_ADDRESS)]
-        ; pext rax, r8, [BYTE r14 + near(TLB_MASK)]
-        ; shl rax, 4
+        ; mov rax, r8
+        ; shr rax, 8
+        ; and eax, INDEX
         ; mov rcx, [rbx + rax + entries]
         ; add rcx, r8
         ; shr rcx, 12
         ; jnz >refused
         ; mov r9, [rbx + rax + entries + tlb::ADDEND]
-        ; pext rax, rdx, [BYTE r14 + near(TLB_MASK)]
-        ; shl rax, 4
+        ; mov rax, rdx
+        ; shr rax, 8
+        ; and eax, INDEX
         ; mov rcx, [rbx + rax + entries]
         ; add rcx, rdx
         ; shr rcx, 12

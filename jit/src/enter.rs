@@ -12,6 +12,7 @@ use trivium_interp::op::{Op, StopReason};
 use trivium_interp::tlb::INDEX_MASK;
 
 use crate::emit::Assembler;
+use crate::host::Host;
 use crate::planted::{self, Bug};
 use crate::regs::{BIAS, Home, at, home, slot};
 use crate::simd::Needs;
@@ -155,7 +156,7 @@ pub(crate) fn emit_enter(asm: &mut Assembler, routines: Routines) {
         ; mov QWORD [r14 + RIP], 0
         ; mov ecx, STRAY
     );
-    emit_leave(asm);
+    emit_leave(asm, routines.host);
 }
 
 /// Where code goes when it is at its end.
@@ -218,7 +219,7 @@ pub(crate) fn emit_refill(asm: &mut Assembler) {
 }
 
 /// Emits the routine that translated code jumps to with a packed [`Exit`] in ECX.
-pub(crate) fn emit_leave(asm: &mut Assembler) {
+pub(crate) fn emit_leave(asm: &mut Assembler, host: Host) {
     for number in 0..16 {
         if let Home::Host(host) = home(number) {
             dynasm!(asm ; .arch x64 ; mov [r14 + slot(number)], Rq(host));
@@ -231,7 +232,7 @@ pub(crate) fn emit_leave(asm: &mut Assembler) {
         ; mov [r14 + FLAGS], rax
         ; mov [r14 + QUANTUM], r11
     );
-    simd_state::emit_save(asm);
+    simd_state::emit_save(asm, host);
     x87_state::emit_save(asm);
     dynasm!(asm
         ; .arch x64

@@ -18,6 +18,7 @@ mod enter;
 mod eviction_tests;
 #[cfg(test)]
 mod exchange_tests;
+mod host;
 mod mapping;
 mod observe;
 mod options;
@@ -42,6 +43,7 @@ mod x87_state;
 mod x87_tests;
 
 pub use code::CodeError;
+pub use host::Host;
 pub use observe::{Code, ExplainError, Report, Statistics, explain};
 pub use options::{DEFAULT_MEMORY, JitOptions, MEMORY};
 pub use translate::Jit;

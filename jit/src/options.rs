@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use crate::host::Host;
 use crate::observe::Statistics;
 
 /// The choices.
@@ -20,6 +21,8 @@ pub struct JitOptions {
     pub superblocks: Option<Arc<AtomicU64>>,
     /// Bytes of memory for translated code, within [`MEMORY`].
     pub memory: usize,
+    /// What of the host's processor may be used.
+    pub host: Host,
 }
 
 /// What may be chosen for the size of the memory for translated code, in bytes: a megabyte holds some
@@ -32,6 +35,7 @@ pub const DEFAULT_MEMORY: usize = 32 << 20;
 impl Default for JitOptions {
     fn default() -> Self {
         let (statistics, dump, superblocks) = Default::default();
-        Self { statistics, dump, perf_map: false, superblocks, memory: DEFAULT_MEMORY }
+        let (memory, host) = (DEFAULT_MEMORY, Host::default());
+        Self { statistics, dump, perf_map: false, superblocks, memory, host }
     }
 }

@@ -175,32 +175,6 @@ pub(crate) fn in_long_mode(code: Code) -> Code {
     }
 }
 
-/// Whether the host has what an instruction needs.
-pub(crate) fn host_has(i: &Instruction) -> bool {
-    use iced_x86::CpuidFeature as F;
-    i.cpuid_features().iter().all(|feature| match feature {
-        F::INTEL8086
-        | F::INTEL186
-        | F::INTEL286
-        | F::INTEL386
-        | F::INTEL486
-        | F::X64
-        | F::CMOV
-        | F::CPUID
-        | F::INTEL8086_ONLY
-        | F::INTEL386_ONLY => true,
-        F::CX8 => true,
-        F::CMPXCHG16B => is_x86_feature_detected!("cmpxchg16b"),
-        F::BMI1 => is_x86_feature_detected!("bmi1"),
-        F::BMI2 => is_x86_feature_detected!("bmi2"),
-        F::ADX => is_x86_feature_detected!("adx"),
-        F::LZCNT => is_x86_feature_detected!("lzcnt"),
-        F::POPCNT => is_x86_feature_detected!("popcnt"),
-        F::MOVBE => is_x86_feature_detected!("movbe"),
-        _ => false,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

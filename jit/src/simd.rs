@@ -1,7 +1,7 @@
 //! Instructions on vector and MMX registers: which are copied, and what they need before.
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
-use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
 use trivium_interp::cpu::Mode;
 
 use crate::emit::{CALL, Emitted, Emitter};
@@ -131,30 +131,6 @@ fn operands(i: &Instruction) -> bool {
     })
 }
 
-/// Whether the host has what an instruction needs.
-pub(crate) fn host_has(i: &Instruction) -> bool {
-    use CpuidFeature as F;
-    i.cpuid_features().iter().all(|feature| match feature {
-        F::SSE | F::SSE2 | F::MMX | F::X64 => true,
-        F::SSE3 => is_x86_feature_detected!("sse3"),
-        F::SSSE3 => is_x86_feature_detected!("ssse3"),
-        F::SSE4_1 => is_x86_feature_detected!("sse4.1"),
-        F::SSE4_2 => is_x86_feature_detected!("sse4.2"),
-        F::SSE4A => is_x86_feature_detected!("sse4a"),
-        F::AVX => is_x86_feature_detected!("avx"),
-        F::AVX2 => is_x86_feature_detected!("avx2"),
-        F::FMA => is_x86_feature_detected!("fma"),
-        F::F16C => is_x86_feature_detected!("f16c"),
-        F::AES => is_x86_feature_detected!("aes"),
-        F::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
-        F::SHA => is_x86_feature_detected!("sha"),
-        F::GFNI => is_x86_feature_detected!("gfni"),
-        F::VAES => is_x86_feature_detected!("vaes"),
-        F::VPCLMULQDQ => is_x86_feature_detected!("vpclmulqdq"),
-        _ => false,
-    })
-}
-
 /// What a memory operand's address must be a multiple of, lest #GP be raised. Intel SDM vol. 2A,
 /// 2.4, and vol. 1, 14.9: all 16 bytes of legacy SSE, but for the moves that say so and the
 /// strings; of AVX only the moves that say so.
@@ -182,7 +158,9 @@ impl Emitter {
             self.load(Needs { x87: true, ..Needs::default() }, op);
             return self.x87(i, op);
         }
-        let Some(needs) = needs(i, self.mode).filter(|_| host_has(i)) else { return Emitted::Not };
+        let Some(needs) = needs(i, self.mode).filter(|_| self.routines.host.has_all_of(i)) else {
+            return Emitted::Not;
+        };
         self.load(needs, op);
         if matches!(i.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
             return self.zero(i);

@@ -6,11 +6,13 @@
 use std::mem::offset_of;
 
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::CpuidFeature;
 use trivium_cpu::state;
 use trivium_interp::Cpu;
 use trivium_interp::native::{Native, NativeSimd};
 
 use crate::emit::Assembler;
+use crate::host::Host;
 use crate::regs::at;
 use crate::simd::Needs;
 use crate::{crossing, x87_state};
@@ -40,6 +42,8 @@ fn vector(number: u8) -> i32 {
 /// Where the routines are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Routines {
+    /// What they, and all that is emitted, may use.
+    pub(crate) host: Host,
     /// Loads the registers for SSE. R8 is overwritten; afterwards RCX is 0, or they have
     /// not been loaded and the instruction is the interpreter's.
     pub(crate) load_sse: u64,
@@ -53,11 +57,15 @@ pub(crate) struct Routines {
 
 impl Routines {
     /// Emits them by a function that gives a routine's address.
-    pub(crate) fn emit(mut routine: impl FnMut(&dyn Fn(&mut Assembler)) -> u64) -> Self {
+    pub(crate) fn emit(
+        host: Host,
+        mut routine: impl FnMut(&dyn Fn(&mut Assembler)) -> u64,
+    ) -> Self {
         Self {
-            load_sse: routine(&|asm| emit_load(asm, SSE_REFUSED)),
-            load_avx: routine(&|asm| emit_load(asm, AVX_REFUSED)),
-            load_x87: routine(&x87_state::emit_load),
+            host,
+            load_sse: routine(&|asm| emit_load(asm, host, SSE_REFUSED)),
+            load_avx: routine(&|asm| emit_load(asm, host, AVX_REFUSED)),
+            load_x87: routine(&|asm| x87_state::emit_load(asm, host)),
             crossing: crossing::Routines::emit(routine),
         }
     }
@@ -105,7 +113,7 @@ pub(crate) fn can_load(cpu: &Cpu, needs: Needs) -> bool {
 
 /// Emits a routine that loads the registers unless the byte at `refused` is set, or MXCSR has what
 /// the interpreter is to see to: exceptions that are not masked.
-fn emit_load(asm: &mut Assembler, refused: i32) {
+fn emit_load(asm: &mut Assembler, host: Host, refused: i32) {
     dynasm!(asm
         ; .arch x64
         ; movzx ecx, BYTE [r14 + refused]
@@ -115,20 +123,26 @@ fn emit_load(asm: &mut Assembler, refused: i32) {
         ; mov ecx, [r14 + GUEST_MXCSR]
         ; not ecx
         ; mov r8d, MASKS
-        ; pext ecx, ecx, r8d
+    );
+    host.any_of_r8(asm);
+    dynasm!(asm
+        ; .arch x64
         ; jrcxz >masked
         ; ret
         ; masked:
         ; mov ecx, [r14 + GUEST_MXCSR]
         ; mov r8d, HIGH
-        ; pext ecx, ecx, r8d
+    );
+    host.any_of_r8(asm);
+    dynasm!(asm
+        ; .arch x64
         ; jrcxz >known
         ; ret
         ; known:
         ; ldmxcsr [r14 + GUEST_MXCSR]
     );
     for number in 0..16 {
-        match is_x86_feature_detected!("avx") {
+        match host.has(CpuidFeature::AVX) {
             true => dynasm!(asm ; .arch x64 ; vmovdqu Ry(number), [r14 + vector(number)]),
             false => dynasm!(asm ; .arch x64 ; movups Rx(number), [r14 + vector(number)]),
         }
@@ -147,7 +161,7 @@ fn emit_load(asm: &mut Assembler, refused: i32) {
 
 /// Emits code that gives the registers back to the state if they are live, and the host its MXCSR.
 /// Flags are overwritten, but no general register.
-pub(crate) fn emit_save(asm: &mut Assembler) {
+pub(crate) fn emit_save(asm: &mut Assembler, host: Host) {
     dynasm!(asm
         ; .arch x64
         ; cmp BYTE [r14 + LIVE], 0
@@ -155,7 +169,7 @@ pub(crate) fn emit_save(asm: &mut Assembler) {
         ; stmxcsr [r14 + GUEST_MXCSR]
         ; ldmxcsr [r14 + HOST_MXCSR]
     );
-    let avx = is_x86_feature_detected!("avx");
+    let avx = host.has(CpuidFeature::AVX);
     for number in 0..16 {
         match avx {
             true => dynasm!(asm ; .arch x64 ; vmovdqu [r14 + vector(number)], Ry(number)),

@@ -7,7 +7,8 @@ use iced_x86::{Code, Decoder, Instruction, OpKind, Register};
 use trivium_interp::cpu::Mode;
 use trivium_interp::decode::offered;
 
-use crate::simd::{host_has, needs};
+use crate::host::Host;
+use crate::simd::needs;
 use crate::testing::{CODE, RAM, TestMachine, model};
 use crate::testing_random::{Case, Rng, SPACE, compare};
 
@@ -108,7 +109,7 @@ fn case(opcode: Opcode, memory: Memory, long: bool, rng: &mut Rng) -> Option<(Co
                 == (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory)
             && !(0..instruction.op_count()).any(|n| names_fixed(&instruction, n))
             && needs(&instruction, mode).is_some()
-            && host_has(&instruction);
+            && Host::default().has_all_of(&instruction);
         if good {
             bytes.truncate(instruction.len());
             let base = memory.then_some(usize::from(rm));

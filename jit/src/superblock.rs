@@ -184,7 +184,11 @@ impl Jit {
         emitter.sites =
             Some(Sites { free: self.free_sites[half].clone(), used: Vec::new(), scattered });
         let homes = Homes::for_uses(&self.uses(&list));
-        emitter.begin_superblock(i32::from(first.target.count), start + layout::BODY, homes);
+        emitter.begin_superblock(
+            i32::from(first.target.count),
+            start + layout::body(self.simd.host),
+            homes,
+        );
         let mut facts = facts.into_iter();
         for (number, step) in (0..copies).flat_map(|_| path.iter()).enumerate() {
             let is_last = number + 1 == copies * path.len();

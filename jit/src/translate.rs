@@ -106,7 +106,7 @@ impl Jit {
     /// A translator with nothing translated.
     ///
     /// # Errors
-    /// The host lacks BMI2, or gives no memory that may be executed.
+    /// The host gives no memory that may be executed.
     pub fn new() -> Result<Self, CodeError> {
         Self::with_options(&JitOptions::default())
     }
@@ -116,21 +116,21 @@ impl Jit {
     /// # Errors
     /// As [`Self::new`]; or what it is to write cannot be written.
     pub fn with_options(options: &JitOptions) -> Result<Self, CodeError> {
-        if !is_x86_feature_detected!("bmi2") {
-            return Err(CodeError::NoBmi2);
-        }
         let mut memory = CodeMemory::new(options.memory, options.perf_map)?;
         let mut routine = |emit: &dyn Fn(&mut Assembler)| {
             let address = memory.next();
             let mut asm = Assembler::new(address as usize);
             emit(&mut asm);
-            let fits = memory.put(&asm.finalize().unwrap_or_default());
+            let code = asm.finalize().unwrap_or_default();
+            options.host.check(&code);
+            let fits = memory.put(&code);
             debug_assert!(fits);
             address
         };
-        let simd = Routines::emit(&mut routine);
+        let simd = Routines::emit(options.host, &mut routine);
         let enter = routine(&|asm| enter::emit_enter(asm, simd));
-        let (leave, refill) = (routine(&enter::emit_leave), routine(&enter::emit_refill));
+        let (leave, refill) =
+            (routine(&|asm| enter::emit_leave(asm, options.host)), routine(&enter::emit_refill));
         let ways = Ways { leave, refill };
         memory.keep();
         let mut observer = Observer::new(options)?;
@@ -361,9 +361,10 @@ struct Start {
     left: bool,
 }
 
-/// The operations that lead into the code: the whole block's, and those that come after one that is
+/// The operations that lead into the code `at` an address, whose instructions begin after so many bytes:
+/// the whole block's, and those that come after one that is
 /// left to the interpreter or may have been.
-fn entries(starts: &[Start], at: u64, enter: u64, ops: &[Op]) -> Vec<(u8, Op)> {
+fn entries(starts: &[Start], (at, body): (u64, u64), enter: u64, ops: &[Op]) -> Vec<(u8, Op)> {
     let leads = |from: &Op, address: u64, needs: Needs| {
         let (run, aux): (Handler, _) = (enter::enter, needs.bits());
         let op = Op { run, imm: address, disp: enter, aux, ..*from };
@@ -379,7 +380,7 @@ fn entries(starts: &[Start], at: u64, enter: u64, ops: &[Op]) -> Vec<(u8, Op)> {
         }
         let from = if number == 0 { 0 } else { start.op };
         let Some(op) = ops.get(usize::from(from)) else { continue };
-        let offset = if number == 0 { layout::BODY } else { start.offset as u64 };
+        let offset = if number == 0 { body } else { start.offset as u64 };
         list.push((from, leads(op, at + offset, start.needs)));
     }
     list
@@ -431,7 +432,8 @@ impl Translator for Jit {
             parts_of: Vec::new(),
             superblock: None,
         });
-        let entries = entries(&starts, start, self.enter, ops);
+        let places = (start, layout::body(self.simd.host));
+        let entries = entries(&starts, places, self.enter, ops);
         self.observer.translated(block, &finished, (start, guard), &entries);
         if entries.first().is_some_and(|(number, _)| *number == 0) {
             block.cold.set(SPAN_MISSES);

@@ -246,7 +246,10 @@ impl Emitter {
             ; mov [r14 + CONTROL_WORD], cx
             ; not ecx
             ; mov r8d, MASKS
-            ; pext ecx, ecx, r8d
+        );
+        self.routines.host.any_of_r8(&mut self.asm);
+        dynasm!(self.asm
+            ; .arch x64
             ; jrcxz >masked
         );
         self.jump_out(out);

@@ -9,6 +9,7 @@ use trivium_interp::Cpu;
 use trivium_interp::native::{Native, NativeX87, X87Image};
 
 use crate::emit::Assembler;
+use crate::host::Host;
 use crate::regs::at;
 
 const NATIVE: usize = offset_of!(Cpu, native) + offset_of!(Native, x87);
@@ -63,7 +64,7 @@ pub(crate) fn can_load(cpu: &Cpu) -> bool {
 
 /// Emits a routine that loads the unit: R8 is overwritten; afterwards RCX is 0, or the
 /// unit has not been loaded, as it has or may have exceptions to be raised or may not be used.
-pub(crate) fn emit_load(asm: &mut Assembler) {
+pub(crate) fn emit_load(asm: &mut Assembler, host: Host) {
     dynasm!(asm
         ; .arch x64
         ; movzx ecx, BYTE [r14 + BLOCKED]
@@ -73,13 +74,19 @@ pub(crate) fn emit_load(asm: &mut Assembler) {
         ; movzx ecx, WORD [r14 + CONTROL]
         ; not ecx
         ; mov r8d, MASKS
-        ; pext ecx, ecx, r8d
+    );
+    host.any_of_r8(asm);
+    dynasm!(asm
+        ; .arch x64
         ; jrcxz >masked
         ; ret
         ; masked:
         ; movzx ecx, WORD [r14 + STATUS]
         ; mov r8d, PENDING
-        ; pext ecx, ecx, r8d
+    );
+    host.any_of_r8(asm);
+    dynasm!(asm
+        ; .arch x64
         ; jrcxz >quiet
         ; ret
         ; quiet:
@@ -97,8 +104,19 @@ pub(crate) fn emit_load(asm: &mut Assembler) {
         ; mov edx, eax
         ; shr edx, 1
         ; and edx, eax
-        ; mov r8d, TAG_BITS
-        ; pext edx, edx, r8d
+        ; and edx, TAG_BITS
+        // Every other bit: pairs, fours and eights are brought together.
+        ; mov r8d, edx
+        ; shr r8d, 1
+        ; or edx, r8d
+        ; and edx, 0x3333
+        ; mov r8d, edx
+        ; shr r8d, 2
+        ; or edx, r8d
+        ; and edx, 0x0f0f
+        ; mov r8d, edx
+        ; shr r8d, 4
+        ; or edx, r8d
         ; not edx
         ; mov [r14 + IMAGE + IMAGE_TAGS as i32], dl
         ; mov BYTE [r14 + MMX], 0

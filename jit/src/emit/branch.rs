@@ -201,11 +201,9 @@ impl Emitter {
     /// interpreter does the operation.
     fn find_jump(&mut self, op: u8) {
         let out = self.stub(Exit::Jump { block: self.block, op }, None);
+        self.routines.host.jump_slot(&mut self.asm, JUMP_MASK);
         dynasm!(self.asm
             ; .arch x64
-            ; shrx rcx, r8, r14
-            ; lea rcx, [rcx + r8]
-            ; pext r9, rcx, [r14 + JUMP_MASK]
             ; mov rcx, [r14 + JUMPS]
             ; lea r9, [r9 + r9]
             ; lea r9, [rcx + r9 * 8]

@@ -120,7 +120,7 @@ impl Emitter {
         let number = number_of(register) & 3;
         let Home::Host(home) = self.homes.of(number) else { return Emitted::Not };
         let into = other == 0 && writes(self.accesses[0]);
-        if into && home != number {
+        if into && home != number || !self.routines.host.bmi2() {
             return Emitted::Not;
         }
         let write = writes(self.accesses[n as usize]);

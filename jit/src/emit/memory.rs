@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use trivium_interp::Cpu;
-use trivium_interp::cpu::{Mode, SEG_BASE, TLB_ADDRESS, TLB_MASK};
+use trivium_interp::cpu::{Mode, SEG_BASE};
 use trivium_interp::native::{NATIVE_SITES, Native, NativeSites};
 use trivium_interp::tlb::{Entry, Tlb};
 
@@ -320,7 +320,7 @@ impl Emitter {
             2 => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(RCX_HOME) * 4]),
             _ => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(RCX_HOME) * 8]),
         }
-        dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14);
+        self.routines.host.above_page(&mut self.asm, 1, 1);
         self.unless_zero(out);
         dynasm!(self.asm ; .arch x64 ; mov r9, [BYTE r9 + ADDEND as i8]);
     }
@@ -328,16 +328,7 @@ impl Emitter {
     /// Makes R9 lead to the entry for the linear address in R8, and RCX its tag.
     fn load_entry(&mut self, write: bool) {
         let write = write && !planted::has(Bug::StoresByLoads);
-        dynasm!(self.asm
-            ; .arch x64
-            ; pext r9, r8, [BYTE r14 + near(TLB_MASK)]
-            ; mov rcx, [BYTE r14 + near(TLB_ADDRESS)]
-            ; lea r9, [r9 + r9]
-        );
-        match write {
-            false => dynasm!(self.asm ; .arch x64 ; lea r9, [rcx + r9 * 8]),
-            true => dynasm!(self.asm ; .arch x64 ; lea r9, [rcx + r9 * 8 + WRITE]),
-        }
+        self.routines.host.tlb_entry(&mut self.asm, if write { WRITE } else { READ });
         dynasm!(self.asm ; .arch x64 ; mov rcx, [r9]);
     }
 
@@ -423,7 +414,7 @@ impl Emitter {
             true => self.compare(at, access.size, access.alignment),
             false => {
                 self.add_address(at);
-                dynasm!(self.asm ; .arch x64 ; pext rcx, rcx, [r14 + WINDOW]);
+                self.routines.host.any_of(&mut self.asm, WINDOW);
             }
         }
         self.unless_zero(from);
@@ -452,7 +443,8 @@ impl Emitter {
                     // The sum is to be that of 32 bits.
                     dynasm!(self.asm
                         ; .arch x64
-                        ; rorx rcx, r8, 32
+                        ; mov rcx, r8
+                        ; bswap rcx
                         ; mov ecx, ecx
                         ; jrcxz >same
                         ; jmp =>out
@@ -469,7 +461,10 @@ impl Emitter {
                 dynasm!(self.asm
                     ; .arch x64
                     ; lea rcx, [rcx + r8]
-                    ; pext rcx, rcx, [r14 + WINDOW]
+                );
+                self.routines.host.any_of(&mut self.asm, WINDOW);
+                dynasm!(self.asm
+                    ; .arch x64
                     ; jrcxz >first
                     ; mov rcx, [r9]
                     ; lea rcx, [rcx - (2049 - size as i32)]
@@ -500,10 +495,10 @@ impl Emitter {
         if alignment > 1 {
             self.add_address(at);
             let mask = ALIGNED + 8 * (alignment as i32 / 16 - 1);
-            dynasm!(self.asm ; .arch x64 ; pext rcx, rcx, [r14 + mask]);
+            self.routines.host.any_of(&mut self.asm, mask);
         } else {
             self.add_address(At { plus: at.plus.wrapping_add(last), ..at });
-            dynasm!(self.asm ; .arch x64 ; shrx rcx, rcx, r14);
+            self.routines.host.above_page(&mut self.asm, 1, 1);
         }
     }
 

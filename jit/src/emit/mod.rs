@@ -31,6 +31,7 @@ use trivium_interp::native::Native;
 
 use crate::crossing::Crossing;
 use crate::enter::{Exit, Ways};
+use crate::host::Host;
 use crate::planted::{self, Bug};
 use crate::regs::{Homes, Lodger, at, slot};
 use crate::select;
@@ -47,9 +48,6 @@ pub(crate) type Assembler = VecAssembler<X64Relocation>;
 const RIP: i32 = at(offset_of!(Cpu, rip));
 /// Of [`Native::tags`], less the offset into it.
 pub(crate) const TAGS: i32 = at(offset_of!(Cpu, native)) + offset_of!(Native, tags) as i32;
-
-/// Bytes of the check of the quantum.
-const CHECK: usize = 20;
 
 /// CALL rel32 and JMP rel32.
 pub(crate) const CALL: u8 = 0xe8;
@@ -131,7 +129,9 @@ pub(crate) mod layout {
     pub(crate) const GUARD: usize = 17;
     /// In the code that is often run: where the instructions begin, which were taken from the
     /// quantum.
-    pub(crate) const BODY: u64 = super::CHECK as u64;
+    pub(crate) fn body(host: super::Host) -> u64 {
+        host.check_size() as u64
+    }
 }
 
 /// A finished block.
@@ -354,8 +354,8 @@ impl Emitter {
         dynasm!(self.asm
             ; .arch x64
             ; lea r11, [r11 - count]
-            ; shrx rcx, r11, r14
         );
+        self.routines.host.is_exhausted(&mut self.asm);
         self.unless_zero(out);
         dynasm!(self.asm ; .arch x64 ; jmp =>again);
     }
@@ -379,12 +379,11 @@ impl Emitter {
         dynasm!(self.asm
             ; .arch x64
             ; lea r11, [r11 - count]
-            // Less than 4096, so nothing is left of it unless it is negative.
-            ; shrx rcx, r11, r14
         );
+        self.routines.host.is_exhausted(&mut self.asm);
         self.unless_zero(label);
         dynasm!(self.asm ; .arch x64 ; nop);
-        debug_assert_eq!(self.asm.offset().0, CHECK);
+        debug_assert_eq!(self.asm.offset().0, self.routines.host.check_size());
     }
 
     pub(crate) fn stub(&mut self, exit: Exit, rip: Option<u64>) -> DynamicLabel {
@@ -489,14 +488,14 @@ impl Emitter {
             Mnemonic::Jmp => self.jmp(i, op),
             _ if i.is_loop() || i.is_loopcc() || i.is_jcx_short() => self.counted(i),
             mnemonic if system::is_one(mnemonic) => self.system(i, op),
-            _ if i.is_string_instruction() => self.string(i, op),
+            _ if i.is_string_instruction() && self.routines.host.bmi2() => self.string(i, op),
             _ if i.condition_code() != ConditionCode::None && i.is_jcc_short_or_near() => {
                 self.jcc(i)
             }
-            _ if select::is_bit_string(i) => self.bit_string(i, op),
+            _ if select::is_bit_string(i) && self.routines.host.bmi2() => self.bit_string(i, op),
             Mnemonic::Mov if i.op1_register().is_segment_register() => self.read_segment(i),
             Mnemonic::Mov if i.op0_register().is_segment_register() => self.load_segment(i, op),
-            _ if select::is_copied(i) && select::host_has(i) => self.copy(i, op),
+            _ if select::is_copied(i) && self.routines.host.has_all_of(i) => self.copy(i, op),
             _ => self.vector_or_x87(i, op),
         }
     }
@@ -599,7 +598,10 @@ impl Emitter {
                 dynasm!(self.asm
                     ; .arch x64
                     ; lea r11, [r11 - count]
-                    ; shrx rcx, r11, r14
+                );
+                self.routines.host.is_exhausted(&mut self.asm);
+                dynasm!(self.asm
+                    ; .arch x64
                     ; jrcxz >enough
                     ; lea r11, [r11 + count]
                     ; jmp >exhausted
@@ -624,6 +626,7 @@ impl Emitter {
         sites.extend(self.links.iter().filter_map(site));
         self.stubs = stubs;
         let mut code: Vec<u8> = self.asm.drain().ok()?.collect();
+        self.routines.host.check(&code);
         // The parts come to lie further apart than they are now.
         let (hot, cold) = self.addresses;
         let moved = cold.wrapping_sub(hot + start as u64) as u32;

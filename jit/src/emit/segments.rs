@@ -81,7 +81,8 @@ impl Emitter {
         let register = i.op0_register();
         let flat = self.mode.has(Mode::FLAT) && !self.mode.has(Mode::LONG);
         let data = matches!(register, Register::DS | Register::ES);
-        (flat && data && !self.mode.has(Mode::USER)).then(|| register.number())
+        let host = self.routines.host.bmi2();
+        (flat && data && host && !self.mode.has(Mode::USER)).then(|| register.number())
     }
 
     /// Goes on if a load of a flat segment register with the selector in R8 changes nothing.

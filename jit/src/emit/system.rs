@@ -69,6 +69,9 @@ impl Emitter {
     /// Emits one of these instructions.
     pub(super) fn system(&mut self, i: &Instruction, op: u8) -> Emitted {
         let long = self.word() == 8;
+        if i.mnemonic() != Mnemonic::Div && !self.routines.host.bmi2() {
+            return Emitted::Not;
+        }
         match i.mnemonic() {
             Mnemonic::Div | Mnemonic::Idiv => self.divide(i, op),
             Mnemonic::Cld => self.set_direction(0),

@@ -14,8 +14,8 @@ use trivium_interp::op::{Op, no_general, system};
 use trivium_interp::{Cpu, Topology};
 use trivium_memory::{FlatMap, GuestMemory, Region, RegionKind};
 
+use super::Observer;
 use super::listing::guest;
-use super::{Observer, Why};
 use crate::analyse::instructions;
 use crate::code::CodeError;
 use crate::spans;
@@ -253,10 +253,6 @@ fn write_translation(
     ops: &[Op],
 ) -> Result<(), ExplainError> {
     title(text, "Translation");
-    if let Some(why) = Why::of_block(block) {
-        let _ = writeln!(text, "none: {}", why.text());
-        return Ok(());
-    }
     let mut jit = Jit::new()?;
     jit.observer = Observer::collecting();
     trivium_interp::run::Translator::translate(&mut jit, cpu, block, ops);
@@ -296,12 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_is_refused_and_16_bit_code_is_said_not_to_be_translated() {
+    fn what_is_no_code_is_refused_and_what_is_left_to_the_interpreter_is_said_to_be() {
         let code = Code { bytes: &[0x48, 0x8b], rip: 0x1000, bits: 64, user: true };
         assert!(matches!(explain(&code, &model()), Err(ExplainError::Truncated)));
         assert!(matches!(explain(&Code { bits: 8, ..code }, &model()), Err(ExplainError::Bits)));
         let real = Code { bytes: &[0xcd, 0x10], rip: 0x7c00, bits: 16, user: false };
         let text = explain(&real, &model()).expect("it is code");
-        assert!(text.contains("none: real mode"), "{text}");
+        assert!(text.contains("none: all of it"), "{text}");
     }
 }

@@ -23,6 +23,7 @@ use trivium_interp::op::Op;
 use crate::analyse::instructions;
 use crate::code::CodeError;
 use crate::emit::Finished;
+use crate::host::Host;
 use crate::options::JitOptions;
 use dump::Dump;
 use listing::{Listing, Step};
@@ -44,6 +45,7 @@ struct Observers {
     /// Of the present block.
     steps: Vec<Step>,
     began: Instant,
+    host: Host,
 }
 
 impl Observer {
@@ -60,15 +62,15 @@ impl Observer {
         let dump = options.dump.as_deref().map(Dump::new).transpose();
         let dump = dump.map_err(CodeError::Dump)?;
         let perf = options.perf_map.then(PerfMap::new).transpose().map_err(CodeError::PerfMap)?;
-        let (steps, began) = (Vec::new(), Instant::now());
-        Ok(Self(Some(Box::new(Observers { statistics, dump, perf, steps, began }))))
+        let (steps, began, host) = (Vec::new(), Instant::now(), options.host);
+        Ok(Self(Some(Box::new(Observers { statistics, dump, perf, steps, began, host }))))
     }
 
     /// One that collects listings.
     pub(crate) fn collecting() -> Self {
-        let (steps, began) = (Vec::new(), Instant::now());
+        let (steps, began, host) = (Vec::new(), Instant::now(), Host::default());
         let dump = Some(Dump::collecting());
-        Self(Some(Box::new(Observers { statistics: None, dump, perf: None, steps, began })))
+        Self(Some(Box::new(Observers { statistics: None, dump, perf: None, steps, began, host })))
     }
 
     /// What was collected, if there was anything.
@@ -101,7 +103,7 @@ impl Observer {
         left: bool,
     ) {
         if let Some(observers) = &mut self.0 {
-            let why = left.then(|| Why::of(cpu, instruction, block.mode));
+            let why = left.then(|| Why::of(cpu, instruction, block.mode, observers.host));
             observers.steps.push(Step { instruction: *instruction, op, offset, why });
         }
     }
@@ -159,10 +161,9 @@ impl Observer {
         let observers = self.0.as_mut()?;
         let statistics = observers.statistics.as_ref()?;
         statistics.forget(block.target.index);
-        let whole = Why::of_block(block);
         let mut list = vec![OpNote::NONE; ops.len()];
         for guest in instructions(cpu, block, ops).0 {
-            let why = whole.unwrap_or_else(|| Why::of(cpu, &guest.instruction, block.mode));
+            let why = Why::of(cpu, &guest.instruction, block.mode, observers.host);
             if let Some(note) = list.get_mut(usize::from(guest.op))
                 && note.mnemonic == Mnemonic::INVALID
             {

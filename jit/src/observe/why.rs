@@ -2,11 +2,11 @@
 
 use iced_x86::{CpuidFeature, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use trivium_interp::Cpu;
-use trivium_interp::block::Block;
 use trivium_interp::cpu::Mode;
 use trivium_interp::decode::offered;
 
-use crate::{select, simd};
+use crate::host::Host;
+use crate::select;
 
 /// A reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,14 +41,6 @@ pub(crate) enum Why {
     Memory,
     /// Translated, but between others that are not: not worth the way there.
     Between,
-    /// Its block is in real mode.
-    RealMode,
-    /// Its block is of virtual-8086 mode.
-    Virtual8086,
-    /// Its block is 16-bit code.
-    Code16,
-    /// Its block's segments have bases or limits.
-    Segments,
 }
 
 impl Why {
@@ -70,15 +62,11 @@ impl Why {
             Self::NotListed => "not listed",
             Self::Memory => "memory not at hand",
             Self::Between => "between such",
-            Self::RealMode => "real mode",
-            Self::Virtual8086 => "virtual-8086 mode",
-            Self::Code16 => "16-bit code",
-            Self::Segments => "segment bases or limits",
         }
     }
 
     /// Why an instruction of a block that is translated is not.
-    pub(crate) fn of(cpu: &Cpu, i: &Instruction, mode: Mode) -> Self {
+    pub(crate) fn of(cpu: &Cpu, i: &Instruction, mode: Mode, host: Host) -> Self {
         use Mnemonic as M;
         if i.is_invalid() {
             return Self::Undefined;
@@ -107,28 +95,13 @@ impl Why {
         if is_special(i, mode) {
             return Self::Address;
         }
-        if !select::host_has(i) && !simd::host_has(i) {
+        if !host.has_all_of(i) {
             return Self::HostLacks;
         }
         match select::is_listed(i.mnemonic()) {
             true => Self::Operands,
             false => Self::NotListed,
         }
-    }
-
-    /// Why a block is not translated, if all of it is not for one reason.
-    pub(crate) fn of_block(block: &Block) -> Option<Self> {
-        let mode = block.mode;
-        let wide = mode.has(Mode::LONG) || mode.has(Mode::CODE32);
-        if !mode.has(Mode::PROTECTED) {
-            return Some(if mode.has(Mode::USER) { Self::Virtual8086 } else { Self::RealMode });
-        }
-        if !wide {
-            return Some(Self::Code16);
-        }
-        let flat = mode.has(Mode::FLAT) && block.key.limit == u32::MAX;
-        let stack = mode.has(Mode::LONG) || mode.has(Mode::STACK32);
-        (!flat || !stack).then_some(Self::Segments)
     }
 }
 

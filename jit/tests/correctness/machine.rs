@@ -9,7 +9,7 @@ use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{Activity, CS, Segment, SegmentAttributes, TableRegister};
 use trivium_cpu::{Budget, CpuState, Exit, NullBus, Vcpu};
 use trivium_interp::{Interpreter, Topology};
-use trivium_jit::Jit;
+use trivium_jit::{Jit, JitOptions};
 use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
 
 /// RAM, whose pages are mapped to themselves.
@@ -33,6 +33,9 @@ pub const HLT: u8 = 0xf4;
 pub const PRESENT: u64 = 1;
 pub const WRITE: u64 = 2;
 const DIRTY: u64 = 0x60;
+
+/// A host of before 2013.
+const OLD: &str = "no-bmi2,no-bmi1,no-lzcnt,no-movbe,no-adx,no-avx,no-sse4.2,no-popcnt";
 
 /// Registers by their numbers.
 pub const RAX: usize = 0;
@@ -77,8 +80,8 @@ fn initial() -> CpuState {
 
 impl Machine {
     /// One that interprets; or one that translates blocks that ran so often, and together with what
-    /// follows when so many instructions were run.
-    fn new(kind: Option<(u32, u32)>) -> Self {
+    /// follows when so many instructions were run, for a host without some features.
+    fn new(kind: Option<(u32, u32, &str)>) -> Self {
         let memory = Arc::new(GuestMemory::new(RAM, 1).expect("memory"));
         let ram = Region::new(0, RAM, RegionKind::Ram { offset: 0 });
         memory.set_map(FlatMap::new(&[ram]));
@@ -86,8 +89,10 @@ impl Machine {
         let scratch = memory.scratch(0, 1).expect("a page");
         let model = Arc::new(CpuModel::by_name("max").expect("a model"));
         let mut cpu = Interpreter::new(memory.clone(), model, topology, scratch);
-        if let Some((warm, quantum)) = kind {
-            let jit = Jit::new().expect("code memory");
+        if let Some((warm, quantum, host)) = kind {
+            let host = host.parse().unwrap_or_default();
+            let options = JitOptions { host, ..JitOptions::default() };
+            let jit = Jit::with_options(&options).expect("code memory");
             cpu = cpu.with_translator(Box::new(jit)).with_warm(warm).with_hot(quantum, 1);
         }
         cpu.load(&initial()).expect("a state");
@@ -200,8 +205,17 @@ impl Machine {
 /// Runs a test on the interpreter and on JITs, and compares what they are in the end.
 pub fn everywhere(test: impl Fn(&mut Machine)) {
     let mut first: Option<(CpuState, Vec<u8>)> = None;
-    // The last two make superblocks of whatever loops a few times.
-    let kinds = [(0, 4000), (1, 4000), (3, 4000), (0, 150), (1, 600)];
+    // Those with few instructions make superblocks of whatever loops a few times.
+    let kinds = [
+        (0, 4000, "all"),
+        (1, 4000, "all"),
+        (3, 4000, "all"),
+        (0, 150, "all"),
+        (1, 600, "all"),
+        (0, 4000, OLD),
+        (0, 150, OLD),
+        (1, 600, "no-avx2,no-bmi1,no-movbe"),
+    ];
     for warm in std::iter::once(None).chain(kinds.map(Some)) {
         let mut machine = Machine::new(warm);
         test(&mut machine);
