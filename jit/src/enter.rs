@@ -201,9 +201,10 @@ pub(crate) fn emit_refill(asm: &mut Assembler) {
         ; not r9
         ; mov rcx, [r14 + RESERVE]
         ; lea r9, [rcx + r9 + 1]
-        // Its sign.
-        ; mov ecx, 63
-        ; shrx rcx, r9, rcx
+        // Its highest byte, which only what is less than 0 has.
+        ; mov rcx, r9
+        ; bswap rcx
+        ; movzx ecx, cl
         ; jrcxz >enough
         ; jmp <no
         ; enough:
