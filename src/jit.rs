@@ -30,6 +30,7 @@ pub fn choices(options: &options::JitOptions) -> (JitOptions, Option<Shown>) {
         dump: options.jit_dump.clone(),
         perf_map: options.jit_perf_map,
         memory: options.jit_memory,
+        host: options.jit_host.unwrap_or_default(),
         ..JitOptions::default()
     };
     (choices, shown)

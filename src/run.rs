@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use trivium_cpu::model::CpuModel;
+use trivium_cpu::model::{CpuModel, Feature};
 use trivium_devices::lost_ticks::LostTicks;
 use trivium_machine::exits::ExitTraceConfig;
 use trivium_machine::{
@@ -88,6 +88,12 @@ pub(crate) fn configure(
     config.switch = switch(config.accel, options.clock, &options.switch);
     let (choices, shown) = jit::choices(&options.jit);
     config.jit = choices;
+    if config.accel == Accel::Jit && config.model.name == "max" {
+        // What the host lacks, the interpreter would do.
+        for feature in config.jit.host.missing().filter_map(Feature::from_name) {
+            config.model.features.disable(feature);
+        }
+    }
     let kvm = options.kvm.unwrap_or_default();
     (config.kvm.level, config.kvm.irqchip) = (kvm.level, kvm.irqchip);
     config.clock = clock(time);

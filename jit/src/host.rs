@@ -105,6 +105,12 @@ impl Host {
         }
     }
 
+    /// The names of what it lacks of all that translated code may use.
+    pub fn missing(self) -> impl Iterator<Item = &'static str> {
+        let missing = FEATURES.iter().filter(move |(_, feature)| !self.has(*feature));
+        missing.map(|(name, _)| *name)
+    }
+
     /// Whether it has a feature that may be lacking.
     pub(crate) fn has(self, feature: CpuidFeature) -> bool {
         bit(feature).is_some_and(|bit| self.0 & bit != 0)

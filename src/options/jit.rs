@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use trivium_machine::JIT_MEMORY as MEMORY;
+use trivium_machine::{JIT_MEMORY as MEMORY, JitHost};
 
 /// What `run` takes for the JIT. With other CPUs these do nothing.
 #[derive(Debug, Args)]
@@ -26,6 +26,10 @@ pub struct JitOptions {
     /// given up.
     #[arg(long, default_value = "32M", value_parser = parse_size, value_name = "SIZE")]
     pub jit_memory: usize,
+    /// Let translated code do without some of what the host's processor has, as on one that lacks it:
+    /// no-bmi2,no-avx2. What else there is, it says if it is given another name.
+    #[arg(long, value_name = "no-FEATURE,...")]
+    pub jit_host: Option<JitHost>,
 }
 
 fn parse_size(text: &str) -> Result<usize, String> {
