@@ -53,7 +53,7 @@ const fn long(cpl: u8, code: u16, data: u16) -> Mode {
     Mode { cr4, efer: LONG, ..mode(PAGED, LONG_TABLES, cpl, code, data) }
 }
 
-const MODES: [Mode; 11] = [
+const MODES: [Mode; 12] = [
     mode(0, 0, 0, 0x9b, 0x93),
     mode(cr0::PE, 0, 0, 0x9b, 0x93),
     mode(cr0::PE, 0, 0, 0xc09b, 0xc093),
@@ -65,6 +65,11 @@ const MODES: [Mode; 11] = [
     long(3, 0xa0fb, 0xc0f3),
     long(3, 0xc0fb, 0xc0f3),
     long(3, 0x00fb, 0x00f3),
+    Mode {
+        rflags: rflags::VM,
+        cr4: SSE | cr4::PSE | cr4::VME,
+        ..mode(PAGED, LEGACY_TABLES, 3, 0xf3, 0xf3)
+    },
 ];
 
 /// Runs bytes on the CPU that `make` makes for a memory and a scratch page in it.

@@ -50,8 +50,8 @@ pub use switch::{SwitchConfig, SwitchEvery};
 pub use trivium_interp::BlockLimits;
 pub use trivium_interp::run::WARM;
 pub use trivium_jit::{
-    Code, CodeError, DEFAULT_MEMORY as DEFAULT_JIT_MEMORY, ExplainError, Host as JitHost, JitOptions,
-    MEMORY as JIT_MEMORY, Report as JitReport, Statistics, explain,
+    Code, CodeError, DEFAULT_MEMORY as DEFAULT_JIT_MEMORY, ExplainError, Host as JitHost,
+    JitOptions, MEMORY as JIT_MEMORY, Report as JitReport, Statistics, explain,
 };
 pub use trivium_kvm::{self as kvm, Level as KvmLevel};
 pub use trivium_memory::MemoryOptions;

@@ -188,12 +188,6 @@ impl Interpreter {
     fn go(&mut self, session: &mut Session<'_>) -> Exit {
         self.cpu.look = true;
         loop {
-            if self.cpu.code_is_written() {
-                self.drop_written_code();
-            }
-            if std::mem::take(&mut self.cpu.drop_blocks) && self.translator.is_some() {
-                self.drop_all_blocks();
-            }
             let cpu = &mut *self.cpu;
             if cpu.view.refresh(&cpu.memory) {
                 cpu.flush_tlb(false);
@@ -208,6 +202,13 @@ impl Interpreter {
             }
             if session.left == 0 {
                 return Exit::Budget;
+            }
+            // What was delivered may have been pushed onto the code that comes next.
+            if self.cpu.code_is_written() {
+                self.drop_written_code();
+            }
+            if std::mem::take(&mut self.cpu.drop_blocks) && self.translator.is_some() {
+                self.drop_all_blocks();
             }
             if self.cpu.pending_debug == 0 || self.cpu.shadow != 0 {
                 self.advance(session);

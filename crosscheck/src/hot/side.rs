@@ -9,7 +9,7 @@ use trivium_cpu::model::CpuModel;
 use trivium_cpu::state::{CS, SegmentAttributes};
 use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
 use trivium_interp::{Interpreter, Topology};
-use trivium_jit::{Jit, JitOptions};
+use trivium_jit::{Host, Jit, JitOptions};
 use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
 
 use super::Event;
@@ -56,6 +56,8 @@ pub(super) struct Hot {
     pub(super) superblocks: Arc<AtomicU64>,
     /// Bytes of memory for translated code.
     pub(super) memory: usize,
+    /// What of the host's processor may be used.
+    pub(super) host: Host,
 }
 
 impl Side {
@@ -77,9 +79,9 @@ impl Side {
         let topology = Topology { apic_id: 0, cpus: 1, tsc_hz: hz, apic_hz: hz };
         let model = Arc::new(CpuModel::by_name("max").expect("there is such a model"));
         let mut cpu = Interpreter::new(memory.clone(), model, topology, scratch);
-        if let Some(Hot { warm, quantum, superblocks, memory }) = hot {
-            let options =
-                JitOptions { superblocks: Some(superblocks), memory, ..JitOptions::default() };
+        if let Some(Hot { warm, quantum, superblocks, memory, host }) = hot {
+            let superblocks = Some(superblocks);
+            let options = JitOptions { superblocks, memory, host, ..JitOptions::default() };
             let jit = Jit::with_options(&options);
             let jit = jit.expect("the host lets translated code be executed");
             cpu = cpu.with_translator(Box::new(jit)).with_warm(warm).with_hot(quantum, 1);
@@ -150,7 +152,8 @@ impl Side {
         self.platform.delivered()
     }
 
-    /// The instruction that the present mode finds at an address.
+    /// The instruction that the present mode finds at an address, if its page is where the tables had it
+    /// at first or an event has put it.
     pub(super) fn instruction(&mut self, rip: u64) -> Option<Instruction> {
         let state = self.state();
         let code = &state.segments.regs[CS];
@@ -179,6 +182,11 @@ impl Side {
         let page = linear >> 12;
         read(WIDE_TABLE + 8 * page.min(RAM_SIZE >> 12), &mut entry)?;
         let mapped = u64::from_le_bytes(entry) & 0xff_f000;
+        // Of the other pages only a guest that writes to its tables changes the meaning.
+        let is_data = (DATA..DATA + 0x4000).contains(&linear);
+        if paged && (entry[0] & 1 == 0 || !is_data && mapped != linear & !0xfff) {
+            return None;
+        }
         let at = if paged { mapped | linear & 0xfff } else { linear };
         let mut byte = [0];
         read(at, &mut byte)?;

@@ -65,7 +65,11 @@ impl Plan {
         let state = machine::state(self.kind, &self.program, self.seed, &platform);
         let (warm, quantum) = (self.warm, self.quantum);
         let memory = if self.seed & 3 == 0 { LITTLE_MEMORY } else { DEFAULT_MEMORY };
-        let hot = superblocks.map(|made| Hot { warm, quantum, superblocks: made.clone(), memory });
+        let host = super::host((self.seed >> 2) as u8);
+        let hot = superblocks.map(|made| {
+            let superblocks = made.clone();
+            Hot { warm, quantum, superblocks, memory, host }
+        });
         Side::new(furnish, platform, &state, hot)
     }
 }
