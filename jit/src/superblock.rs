@@ -379,7 +379,9 @@ impl Jit {
                 let (to, is_sure) = to?;
                 Some((Ahead::Return(rip), to, is_sure))
             }
-            FlowControl::ConditionalBranch if last.is_jcc_short_or_near() => {
+            FlowControl::ConditionalBranch
+                if last.is_jcc_short_or_near() || last.is_loop() || last.is_jcx_short() =>
+            {
                 let mut heat = |slot: u8| {
                     let next = cache.block(way(slot)?.1)?;
                     Some((u64::from(next.heat.get()), u64::from(next.target.count), next.rip))
