@@ -47,6 +47,14 @@ pub enum Bug {
     NumberTaken,
     /// The x87 unit's last operand is noted where its span begins.
     OperandBySpan,
+    /// An address of 16 bits does not wrap.
+    OffsetNotCut,
+    /// No limit of a segment is looked at.
+    NoLimits,
+    /// A segment has the base of its neighbour.
+    NeighboursBase,
+    /// Moving a stack pointer of 16 bits changes the rest of it.
+    WholeStackPointer,
 }
 
 /// Those that random code finds.
@@ -62,6 +70,10 @@ pub const BUGS: &[Bug] = &[
     Bug::PushMovesFirst,
     Bug::NoOverflow,
     Bug::RetDropsNothing,
+    Bug::OffsetNotCut,
+    Bug::NoLimits,
+    Bug::NeighboursBase,
+    Bug::WholeStackPointer,
 ];
 
 /// Those of superblocks, and of what hardly comes but with them.

@@ -19,6 +19,7 @@ use trivium_interp::native::{Native, NativeLimits};
 use super::memory::At;
 use super::{Emitted, Emitter, Way};
 use crate::enter::Exit;
+use crate::planted::{self, Bug};
 use crate::regs::{Home, RSP_HOME, at, near, number_of};
 
 const LIMITS: usize = offset_of!(Cpu, native) + offset_of!(Native, limits);
@@ -154,7 +155,7 @@ impl Emitter {
                 }
             }
         }
-        if is_short {
+        if is_short && !planted::has(Bug::OffsetNotCut) {
             dynasm!(self.asm ; .arch x64 ; movzx r8d, r8w);
         }
     }
@@ -162,7 +163,7 @@ impl Emitter {
     /// Makes of the offset in R8 a linear address, if so many bytes there are in the segment.
     fn add_segment(&mut self, segment: u8, size: usize, write: bool, op: u8) {
         let last = size as i32 - 1;
-        if !self.mode.has(Mode::FLAT) || segment >= 4 {
+        if (!self.mode.has(Mode::FLAT) || segment >= 4) && !planted::has(Bug::NoLimits) {
             let out = self.stub(Exit::Resume { block: self.block, op }, None);
             dynasm!(self.asm
                 ; .arch x64
@@ -176,6 +177,7 @@ impl Emitter {
             self.jump_out(out);
             dynasm!(self.asm ; .arch x64 ; within:);
         }
+        let segment = segment ^ u8::from(planted::has(Bug::NeighboursBase));
         dynasm!(self.asm
             ; .arch x64
             ; mov r9, [BYTE r14 + near(SEG_BASE + segment)]

@@ -34,12 +34,11 @@ impl Emitter {
     /// Moves the stack pointer.
     pub(super) fn move_stack(&mut self, by: i32) {
         if !self.mode.has(Mode::STACK32) && !self.mode.has(Mode::LONG) {
-            dynasm!(self.asm
-                ; .arch x64
-                ; lea ecx, [Rq(RSP_HOME) + by]
-                ; mov Rw(RSP_HOME), cx
-            );
-            return;
+            dynasm!(self.asm ; .arch x64 ; lea ecx, [Rq(RSP_HOME) + by]);
+            return match planted::has(Bug::WholeStackPointer) {
+                true => dynasm!(self.asm ; .arch x64 ; mov Rd(RSP_HOME), ecx),
+                false => dynasm!(self.asm ; .arch x64 ; mov Rw(RSP_HOME), cx),
+            };
         }
         self.add(RSP_HOME, RSP_HOME, by);
     }
