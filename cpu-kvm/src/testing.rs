@@ -8,7 +8,7 @@ use trivium_memory::GuestMemory;
 
 use crate::guest;
 pub(crate) use crate::guest::{CODE, Listener, PLACE};
-use crate::{Behaviour, Irqchip, KvmVcpu, Report};
+use crate::{Behaviour, Host, Irqchip, KvmVcpu, Report};
 
 pub(crate) fn max() -> Arc<CpuModel> {
     Arc::new(CpuModel::by_name("max").unwrap())
@@ -26,11 +26,7 @@ pub(crate) fn kvm(memory: &Arc<GuestMemory>, needed: &[Behaviour]) -> Option<Kvm
         Err(error) => Some(error.to_string()),
     };
     match missing {
-        Some(why) if std::env::var_os("KVM_REQUIRE").is_some_and(|v| v == "hw") => panic!("{why}"),
-        Some(why) => {
-            println!("SKIP: {why}");
-            None
-        }
+        Some(why) => skip(&why),
         None => Some(KvmVcpu::new(memory.clone(), max(), PLACE).unwrap()),
     }
 }
@@ -40,12 +36,21 @@ pub(crate) fn irqchip(memory: &Arc<GuestMemory>, kind: Irqchip) -> Option<KvmVcp
     kvm(memory, &[Behaviour::RealMode])?;
     match KvmVcpu::with_irqchip(memory.clone(), max(), PLACE, kind) {
         Ok(vcpu) => Some(vcpu),
-        Err(why) if std::env::var_os("KVM_REQUIRE").is_some_and(|v| v == "hw") => panic!("{why}"),
-        Err(why) => {
-            println!("SKIP: {why}");
-            None
-        }
+        Err(why) => skip(&why.to_string()),
     }
+}
+
+/// This host's calls, if there are any.
+pub(crate) fn host() -> Option<Host> {
+    Host::open(0).map_or_else(|why| skip(&why.to_string()), Some)
+}
+
+/// Says why something is not done; a failure where all must be.
+pub(crate) fn skip<T>(why: &str) -> Option<T> {
+    let required = std::env::var_os("KVM_REQUIRE").is_some_and(|value| value == "hw");
+    assert!(!required, "KVM_REQUIRE=hw: {why}");
+    println!("SKIP: {why}");
+    None
 }
 
 /// 64-bit code at a privilege level.

@@ -40,8 +40,8 @@ fn with_kvm() -> Vec<Accel> {
     match Report::of_host() {
         Ok(report) if report.is_whole() => accels.extend([Accel::Kvm, Accel::KvmJit]),
         Ok(report) if report.is_good_for_programs() => accels.push(Accel::KvmJit),
-        Ok(_) => println!("SKIP: /dev/kvm lacks UserFast or UserFaults"),
-        Err(error) => println!("SKIP: {error}"),
+        Ok(_) => crate::suite::skip_kvm("/dev/kvm lacks UserFast or UserFaults"),
+        Err(error) => crate::suite::skip_kvm(&error.to_string()),
     }
     accels
 }

@@ -9,9 +9,9 @@ use trivium_memory::GuestMemory;
 
 use crate::faulty::{Faulty, Idle, Plan};
 use crate::guest::{self, Listener, PLACE};
-use crate::host::{Host, HostCaps};
+use crate::host::HostCaps;
 use crate::ioctls::{HostExit, Ioctls};
-use crate::testing::max;
+use crate::testing::{host, max};
 use crate::{KvmVcpu, Level, Relay};
 
 const EIO: i32 = 5;
@@ -73,7 +73,7 @@ fn every_call_that_fails_is_named_in_one_line() {
 #[test]
 fn the_same_on_this_hosts_kvm() {
     for left in 0..80 {
-        let Ok(host) = Host::open(0) else { return println!("SKIP: no /dev/kvm") };
+        let Some(host) = host() else { return };
         let plan = Plan::new(left, 1, EIO, None);
         match life(host, &plan) {
             Ok((exit, state)) => {
@@ -181,7 +181,7 @@ fn a_guest_behind_a_failing_kvm_comes_to_its_end_on_the_other_cpu() {
         for left in 0..120 {
             let memory = guest::memory(16).unwrap();
             let plan = Plan::new(u32::MAX, 0, EIO, None);
-            let Ok(host) = Host::open(0) else { return println!("SKIP: no /dev/kvm") };
+            let Some(host) = host() else { return };
             let kvm = vcpu(host, &memory, &plan).unwrap();
             let mut relay = Relay::new(kvm, interpreter(&memory), level);
             // A loop that KVM may run, and SYSCALL to a handler that halts. Or real mode.
