@@ -10,6 +10,7 @@ mod bochs;
 mod chart;
 pub mod child;
 mod contender;
+mod curve;
 mod host;
 mod linux;
 mod memory;
@@ -18,6 +19,7 @@ mod report;
 mod roms;
 mod sample;
 mod scenario;
+mod warmup;
 
 use std::fs;
 use std::path::PathBuf;
@@ -54,7 +56,7 @@ pub struct Args {
     /// Where samples and working files go; `target/bench` when not given
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Only draw the samples that are kept, all of them, as a PNG
+    /// Only draw the samples that are kept, all of them, as a PNG; `warmup` as warmup.png beside it
     #[arg(long, value_name = "FILE")]
     draw: Option<PathBuf>,
     /// Only list scenarios and contenders

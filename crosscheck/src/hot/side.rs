@@ -24,6 +24,18 @@ pub(super) const DATA: u64 = 0x2_0000;
 pub(super) const WIDE_TABLE: u64 = 0x1_0000;
 pub(super) const NARROW_TABLE: u64 = 0x1_1000;
 
+/// All pages that hold page tables.
+const TABLES: [u64; 8] = [
+    anything::LONG_TABLES,
+    anything::LONG_TABLES + 0x1000,
+    anything::LONG_TABLES + 0x2000,
+    anything::PAE_TABLES,
+    anything::PAE_TABLES + 0x1000,
+    anything::LEGACY_TABLES,
+    WIDE_TABLE,
+    NARROW_TABLE,
+];
+
 /// A CPU with all that it needs.
 pub(super) struct Side {
     vcpu: Box<dyn Vcpu>,
@@ -99,7 +111,7 @@ impl Side {
         self.vcpu.run(&self.platform, budget).expect("no guest can make a CPU fail")
     }
 
-    fn happen(&mut self, event: &Event) {
+    pub(super) fn happen(&mut self, event: &Event) {
         match event {
             Event::None => {}
             Event::All(events) => events.iter().for_each(|event| self.happen(event)),
@@ -145,6 +157,16 @@ impl Side {
         let mut bytes = vec![0; RAM_SIZE as usize];
         let _ = self.memory.read(GuestPhysAddr(0), &mut bytes);
         bytes
+    }
+
+    /// The page tables, without what a processor notes there by itself: accessed and dirty.
+    pub(super) fn tables(&self) -> Vec<u32> {
+        const NOTED: u32 = 0x60;
+        let mut bytes = vec![0; TABLES.len() * 0x1000];
+        for (&at, page) in TABLES.iter().zip(bytes.chunks_mut(0x1000)) {
+            let _ = self.memory.read(GuestPhysAddr(at), page);
+        }
+        bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word) & !NOTED).collect()
     }
 
     /// The vector of the last exception or interrupt since the last call.

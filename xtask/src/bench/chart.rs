@@ -10,6 +10,7 @@ use plotters::style::{FontStyle, register_font};
 use serde::Deserialize;
 
 use super::contender::{BASELINE, CONTENDERS};
+use super::curve;
 use super::report;
 use super::sample::{Row, Unit};
 use super::scenario::SCENARIOS;
@@ -68,18 +69,23 @@ struct Panel {
     lines: Vec<(String, Vec<(RGBColor, f64)>)>,
 }
 
-type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
+pub(super) type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
 
 /// Draws what is kept in `dir` to `file`.
 pub fn draw(dir: &Path, file: &Path) -> Result<()> {
-    let panels: Vec<Panel> = SCENARIOS
-        .iter()
-        .filter_map(|scenario| panel(&dir.join(format!("{}.json", scenario.name))))
-        .collect();
-    ensure!(!panels.is_empty(), "No samples in {} to draw", dir.display());
     let font = fs::read(FONT).with_context(|| format!("Cannot read {FONT}"))?;
     register_font("sans-serif", FontStyle::Normal, Box::leak(font.into_boxed_slice()))
         .map_err(|_| anyhow!("{FONT} is no font"))?;
+    let is_drawn = curve::draw(dir, &file.with_file_name("warmup.png"))?;
+    let panels: Vec<Panel> = SCENARIOS
+        .iter()
+        .filter(|scenario| scenario.name != "warmup")
+        .filter_map(|scenario| panel(&dir.join(format!("{}.json", scenario.name))))
+        .collect();
+    if panels.is_empty() && is_drawn {
+        return Ok(());
+    }
+    ensure!(!panels.is_empty(), "No samples in {} to draw", dir.display());
     let height = TOP + panels.iter().map(Panel::height).sum::<i32>() + GAP;
     let area = BitMapBackend::new(file, (WIDTH, u32::try_from(height)?)).into_drawing_area();
     paint(&area, &panels, height).with_context(|| format!("Cannot draw {}", file.display()))?;
@@ -89,14 +95,27 @@ pub fn draw(dir: &Path, file: &Path) -> Result<()> {
 /// The panel of a file of samples, if it is there and the baseline is in it.
 fn panel(path: &Path) -> Option<Panel> {
     let kept: Kept = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let rows: Vec<Row> = kept.rows.into_iter().filter_map(row).collect();
+    let title = kept.scenario.clone();
+    let rows = kept.rows();
     let speeds = |metric: &str| -> Vec<(RGBColor, f64)> {
         let speed = |who| report::speed(&rows, metric, who, BASELINE);
         BARS.iter().filter_map(|(who, colour)| Some((*colour, speed(who)?))).collect()
     };
     let lines = report::metrics(&rows).into_iter().map(|name| (name.to_owned(), speeds(name)));
     let lines: Vec<_> = lines.filter(|(_, speeds)| !speeds.is_empty()).collect();
-    (!lines.is_empty()).then_some(Panel { title: kept.scenario, lines })
+    (!lines.is_empty()).then_some(Panel { title, lines })
+}
+
+/// The rows of a file of samples, if it is there.
+pub(super) fn rows(path: &Path) -> Option<Vec<Row>> {
+    let kept: Kept = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    Some(kept.rows())
+}
+
+impl Kept {
+    fn rows(self) -> Vec<Row> {
+        self.rows.into_iter().filter_map(row).collect()
+    }
 }
 
 fn row(kept: KeptRow) -> Option<Row> {
@@ -165,7 +184,13 @@ fn bars(area: &Area<'_>, name: &str, speeds: &[(RGBColor, f64)], top: i32) -> Re
     Ok(())
 }
 
-fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: i32, side: HPos) -> Result<()> {
+pub(super) fn text(
+    area: &Area<'_>,
+    text: &str,
+    at: (i32, i32),
+    size: i32,
+    side: HPos,
+) -> Result<()> {
     let style = ("sans-serif", size).into_text_style(area).pos(Pos::new(side, VPos::Center));
     area.draw(&Text::new(text, at, style))?;
     Ok(())

@@ -13,6 +13,7 @@ use super::linux::{self, REFERENCE};
 use super::memory;
 use super::roms;
 use super::sample::{Metric, Row, Unit, interleave};
+use super::warmup;
 use crate::{ci, process};
 
 /// Something that is measured.
@@ -62,6 +63,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "accesses",
         about: "accesses to devices, and interrupts, in a ROM",
         run: roms::accesses,
+    },
+    Scenario {
+        name: "warmup",
+        about: "instructions a second from a cold start on, by windows of time",
+        run: warmup::warmup,
     },
     Scenario { name: "start", about: "from exec to the first guest instruction", run: start },
     Scenario {
