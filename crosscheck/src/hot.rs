@@ -284,9 +284,21 @@ fn run_sides(mut sides: [Side; 2], slices: impl Iterator<Item = (Event, u64)>) -
 }
 
 fn memory_differences(sides: &[Side; 2]) -> Vec<String> {
-    let [ours, theirs] = sides.each_ref().map(Side::memory);
-    let bytes = ours.iter().zip(&theirs).enumerate().filter(|(_, (a, b))| a != b);
-    bytes.take(8).map(|(at, (a, b))| format!("memory {at:#x}: {a:#x} and {b:#x}")).collect()
+    const PAGE: usize = 0x1000;
+    let [ours, theirs] = sides.each_ref().map(Side::ram);
+    let mut page = [0; PAGE];
+    let mut found = Vec::new();
+    for start in (0..side::RAM_SIZE as usize).step_by(PAGE) {
+        ours.read_slice(start, &mut page);
+        if theirs.equals(start, &page) {
+            continue;
+        }
+        let bytes = page.iter().zip(start..).map(|(byte, at)| (at, *byte, theirs.load::<u8>(at)));
+        let differing = bytes.filter(|(_, a, b)| a != b);
+        found.extend(differing.map(|(at, a, b)| format!("memory {at:#x}: {a:#x} and {b:#x}")));
+    }
+    found.truncate(8);
+    found
 }
 
 /// Whether the interpreter, instruction by instruction up to a slice, meets what is undefined; and

@@ -10,7 +10,7 @@ use trivium_cpu::state::{CS, SegmentAttributes};
 use trivium_cpu::{Budget, CpuState, Exit, Vcpu};
 use trivium_interp::{Interpreter, Topology};
 use trivium_jit::{Host, Jit, JitOptions};
-use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, Region, RegionKind};
+use trivium_memory::{FlatMap, GuestMemory, GuestPhysAddr, RamView, Region, RegionKind};
 
 use super::Event;
 use super::platform::Platform;
@@ -49,10 +49,11 @@ pub(super) fn furnish_tables(memory: &GuestMemory) {
         // All of it lies in RAM.
         let _ = memory.write(GuestPhysAddr(at), bytes);
     };
-    for page in 0..=RAM_SIZE >> 12 {
-        put(WIDE_TABLE + 8 * page, &(page << 12 | 7).to_le_bytes());
-        put(NARROW_TABLE + 4 * page, &(page as u32 * 0x1000 | 7).to_le_bytes());
-    }
+    let entries = (0..=RAM_SIZE >> 12).map(|page| page << 12 | 7);
+    let wide: Vec<u8> = entries.clone().flat_map(u64::to_le_bytes).collect();
+    let narrow: Vec<u8> = entries.flat_map(|entry| (entry as u32).to_le_bytes()).collect();
+    put(WIDE_TABLE, &wide);
+    put(NARROW_TABLE, &narrow);
     for (at, size) in [(anything::LONG_TABLES + 0x2000, 8), (anything::PAE_TABLES + 0x1000, 8)] {
         put(at, &(WIDE_TABLE | 7).to_le_bytes()[..size]);
     }
@@ -155,8 +156,13 @@ impl Side {
     /// All of RAM.
     pub(super) fn memory(&self) -> Vec<u8> {
         let mut bytes = vec![0; RAM_SIZE as usize];
-        let _ = self.memory.read(GuestPhysAddr(0), &mut bytes);
+        self.ram().read_slice(0, &mut bytes);
         bytes
+    }
+
+    /// RAM, in which guest-physical addresses are offsets.
+    pub(super) fn ram(&self) -> &RamView {
+        self.memory.ram()
     }
 
     /// The page tables, without what a processor notes there by itself: accessed and dirty.

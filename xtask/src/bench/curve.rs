@@ -70,10 +70,12 @@ fn paint(area: &Area<'_>, rows: &[Row]) -> Result<()> {
         area.draw(&PathElement::new([(LEFT, at), (RIGHT, at)], GREY))?;
         chart::text(area, &speed.to_string(), (LEFT - 8, at), 12, HPos::Right)?;
     }
-    for ((who, colour), left) in CURVES.iter().zip((LEFT..).step_by(150)) {
+    let curves = CURVES.iter().map(|(who, colour)| (who, colour, points(rows, who)));
+    let drawn = curves.filter(|(_, _, points)| !points.is_empty());
+    for ((who, colour, points), left) in drawn.zip((LEFT..).step_by(150)) {
         area.draw(&Rectangle::new([(left, 38), (left + 12, 48)], colour.filled()))?;
         chart::text(area, who, (left + 18, 43), 13, HPos::Left)?;
-        area.draw(&PathElement::new(points(rows, who), colour.stroke_width(2)))?;
+        area.draw(&PathElement::new(points, colour.stroke_width(2)))?;
     }
     Ok(())
 }
