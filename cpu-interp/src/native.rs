@@ -38,6 +38,8 @@ pub struct Native {
     pub hot: u32,
     /// Address of a byte that is not 0 when somebody wants the CPU to look up from its work.
     pub wanted: usize,
+    /// The last number of [`Self::first_quantum`].
+    pub chance: u32,
     /// Not 0 if an interrupt may wait for RFLAGS.IF.
     pub held: u8,
     /// Instructions that may be run when the quantum is used up, if nobody wants anything.
@@ -111,6 +113,7 @@ impl Native {
             jump_mask: NATIVE_JUMPS as u64 - 1,
             target: 0,
             wanted: 0,
+            chance: 0,
             held: 1,
             quantum: QUANTUM,
             hot: HOT,
@@ -133,6 +136,14 @@ impl Native {
             jumps: Box::new(std::array::from_fn(NativeJump::empty)),
             counts: None,
         }
+    }
+
+    /// The first quantum of several: a little less than the most, and another each time, lest samples
+    /// of a loop fall on the same place over and over.
+    pub(crate) fn first_quantum(&mut self) -> i64 {
+        // Numerical Recipes, 7.1.
+        self.chance = self.chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.quantum - i64::from(self.chance >> 16) % (self.quantum / 4).max(1)
     }
 
     /// Counts something, if somebody wants to know.

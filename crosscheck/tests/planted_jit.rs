@@ -4,7 +4,7 @@ use trivium_crosscheck::hot::{self, Found};
 use trivium_jit::planted::{BUGS, Bug, SUPERBLOCK_BUGS, plant};
 
 /// Each is found within so many cases.
-const CASES: u64 = 1500;
+const CASES: u64 = 6000;
 
 /// The number of the case that finds a bug: one on which JIT and interpreter differ with the bug
 /// and agree without it.

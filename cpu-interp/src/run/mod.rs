@@ -337,7 +337,7 @@ impl Interpreter {
             // It was left to the interpreter.
             op = decoded.first()?;
         }
-        let first = (slice as i64).min(cpu.native.quantum);
+        let first = (slice as i64).min(cpu.native.first_quantum());
         cpu.native.reserve = slice as i64 - first;
         cpu.native.seen = cpu.code_reader.seen();
         cpu.quantum = first - retires as i64;
