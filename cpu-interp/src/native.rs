@@ -38,7 +38,7 @@ pub struct Native {
     pub hot: u32,
     /// Address of a byte that is not 0 when somebody wants the CPU to look up from its work.
     pub wanted: usize,
-    /// The last number of [`Self::first_quantum`].
+    /// The last number that a quantum was made shorter by.
     pub chance: u32,
     /// Not 0 if an interrupt may wait for RFLAGS.IF.
     pub held: u8,
