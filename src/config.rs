@@ -232,6 +232,7 @@ mod tests {
         ("smbios", "type=1,serial=1"),
         ("fw-cfg", "opt/x,string=y"),
         ("kvm", "level=user"),
+        ("jit-host", "no-bmi2"),
     ];
 
     /// All options of `run` that a file may have.
