@@ -67,9 +67,9 @@ fn a_popped_stack_pointer_is_what_was_popped() {
 #[test]
 fn users_pages_are_out_of_reach_before_stac_and_after_clac() {
     everywhere(|m| {
-        // What is done with them is tried without them by the same loop.
+        // What is done with them is tried without them by the same loop, to which the way is known.
         let code = code!(CODE
-            ; mov ebp, 60
+            ; mov ebp, 2000
             ; xor ebx, ebx
             ; again:
             ; stac
@@ -78,10 +78,10 @@ fn users_pages_are_out_of_reach_before_stac_and_after_clac() {
             ; add rbx, [r12 + 8]
             ; clac
             ; mov rdx, r13
-            ; cmp ebp, 20
+            ; cmp ebp, 100
             ; cmove rdx, r12
             ; je >without
-            ; cmp ebp, 40
+            ; cmp ebp, 1996
             ; jb >next
             ; without:
             ; call >sum
@@ -110,7 +110,7 @@ fn users_pages_are_out_of_reach_before_stac_and_after_clac() {
         });
         assert_eq!(m.run_to_exception(), PF);
         assert_eq!(m.state().control.cr2, NOWHERE);
-        assert_eq!(m.reg(RBX), 41 * (10 + (1 << 16)) + 21 * (10 << 32));
+        assert_eq!(m.reg(RBX), 1901 * (10 + (1 << 16)) + 5 * (10 << 32));
     });
 }
 
