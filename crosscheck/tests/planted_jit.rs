@@ -1,7 +1,7 @@
 //! Bugs planted in what the JIT emits are found by holding it against the interpreter.
 
 use trivium_crosscheck::hot::{self, Found};
-use trivium_jit::planted::{BUGS, Bug, SUPERBLOCK_BUGS, plant};
+use trivium_jit::planted::{BUGS, Bug, SEGMENT_BUGS, SUPERBLOCK_BUGS, plant};
 
 /// Each is found within so many cases.
 const CASES: u64 = 6000;
@@ -44,7 +44,7 @@ fn every_bug_planted_in_superblocks_is_found() {
 #[test]
 fn every_bug_planted_in_what_is_emitted_is_found() {
     let mut missed = Vec::new();
-    for &bug in BUGS {
+    for &bug in BUGS.iter().chain(SEGMENT_BUGS) {
         match find(bug) {
             Some(case) => println!("{bug:?}: case {case}"),
             None => missed.push(bug),

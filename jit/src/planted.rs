@@ -70,11 +70,11 @@ pub const BUGS: &[Bug] = &[
     Bug::PushMovesFirst,
     Bug::NoOverflow,
     Bug::RetDropsNothing,
-    Bug::OffsetNotCut,
-    Bug::NoLimits,
-    Bug::NeighboursBase,
-    Bug::WholeStackPointer,
 ];
+
+/// The same of 16-bit and segmented code.
+pub const SEGMENT_BUGS: &[Bug] =
+    &[Bug::OffsetNotCut, Bug::NoLimits, Bug::NeighboursBase, Bug::WholeStackPointer];
 
 /// Those of superblocks, and of what hardly comes but with them.
 pub const SUPERBLOCK_BUGS: &[Bug] = &[
