@@ -187,18 +187,6 @@ fn single_string_instructions_go_the_way_that_df_says() {
     });
 }
 
-#[cfg(feature = "planted-bugs")]
-#[test]
-fn an_access_that_is_taken_for_one_of_the_next_page_is_found() {
-    use trivium_jit::planted::{Bug, plant};
-    plant(Some(Bug::PageForWindow));
-    let found = std::panic::catch_unwind(
-        an_access_that_begins_on_the_page_before_is_not_taken_for_one_of_the_next,
-    );
-    plant(None);
-    assert!(found.is_err());
-}
-
 #[test]
 fn an_access_that_begins_on_the_page_before_is_not_taken_for_one_of_the_next() {
     const PASSES: u32 = 60;
