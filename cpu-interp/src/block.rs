@@ -497,19 +497,23 @@ pub fn exhausted(cpu: &mut Cpu, next: &Block, links: &BlockCache) {
     cpu.stop_at(StopReason::Quantum, 0, next);
 }
 
-/// Which linear pages code may have been found on: dropping the translations of others leaves all ways
-/// as they are. Pages are told apart by a part of their addresses, so some are taken for others.
+/// Which linear pages code may have been found on since ways of a reach were void: dropping the
+/// translations of others leaves all ways as they are. Pages are told apart by a part of their
+/// addresses, so some are taken for others.
 pub struct CodePages {
     bits: Box<[u64; CODE_PAGE_BITS / 64]>,
+    /// Which elements of `bits` are not zero.
+    used: Vec<u16>,
     /// The addresses between which pages larger than 4 KiB had code.
     large: (u64, u64),
 }
 
 const CODE_PAGE_BITS: usize = 1 << 15;
+const NO_LARGE: (u64, u64) = (u64::MAX, 0);
 
 impl Default for CodePages {
     fn default() -> Self {
-        Self { bits: Box::new([0; CODE_PAGE_BITS / 64]), large: (u64::MAX, 0) }
+        Self { bits: Box::new([0; CODE_PAGE_BITS / 64]), used: Vec::new(), large: NO_LARGE }
     }
 }
 
@@ -522,6 +526,9 @@ impl CodePages {
     /// Code was found on the page of `size` bytes around an address.
     pub fn note(&mut self, linear: u64, size: u64) {
         let (word, bit) = Self::place(linear);
+        if self.bits[word] == 0 {
+            self.used.push(word as u16);
+        }
         self.bits[word] |= bit;
         if size > 4096 {
             let start = linear & !(size - 1);
@@ -535,6 +542,14 @@ impl CodePages {
     pub fn has(&self, linear: u64) -> bool {
         let (word, bit) = Self::place(linear);
         self.bits[word] & bit != 0 || (self.large.0..self.large.1).contains(&linear)
+    }
+
+    /// Forgets all, as no way depends on any page any more.
+    pub fn forget(&mut self) {
+        for word in self.used.drain(..) {
+            self.bits[usize::from(word)] = 0;
+        }
+        self.large = NO_LARGE;
     }
 }
 

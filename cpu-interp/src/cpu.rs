@@ -310,6 +310,8 @@ pub struct Cpu {
     /// Instruction translations, dropped with the others.
     pub(crate) fetch: crate::block::FetchTlb,
     pub(crate) code_pages: crate::block::CodePages,
+    /// Linear pages that code was found on whose translations are global.
+    pub(crate) global_code_pages: crate::block::CodePages,
 }
 
 /// Where a CPU stands among others, and the platform's clocks: what CPUID tells.
@@ -395,6 +397,7 @@ impl Cpu {
             scratch,
             fetch: crate::block::FetchTlb::default(),
             code_pages: crate::block::CodePages::default(),
+            global_code_pages: crate::block::CodePages::default(),
         };
         cpu.native.wanted = cpu.attention.address();
         cpu.native.written = cpu.memory.code().address();

@@ -33,21 +33,29 @@ struct Aside {
     tlbs: Tlbs,
     /// The generations of [`Reach::Any`]; zero if nothing holds any more.
     generation: Left,
+    /// Where its code is, but for that on global pages.
+    code_pages: CodePages,
     /// No translation holds; they are emptied when they are to be used again, which most never are.
     is_void: bool,
 }
 
 impl Aside {
     fn new(pcid: u16, tlbs: Tlbs) -> Self {
-        Self { pcid, tlbs, generation: Left::default(), is_void: false }
+        let code_pages = CodePages::default();
+        Self { pcid, tlbs, generation: Left::default(), code_pages, is_void: false }
     }
 
     fn flush(&mut self, keep_global: bool) {
-        self.generation = Left::default();
+        self.void_ways();
         self.is_void |= !keep_global;
         if !self.is_void {
             self.flush_each(keep_global);
         }
+    }
+
+    fn void_ways(&mut self) {
+        self.generation = Left::default();
+        self.code_pages.forget();
     }
 
     fn flush_each(&mut self, keep_global: bool) {
@@ -64,9 +72,9 @@ impl Aside {
         self
     }
 
-    fn flush_page(&mut self, linear: u64, is_code: bool) {
-        if is_code {
-            self.generation = Left::default();
+    fn flush_page(&mut self, linear: u64) {
+        if self.code_pages.has(linear) {
+            self.void_ways();
         }
         if self.is_void {
             return;
@@ -118,8 +126,10 @@ impl Cpu {
             self.tlbs[self.space as usize] = Some(left);
             let tlbs = std::mem::replace(&mut self.tlbs, entered.tlbs);
             let generation = self.generations.exchange(entered.generation);
+            let code_pages = std::mem::replace(&mut self.code_pages, entered.code_pages);
             let pcid = std::mem::replace(&mut self.contexts.present, pcid);
-            self.contexts.aside.push(Aside { generation, ..Aside::new(pcid, tlbs) });
+            let left = Aside { pcid, tlbs, generation, code_pages, is_void: false };
+            self.contexts.aside.push(left);
         }
         if !keep {
             self.flush_present(true);
@@ -133,10 +143,20 @@ impl Cpu {
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush(keep_global);
         }
-        self.generations.void(if keep_global { Reach::Any } else { Reach::Global });
-        if !keep_global {
-            self.code_pages = CodePages::default();
+        self.void_ways(if keep_global { Reach::Any } else { Reach::Global });
+    }
+
+    fn void_ways(&mut self, reach: Reach) {
+        self.generations.void(reach);
+        self.code_pages.forget();
+        if reach == Reach::Global {
+            self.global_code_pages.forget();
         }
+    }
+
+    /// Where code was found whose translations are of this reach.
+    pub(crate) fn code_pages_of(&mut self, reach: Reach) -> &mut CodePages {
+        if reach == Reach::Global { &mut self.global_code_pages } else { &mut self.code_pages }
     }
 
     /// Drops translations in all address spaces; `keep_global` spares those of global pages.
@@ -159,9 +179,8 @@ impl Cpu {
     /// Drops the translations of one page, in every address space: it may be a global one.
     pub fn flush_page(&mut self, linear: u64) {
         self.flush_page_of_present(linear);
-        let is_code = self.code_pages.has(linear);
         for aside in &mut self.contexts.aside {
-            aside.flush_page(linear, is_code);
+            aside.flush_page(linear);
         }
     }
 
@@ -170,8 +189,10 @@ impl Cpu {
         for tlb in self.tlbs.iter_mut().flatten() {
             tlb.flush_page(linear);
         }
-        if self.code_pages.has(linear) {
-            self.generations.void(if is_high(linear) { Reach::Global } else { Reach::Any });
+        if is_high(linear) && self.global_code_pages.has(linear) {
+            self.void_ways(Reach::Global);
+        } else if self.code_pages.has(linear) {
+            self.void_ways(Reach::Any);
         }
     }
 
@@ -180,7 +201,7 @@ impl Cpu {
         if pcid == self.contexts.present {
             self.flush_page_of_present(linear);
         } else if let Some(aside) = self.contexts.find(pcid) {
-            aside.flush_page(linear, self.code_pages.has(linear));
+            aside.flush_page(linear);
         }
     }
 

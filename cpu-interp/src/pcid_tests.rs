@@ -1,8 +1,7 @@
 //! Two address spaces with PCIDs 1 and 2. That a translation is still there shows by its being out
 //! of date.
 
-use trivium_cpu::bits::cr4;
-
+use super::*;
 use crate::testing::{DATA, TABLES, TestMachine};
 
 /// The linear page that the address spaces map differently.
@@ -197,4 +196,50 @@ fn stores_by_one_pcid_change_the_code_of_another() {
     });
     assert_eq!(found(&mut m, 5) & 0xff, 3);
     assert_eq!(found(&mut m, 6) & 0xff, 4);
+}
+
+/// Dropping the translation of a page leaves ways alone unless code was found there by whoever is there now.
+#[test]
+fn a_page_voids_the_ways_of_its_reach_while_it_has_code() {
+    const KERNEL: u64 = 0xffff_ffff_8100_0000;
+    const OF_A_PROCESS: u64 = 0xb7ff_6000;
+    let mut m = TestMachine::long(&[]);
+    let cpu = &mut m.cpu.cpu;
+    let voids = |cpu: &mut Cpu, linear| {
+        let before = [Reach::Global, Reach::Any].map(|reach| cpu.generations.mappings(reach));
+        cpu.flush_page(linear);
+        let after = [Reach::Global, Reach::Any].map(|reach| cpu.generations.mappings(reach));
+        [before[0] != after[0], before[1] != after[1]]
+    };
+    for (linear, global) in [(KERNEL, true), (OF_A_PROCESS, false)] {
+        let reach = Cpu::reach(linear, global);
+        cpu.code_pages_of(reach).note(linear, 4096);
+    }
+    assert_eq!(voids(cpu, OF_A_PROCESS), [false, true]);
+    assert_eq!(voids(cpu, OF_A_PROCESS), [false, false], "all ways were void already");
+    cpu.code_pages_of(Reach::Any).note(OF_A_PROCESS, 4096);
+    // MOV to CR3: the process is gone.
+    cpu.flush_present(true);
+    assert_eq!(voids(cpu, OF_A_PROCESS), [false, false]);
+    assert_eq!(voids(cpu, KERNEL), [true, true]);
+    assert_eq!(voids(cpu, KERNEL), [false, false]);
+}
+
+/// The code pages of an address space that is left with its PCID are known when it is entered again.
+#[test]
+fn code_pages_are_those_of_the_pcid() {
+    let mut m = TestMachine::long(&[]);
+    let cpu = &mut m.cpu.cpu;
+    cpu.code_pages_of(Reach::Any).note(PAGE, 4096);
+    cpu.enter_pcid(1, true);
+    assert!(!cpu.code_pages.has(PAGE));
+    cpu.code_pages_of(Reach::Any).note(PAGE + 4096, 4096);
+    cpu.enter_pcid(0, true);
+    assert!(cpu.code_pages.has(PAGE) && !cpu.code_pages.has(PAGE + 4096));
+    let ways = cpu.generations.mappings(Reach::Any);
+    // Dropped in all address spaces: the other's ways are void when it comes back, these are not.
+    cpu.flush_page(PAGE + 4096);
+    assert_eq!(cpu.generations.mappings(Reach::Any), ways);
+    cpu.enter_pcid(1, true);
+    assert!(!cpu.code_pages.has(PAGE + 4096));
 }

@@ -83,7 +83,7 @@ impl Interpreter {
             Backing::Ram(offset) | Backing::Rom(offset) => {
                 let reach = crate::cpu::Cpu::reach(linear, found.global);
                 cpu.fetch.put(linear, user, offset, reach, &cpu.generations);
-                cpu.code_pages.note(linear, found.page_size);
+                cpu.code_pages_of(reach).note(linear, found.page_size);
                 Ok((offset, reach))
             }
             // Open bus reads as FFh FFh, which is no instruction; code in device registers is not

@@ -74,7 +74,7 @@ pub enum Translated {
 
 /// A virtual CPU that interprets.
 pub struct Interpreter {
-    cpu: Box<Cpu>,
+    pub(crate) cpu: Box<Cpu>,
     cache: BlockCache,
     /// What [`Interpreter::fill_tlb`] has found where the TLB cannot lead.
     found: Option<(Miss, Place)>,
