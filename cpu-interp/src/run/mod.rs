@@ -498,7 +498,7 @@ impl Interpreter {
             Translated::Not => true,
         };
         if !fits {
-            self.drop_all_blocks();
+            self.make_room();
         }
     }
 
