@@ -28,7 +28,7 @@ pub const HOT: u32 = 32;
 pub struct Native {
     /// The arithmetic flags on the way in and out, as LAHF and SETO give them: AH above AL.
     pub flags: u64,
-    /// The bits of a sum of an address's parts that choose its place in `jumps`.
+    /// The bits of an address that choose its place in `jumps`.
     pub jump_mask: u64,
     /// Where an indirect jump leads, for [`crate::op::StopReason::Jump`], and the code there.
     pub target: u64,
@@ -76,13 +76,9 @@ pub struct Native {
     /// Of vectors across two pages.
     pub crossing: NativeCrossing,
     /// Where indirect jumps find their code.
-    pub jumps: Box<[NativeJump; NATIVE_JUMPS]>,
+    pub jumps: Box<NativeJumps>,
     /// What is counted, if somebody wants to know.
     pub counts: Option<SharedCounts>,
-    /// Translated code is to leave before the first instruction at which `cut` is reached.
-    pub cuts: bool,
-    /// What is left of the quantum and its reserve there.
-    pub cut: i64,
 }
 
 /// Places of [`Native::samples`].
@@ -90,23 +86,50 @@ pub const NATIVE_SAMPLES: usize = 16;
 
 /// Entries of [`Native::jumps`].
 pub const NATIVE_JUMPS: usize = 16384;
+/// Bits of an address that do not choose its entry there: targets are seldom nearer to each other.
+pub const JUMP_SHIFT: u32 = 3;
 
-/// Where code for an address is; the code itself looks whether it still belongs there.
-#[derive(Debug, Clone, Copy)]
+/// Where code for addresses is; the code itself looks whether it still belongs there.
+#[derive(Debug)]
 #[repr(C)]
-pub struct NativeJump {
+pub struct NativeJumps {
     /// RIP, negated.
-    pub tag: u64,
+    pub tags: [u64; NATIVE_JUMPS],
     /// Address of the code.
-    pub code: u64,
+    pub codes: [u64; NATIVE_JUMPS],
 }
 
-impl NativeJump {
-    /// One that no address finds: it has one that belongs elsewhere.
-    #[must_use]
-    pub fn empty(slot: usize) -> Self {
-        Self { tag: 0_u64.wrapping_sub(slot as u64 + 1 & NATIVE_JUMPS as u64 - 1), code: 0 }
+impl NativeJumps {
+    fn new() -> Self {
+        Self { tags: std::array::from_fn(empty_jump), codes: [0; NATIVE_JUMPS] }
     }
+
+    /// Enters code for an address.
+    pub fn set(&mut self, rip: u64, code: u64) {
+        let slot = Native::jump_slot(rip);
+        (self.tags[slot], self.codes[slot]) = (0_u64.wrapping_sub(rip), code);
+    }
+
+    /// Removes what is entered for an address, if it is this code.
+    pub fn remove(&mut self, rip: u64, code: u64) {
+        let slot = Native::jump_slot(rip);
+        if self.codes[slot] == code {
+            (self.tags[slot], self.codes[slot]) = (empty_jump(slot), 0);
+        }
+    }
+
+    /// Removes all.
+    pub fn clear(&mut self) {
+        for (slot, tag) in self.tags.iter_mut().enumerate() {
+            *tag = empty_jump(slot);
+        }
+        self.codes.fill(0);
+    }
+}
+
+/// A tag that no address finds: it is of one that belongs elsewhere.
+fn empty_jump(slot: usize) -> u64 {
+    0_u64.wrapping_sub((slot as u64 + 1 & NATIVE_JUMPS as u64 - 1) << JUMP_SHIFT)
 }
 
 impl Native {
@@ -114,7 +137,7 @@ impl Native {
     pub(crate) fn new() -> Self {
         Self {
             flags: 0,
-            jump_mask: NATIVE_JUMPS as u64 - 1,
+            jump_mask: (NATIVE_JUMPS as u64 - 1) << JUMP_SHIFT,
             target: 0,
             wanted: 0,
             chance: 0,
@@ -137,10 +160,8 @@ impl Native {
             simd: NativeSimd::default(),
             x87: NativeX87::default(),
             crossing: NativeCrossing::default(),
-            jumps: Box::new(std::array::from_fn(NativeJump::empty)),
+            jumps: Box::new(NativeJumps::new()),
             counts: None,
-            cuts: false,
-            cut: i64::MIN,
         }
     }
 
@@ -163,7 +184,7 @@ impl Native {
     /// The place in [`Self::jumps`] of an address.
     #[must_use]
     pub fn jump_slot(rip: u64) -> usize {
-        rip.wrapping_add(rip >> 12) as usize % NATIVE_JUMPS
+        (rip >> JUMP_SHIFT) as usize % NATIVE_JUMPS
     }
 }
 

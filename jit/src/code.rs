@@ -132,6 +132,12 @@ impl CodeMemory {
         self.write(site, &relative.to_le_bytes());
     }
 
+    /// Where the relative operand at an address leads.
+    pub(crate) fn target(&mut self, site: u64) -> u64 {
+        let relative = i32::from_le_bytes(self.read(site));
+        (site + 4).wrapping_add_signed(relative.into())
+    }
+
     /// Overwrites code at an address.
     pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) {
         let at = address.wrapping_sub(self.memory.execute()) as usize;

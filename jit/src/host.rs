@@ -10,7 +10,7 @@ use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction};
 use trivium_interp::Cpu;
 use trivium_interp::cpu::{TLB_ADDRESS, TLB_MASK};
-use trivium_interp::native::Native;
+use trivium_interp::native::{JUMP_SHIFT, Native};
 
 use crate::emit::Assembler;
 use crate::regs::{at, near};
@@ -219,22 +219,16 @@ impl Host {
         }
     }
 
-    /// Makes R9 the place of the RIP in R8 among as many as a mask in the state says. RCX is overwritten.
+    /// Makes R9 the place of the RIP in R8 among as many as a mask in the state says.
     pub(crate) fn jump_slot(self, asm: &mut Assembler, mask: i32) {
         match self.bmi2() {
-            true => dynasm!(asm
-                ; .arch x64
-                ; shrx rcx, r8, r14
-                ; lea rcx, [rcx + r8]
-                ; pext r9, rcx, [r14 + mask]
-            ),
+            true => dynasm!(asm ; .arch x64 ; pext r9, r8, [r14 + mask]),
             false => Self::keeping_flags(asm, |asm| {
                 dynasm!(asm
                     ; .arch x64
                     ; mov r9, r8
-                    ; shr r9, 12
-                    ; add r9, r8
                     ; and r9, [r14 + mask]
+                    ; shr r9, JUMP_SHIFT as i8
                 );
             }),
         }

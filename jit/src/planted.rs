@@ -47,6 +47,8 @@ pub enum Bug {
     NumberTaken,
     /// The x87 unit's last operand is noted where its span begins.
     OperandBySpan,
+    /// R9 is taken for the translation of another span than the one that it is of.
+    HeldMixedUp,
     /// An address of 16 bits does not wrap.
     OffsetNotCut,
     /// No limit of a segment is looked at.
@@ -88,6 +90,7 @@ pub const SUPERBLOCK_BUGS: &[Bug] = &[
     Bug::KeptSuperblock,
     Bug::NumberTaken,
     Bug::OperandBySpan,
+    Bug::HeldMixedUp,
 ];
 
 #[cfg(feature = "planted-bugs")]

@@ -10,8 +10,10 @@ use crate::crossing;
 use crate::regs::number_of;
 use crate::select::is_bit_string;
 
-/// Bytes that accesses of a span may reach over.
-const LIMIT: i64 = 256;
+/// Bytes that accesses of a span may reach over: the more, the oftener they are on two pages.
+pub(crate) const LIMIT: i64 = 256;
+/// The same in superblocks, which have single blocks' code to go on in then.
+pub(crate) const WIDE_LIMIT: i64 = 1024;
 /// How many spans a block may have.
 pub(crate) const SPANS: usize = 16;
 /// The number of RSP.
@@ -87,10 +89,12 @@ struct Values {
     word: usize,
 }
 
-/// Looks at the instructions of a block, whose addresses have `word` bytes.
+/// Looks at the instructions of a block, whose addresses have `word` bytes, for spans of up to `limit`
+/// bytes.
 pub(crate) fn find(
     instructions: &[Instruction],
     word: usize,
+    limit: i64,
     info: &mut InstructionInfoFactory,
 ) -> (Vec<Facts>, Vec<Span>) {
     let mut values = Values::new(word);
@@ -106,7 +110,7 @@ pub(crate) fn find(
         accesses.extend(values.access(number, i, &operands));
         values.pass(i, mask);
     }
-    let spans = group(&accesses, &mut facts);
+    let spans = group(&accesses, limit, &mut facts);
     (facts, spans)
 }
 
@@ -116,7 +120,7 @@ pub(crate) fn is_write(access: OpAccess) -> bool {
 }
 
 /// Makes spans of accesses, and tells the instructions of them. Those that are alone are in none.
-fn group(accesses: &[Access], facts: &mut [Facts]) -> Vec<Span> {
+fn group(accesses: &[Access], limit: i64, facts: &mut [Facts]) -> Vec<Span> {
     if accesses.len() < 2 {
         return Vec::new();
     }
@@ -126,7 +130,7 @@ fn group(accesses: &[Access], facts: &mut [Facts]) -> Vec<Span> {
         let end = access.at.wrapping_add(access.size);
         let fits = |span: &Growing| {
             let (start, end) = (span.start.min(access.at), span.end.max(end));
-            span.key == access.key && end.checked_sub(start).is_some_and(|len| len <= LIMIT)
+            span.key == access.key && end.checked_sub(start).is_some_and(|len| len <= limit)
         };
         let number = growing.iter().position(fits);
         let number = number.unwrap_or_else(|| {
@@ -309,7 +313,7 @@ mod tests {
 
     fn spans(code: &[u8]) -> (Vec<Option<(u8, i32)>>, Vec<Span>) {
         let list: Vec<_> = Decoder::new(64, code, 0).into_iter().collect();
-        let (facts, spans) = find(&list, 8, &mut InstructionInfoFactory::new());
+        let (facts, spans) = find(&list, 8, LIMIT, &mut InstructionInfoFactory::new());
         (facts.iter().map(|f| f.span.map(|m| (m.number, m.offset))).collect(), spans)
     }
 

@@ -60,6 +60,11 @@ struct Step {
 type Awaited = (u64, Option<(u32, bool)>, usize);
 
 impl Superblock {
+    /// Where its code begins.
+    pub(crate) fn start(&self) -> u64 {
+        self.code[0].start
+    }
+
     /// Whether its code is in a region.
     pub(crate) fn is_in(&self, region: &Region) -> bool {
         self.code.iter().any(|code| region.has(code.start))
@@ -162,7 +167,7 @@ impl Jit {
             .map(|guest| guest.instruction)
             .collect();
         let word = if first.mode.has(Mode::LONG) { 8 } else { 4 };
-        let (facts, spans) = spans::find(&list, word, &mut self.info);
+        let (facts, spans) = spans::find(&list, word, spans::WIDE_LIMIT, &mut self.info);
         let spans = if is_flat(first.mode, first.key.limit) { spans } else { Vec::new() };
         let count =
             |step: &Step| cache.block(step.block).map_or(0, |block| i32::from(block.target.count));
@@ -288,8 +293,22 @@ impl Jit {
         }
         self.memory.write(entry, &[0xe9]);
         self.memory.jump_to(entry + 1, start);
+        self.redirect(first, entry, start);
         if let Some(made) = &self.superblocks {
             made.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes jumps to a block that lead to an address lead to another.
+    fn redirect(&mut self, block: u32, from: u64, to: u64) {
+        let Some(code) = self.code(block) else { return };
+        let mut places: Vec<u64> = code.incoming.iter().map(|(operand, _)| *operand).collect();
+        // Its own guard's.
+        places.extend(code.guards.first().map(|guard| guard + layout::GUARD_JUMP));
+        for operand in places {
+            if self.memory.target(operand) == from {
+                self.memory.jump_to(operand, to);
+            }
         }
     }
 
@@ -335,6 +354,7 @@ impl Jit {
         }
         self.memory.write(entry, &made_way);
         let [hot, cold] = code;
+        self.redirect(first, hot.start, entry);
         for part in parts {
             let Some(code) = self.code(part) else { continue };
             code.parts_of.retain(|&of| of != first);

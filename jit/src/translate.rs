@@ -10,7 +10,7 @@ use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache, Dropped, Reach};
 use trivium_interp::cpu::Mode;
 use trivium_interp::decode::offered;
-use trivium_interp::native::{NATIVE_SITES, Native, NativeJump};
+use trivium_interp::native::NATIVE_SITES;
 use trivium_interp::op::{Handler, Op};
 use trivium_interp::run::{Translated, Translator};
 
@@ -63,6 +63,11 @@ pub(crate) struct Link {
 }
 
 impl Code {
+    /// Where those jump to who know that the guard would find nothing.
+    fn entry(&self) -> u64 {
+        self.superblock.as_ref().map_or(self.start, Superblock::start)
+    }
+
     /// Whether any of it is in a region.
     fn is_in(&self, region: &Region) -> bool {
         region.has(self.start)
@@ -165,7 +170,7 @@ impl Jit {
         let about = (block.target.index, block.mode, block.target.count.into());
         let list: Vec<_> = guests.iter().map(|guest| guest.instruction).collect();
         let word = if block.mode.has(Mode::LONG) { 8 } else { 4 };
-        let (facts, spans) = spans::find(&list, word, &mut self.info);
+        let (facts, spans) = spans::find(&list, word, spans::LIMIT, &mut self.info);
         let is_apart = self.apart.contains(&block.rip) || !is_flat(block.mode, block.key.limit);
         let spans = if is_apart { Vec::new() } else { spans };
         let routines = (self.ways, self.simd);
@@ -262,9 +267,8 @@ impl Jit {
         }
         let code = self.blocks.get_mut(block as usize).and_then(Option::take);
         let Some(code) = code else { return };
-        let slot = Native::jump_slot(code.rip);
-        if code.guards.first() == Some(&cpu.native.jumps[slot].code) {
-            cpu.native.jumps[slot] = NativeJump::empty(slot);
+        if let Some(&guard) = code.guards.first() {
+            cpu.native.jumps.remove(code.rip, guard);
         }
         if planted::has(Bug::StaleJumps) {
             return;
@@ -278,7 +282,7 @@ impl Jit {
     /// Makes a jump of a block lead to another; by its guard, unless it `is_sure` to be the right one.
     pub(crate) fn join(&mut self, from: u32, operand: u64, to: u32, is_sure: bool) {
         let Some(target) = self.code(to) else { return };
-        let address = if is_sure { Some(target.start) } else { target.guards.first().copied() };
+        let address = if is_sure { Some(target.entry()) } else { target.guards.first().copied() };
         let Some(address) = address else { return };
         let link = self.code(from).and_then(|code| {
             let mut links = code.links.iter_mut();
@@ -342,9 +346,6 @@ pub(crate) fn emit_one(
     let is_offered = offered::has(cpu.model.features, guest.instruction.code());
     if !is_offered || guest.instruction.is_invalid() {
         return Emitted::Not;
-    }
-    if let Some(rest) = guest.rest.filter(|_| cpu.native.cuts) {
-        emitter.cut_before(guest.op, rest.into());
     }
     emitter.notes.opcode = ops.get(usize::from(guest.op)).map_or(0, |op| op.imm as u16);
     emitter.instruction(&guest.instruction, facts, guest.op)
@@ -464,8 +465,7 @@ impl Translator for Jit {
         let Some(code) = self.code(block).and_then(|code| code.guards.first().copied()) else {
             return;
         };
-        let jump = NativeJump { tag: 0_u64.wrapping_sub(rip), code };
-        cpu.native.jumps[Native::jump_slot(rip)] = jump;
+        cpu.native.jumps.set(rip, code);
         self.renew(cpu, block, reach);
     }
 
@@ -485,9 +485,7 @@ impl Translator for Jit {
                 list.into_iter().for_each(|block| self.release(cpu, block));
             }
             Dropped::All => {
-                for (slot, jump) in cpu.native.jumps.iter_mut().enumerate() {
-                    *jump = NativeJump::empty(slot);
-                }
+                cpu.native.jumps.clear();
                 self.blocks.clear();
                 self.apart.clear();
                 self.scattered.clear();

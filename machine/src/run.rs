@@ -59,8 +59,6 @@ pub(crate) struct Run {
     pub(crate) here: bool,
     /// Only until the processor first comes back.
     pub(crate) once: bool,
-    /// Only until the processor comes back with a part of its budget left: where its code is cut.
-    pub(crate) cut: bool,
 }
 
 /// What all threads of a run share.
@@ -333,8 +331,7 @@ impl Session<'_> {
                 Exit::Halted | Exit::WaitForSipi => self.idle(cpu, sleep),
                 Exit::Shutdown => control.request(Request::Shutdown(cpu)),
             }
-            let ended = budget.instructions <= self.clock.now().nanos_since(now);
-            if self.run.once || self.run.cut && exit == Exit::Budget && !ended {
+            if self.run.once {
                 control.request(Request::Limit);
             }
         }

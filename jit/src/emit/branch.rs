@@ -6,7 +6,7 @@ use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind};
 use trivium_interp::Cpu;
 use trivium_interp::cpu::Mode;
-use trivium_interp::native::{Native, NativeJump};
+use trivium_interp::native::{Native, NativeJumps};
 
 use super::{Ahead, Emitted, Emitter, Way};
 use crate::enter::Exit;
@@ -18,8 +18,8 @@ const JUMP_MASK: i32 = NATIVE + offset_of!(Native, jump_mask) as i32;
 const JUMPS: i32 = NATIVE + offset_of!(Native, jumps) as i32;
 const TARGET: i32 = NATIVE + offset_of!(Native, target) as i32;
 const CODE: i32 = NATIVE + offset_of!(Native, code) as i32;
-const JUMP_CODE: i32 = offset_of!(NativeJump, code) as i32;
-const _: () = assert!(size_of::<NativeJump>() == 16 && offset_of!(NativeJump, tag) == 0);
+const JUMP_CODE: i32 = offset_of!(NativeJumps, codes) as i32;
+const _: () = assert!(offset_of!(NativeJumps, tags) == 0);
 
 impl Emitter {
     /// Goes on to the block at `rip`, by a link.
@@ -101,14 +101,18 @@ impl Emitter {
         }
         let word = self.word();
         let at = self.reach_stack(-word, true, op);
-        self.constant(1, next);
-        self.store_word(at, 1);
+        self.store_constant(at, next);
         self.move_stack(-word);
         if goes_on {
             return Emitted::Ended;
         }
-        self.constant(1, next.wrapping_neg());
-        dynasm!(self.asm ; .arch x64 ; push rcx);
+        match i32::try_from(next.wrapping_neg() as i64) {
+            Ok(negated) => dynasm!(self.asm ; .arch x64 ; push DWORD negated),
+            Err(_) => {
+                self.constant(1, next.wrapping_neg());
+                dynasm!(self.asm ; .arch x64 ; push rcx);
+            }
+        }
         match target {
             Some(target) => {
                 let out = self.stub(Exit::Follow { block: self.block, slot: 0 }, Some(target));
@@ -189,7 +193,10 @@ impl Emitter {
                     && i.is_jmp_near_indirect() | i.is_call_near_indirect()
                     && self.has_way(i, false) =>
             {
-                let at = self.operand(i, Way::Alone, (word as usize, 1), false, op);
+                let size = (word as usize, 1);
+                let at = self.direct(i);
+                let at = at.filter(|&at| self.reach_directly(at, Way::Alone, size, false, op));
+                let at = at.unwrap_or_else(|| self.operand(i, Way::Alone, size, false, op));
                 self.load_target(at);
             }
             _ => return false,
@@ -197,7 +204,7 @@ impl Emitter {
         true
     }
 
-    /// Finds the code for the RIP in R8: R9 is then its entry's address. If there is none, the
+    /// Finds the code for the RIP in R8: R9 is then its tag's address. If there is none, the
     /// interpreter does the operation.
     fn find_jump(&mut self, op: u8) {
         let out = self.stub(Exit::Jump { block: self.block, op }, None);
@@ -205,7 +212,6 @@ impl Emitter {
         dynasm!(self.asm
             ; .arch x64
             ; mov rcx, [r14 + JUMPS]
-            ; lea r9, [r9 + r9]
             ; lea r9, [rcx + r9 * 8]
             ; mov rcx, [r9]
             ; lea rcx, [rcx + r8]

@@ -53,9 +53,12 @@ impl Emitter {
             let at = at.unwrap_or_else(|| self.operand(i, way, (size, alignment), write, op));
             self.operand_offset = if planted::has(Bug::OperandBySpan) { 0 } else { at.plus };
             if folded {
-                dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(at.base) + r9 + at.plus]);
+                self.sum_with_r9(at);
             }
             name_memory(&mut host, n, (!folded).then_some(at));
+        }
+        if plan.moved().any(|moved| moved.scratch == 9) {
+            self.held = None;
         }
         for moved in plan.moved().filter(|moved| moved.load) {
             match self.homes.of(moved.guest) {
@@ -139,18 +142,35 @@ impl Emitter {
         } else {
             dynasm!(self.asm ; .arch x64 ; rorx ecx, Rd(home), 8);
             host.set_op_register(other, Register::CL);
-            name_memory(&mut host, n, Some(At { base: 8, plus }));
+            name_memory(&mut host, n, Some(At::sum(8, plus)));
         }
         if self.raw(&host) { Emitted::Done } else { Emitted::Not }
+    }
+}
+
+impl Emitter {
+    /// Puts the sum of an address and R9 into R8.
+    fn sum_with_r9(&mut self, At { base, scale, plus }: At) {
+        match scale {
+            1 => dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(base) + r9 + plus]),
+            2 => dynasm!(self.asm ; .arch x64 ; lea r8, [r9 + Rq(base) * 2 + plus]),
+            4 => dynasm!(self.asm ; .arch x64 ; lea r8, [r9 + Rq(base) * 4 + plus]),
+            _ => dynasm!(self.asm ; .arch x64 ; lea r8, [r9 + Rq(base) * 8 + plus]),
+        }
     }
 }
 
 /// Makes the operand of a number the memory at the sum of an address and R9, or at [R8].
 pub(super) fn name_memory(host: &mut Instruction, n: u32, sum: Option<At>) {
     host.set_op_kind(n, OpKind::Memory);
-    host.set_memory_base(sum.map_or(Register::R8, |at| wide(at.base)));
-    host.set_memory_index(if sum.is_none() { Register::None } else { Register::R9 });
-    host.set_memory_index_scale(1);
+    let (base, index, scale) = match sum {
+        None => (Register::R8, Register::None, 1),
+        Some(At { base, scale: 1, .. }) => (wide(base), Register::R9, 1),
+        Some(At { base, scale, .. }) => (Register::R9, wide(base), scale),
+    };
+    host.set_memory_base(base);
+    host.set_memory_index(index);
+    host.set_memory_index_scale(scale.into());
     let plus = sum.map_or(0, |at| at.plus);
     host.set_memory_displacement64(i64::from(plus) as u64);
     let displ_size = if plus == 0 {

@@ -50,20 +50,44 @@ pub(crate) struct Fill {
     site: u16,
     at: At,
     access: Wanted,
+    /// What a sum of 64 bits is to the one of 32 that an address of 32-bit code is.
+    sum: Sum,
 }
 
-/// An address: a register of the host and a displacement.
+/// How a sum of 64 bits may differ from one of 32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sum {
+    /// Not at all: it is an address.
+    Same,
+    /// It must not, or the access is the interpreter's.
+    MustBeSame,
+    /// The same, for all accesses of a span.
+    MustBeFar,
+    /// It may: what is remembered belongs to the sum of 64 bits.
+    Any,
+}
+
+/// An address: a register of the host, so many times, and a displacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct At {
     pub(crate) base: u8,
+    pub(crate) scale: u8,
     pub(crate) plus: i32,
 }
 
-/// Displacements of 32-bit code that may be added to a register with 64 bits, both signs.
-const NEAR: i32 = 0x1_0000;
+impl At {
+    /// A register and a displacement.
+    pub(crate) const fn sum(base: u8, plus: i32) -> Self {
+        Self { base, scale: 1, plus }
+    }
+}
+
+/// Displacements of 32-bit code that accesses of a span may have, both signs: as far from both ends of
+/// all addresses no sum has more than 32 bits.
+const NEAR: i32 = 0x8000;
 
 /// One that has been computed.
-const IN_R8: At = At { base: 8, plus: 0 };
+const IN_R8: At = At::sum(8, 0);
 
 /// What an access wants of memory.
 #[derive(Debug, Clone, Copy)]
@@ -185,12 +209,17 @@ impl Emitter {
     /// Computes the effective address, and something more, into the host's register `to`, as wide as
     /// the address is.
     pub(super) fn effective_address(&mut self, i: &Instruction, plus: i32, to: u8) {
+        self.part_of_address(i, plus, to, false);
+    }
+
+    /// The same; if it is to be narrow, its low 32 bits.
+    pub(super) fn part_of_address(&mut self, i: &Instruction, plus: i32, to: u8, narrow: bool) {
         let Some((memory, is_wide)) = self.address_operand(i, plus) else {
             let address = Self::absolute(i).wrapping_add(i64::from(plus) as u64);
-            let mask = if self.mode.has(Mode::LONG) { !0 } else { 0xffff_ffff };
+            let mask = if self.mode.has(Mode::LONG) && !narrow { !0 } else { 0xffff_ffff };
             return self.constant(to, address & mask);
         };
-        let (code, to) = match is_wide {
+        let (code, to) = match is_wide && !narrow {
             true => (Code::Lea_r64_m, wide(to)),
             false => (Code::Lea_r32_m, Register::EAX + u32::from(to)),
         };
@@ -207,6 +236,7 @@ impl Emitter {
             Register::GS => 5,
             _ => return,
         };
+        self.held = None;
         dynasm!(self.asm ; .arch x64 ; mov r9, [BYTE r14 + near(SEG_BASE + number)]);
         match self.mode.has(Mode::LONG) {
             true => dynasm!(self.asm ; .arch x64 ; lea r8, [r8 + r9]),
@@ -233,6 +263,9 @@ impl Emitter {
             Home::Memory => {
                 let number = number ^ u8::from(planted::has(Bug::WrongPlace));
                 dynasm!(self.asm ; .arch x64 ; mov Rq(scratch), [BYTE r14 + near(number)]);
+                if scratch == 9 {
+                    self.held = None;
+                }
                 scratch
             }
         }
@@ -280,7 +313,7 @@ impl Emitter {
                 let place = match site {
                     Some(site) => {
                         let access = Wanted { size: span.len, alignment: 1, write: span.write };
-                        self.probe_site(site, IN_R8, access, out);
+                        self.probe_site(site, IN_R8, access, out, Sum::Same);
                         site_addend(site)
                     }
                     None => {
@@ -291,15 +324,27 @@ impl Emitter {
                     }
                 };
                 self.known_spans |= 1 << number;
+                self.far_spans &= !(1 << number);
                 self.span_places[usize::from(number)] = place;
+                self.held = Some(number);
                 return offset;
             }
-            Way::Again(number) => {
-                let place = self.span_places[usize::from(number)];
-                dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + place]);
-            }
+            Way::Again(number) => self.again(number),
         }
         0
+    }
+
+    /// Makes R9 what the first access of a span has found.
+    fn again(&mut self, number: u8) {
+        let is_held = match self.held {
+            Some(held) => held == number || planted::has(Bug::HeldMixedUp),
+            None => false,
+        };
+        if !is_held {
+            let place = self.span_places[usize::from(number)];
+            dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + place]);
+        }
+        self.held = Some(number);
     }
 
     /// The same of an operand whose address must be a multiple of `alignment`, and that is in no span.
@@ -327,6 +372,7 @@ impl Emitter {
 
     /// Makes R9 lead to the entry for the linear address in R8, and RCX its tag.
     fn load_entry(&mut self, write: bool) {
+        self.held = None;
         let write = write && !planted::has(Bug::StoresByLoads);
         self.routines.host.tlb_entry(&mut self.asm, if write { WRITE } else { READ });
         dynasm!(self.asm ; .arch x64 ; mov rcx, [r9]);
@@ -344,22 +390,34 @@ impl Emitter {
     }
 
     /// The register and the displacement that the address of a memory operand is the sum of, if it is
-    /// no more than that and needs no more bits than the sum has.
+    /// no more than that.
     pub(crate) fn direct(&self, i: &Instruction) -> Option<At> {
-        let base = i.memory_base();
-        let plus = i.memory_displacement64() as i32;
-        let sized = match self.mode.has(Mode::LONG) {
-            true => base.is_gpr64(),
-            // With greater ones the sum of 32 bits is mostly another than that of 64.
-            false => base.is_gpr32() && (-NEAR..NEAR).contains(&plus),
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let (register, scale) = match (base, index) {
+            (_, Register::None) => (base, 1),
+            (Register::None, _) => (index, i.memory_index_scale() as u8),
+            _ => return None,
         };
-        let plain = sized
-            && self.is_flat()
-            && i.memory_index() == Register::None
-            && !matches!(i.memory_segment(), Register::FS | Register::GS);
-        match plain.then(|| self.homes.of(number_of(base)))? {
-            Home::Host(base) => Some(At { base, plus }),
+        let sized = match self.mode.has(Mode::LONG) {
+            true => register.is_gpr64(),
+            false => register.is_gpr32(),
+        };
+        let plain =
+            sized && self.is_flat() && !matches!(i.memory_segment(), Register::FS | Register::GS);
+        match plain.then(|| self.homes.of(number_of(register)))? {
+            Home::Host(base) => Some(At { base, scale, plus: i.memory_displacement64() as i32 }),
             Home::Memory => None,
+        }
+    }
+
+    /// Whether an access of a span may be at the sum of 64 bits of what its address is the sum of. In
+    /// 32-bit code another of the span may have been on the other side of address 0.
+    fn may_be_direct(&self, at: At, way: Way) -> bool {
+        let near = at.scale == 1 && (-NEAR..NEAR).contains(&at.plus);
+        match way {
+            _ if self.mode.has(Mode::LONG) || matches!(way, Way::Alone) => true,
+            Way::Again(number) => near && self.far_spans >> number & 1 != 0,
+            _ => near,
         }
     }
 
@@ -373,11 +431,19 @@ impl Emitter {
         write: bool,
         op: u8,
     ) -> bool {
+        if !self.may_be_direct(at, way) {
+            return false;
+        }
         if let Way::Again(number) = way {
-            let place = self.span_places[usize::from(number)];
-            dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + place]);
+            self.again(number);
             return true;
         }
+        let is_wide = alignment == 1 && crossing::SIZES.contains(&size);
+        let (of_span, of_one) = match self.mode.has(Mode::LONG) {
+            true => (Sum::Same, Sum::Same),
+            false if is_wide => (Sum::MustBeFar, Sum::MustBeSame),
+            false => (Sum::MustBeFar, Sum::Any),
+        };
         let span = matches!(way, Way::First { .. });
         let store = if let Way::First { span, .. } = way { span.write } else { write };
         let Some(site) = self.site(store, span) else { return false };
@@ -385,29 +451,32 @@ impl Emitter {
             let out = self.span_stub(op);
             let access = Wanted { size: span.len, alignment: 1, write: span.write };
             let first = At { plus: at.plus.wrapping_sub(offset), ..at };
-            self.probe_site(site, first, access, out);
+            self.probe_site(site, first, access, out, of_span);
             self.known_spans |= 1 << number;
+            self.far_spans |= 1 << number;
+            self.held = Some(number);
             self.span_places[usize::from(number)] = site_addend(site);
             return true;
         }
         let out = self.stub(Exit::Resume { block: self.block, op }, None);
         let access = Wanted { size, alignment, write };
-        if alignment == 1 && crossing::SIZES.contains(&size) {
+        if is_wide {
             let (label, number) = self.crossing(size, out);
-            self.probe_site(site, at, access, label);
+            self.probe_site(site, at, access, label, of_one);
             match write {
                 true => self.crossing_store = Some(number),
                 false => self.crossed(number, None),
             }
         } else {
-            self.probe_site(site, at, access, out);
+            self.probe_site(site, at, access, out, of_one);
         }
         true
     }
 
     /// Finds a linear address in the translation that the access has found last, or in the TLB, or
     /// goes elsewhere.
-    fn probe_site(&mut self, site: u16, at: At, access: Wanted, out: DynamicLabel) {
+    fn probe_site(&mut self, site: u16, at: At, access: Wanted, out: DynamicLabel, sum: Sum) {
+        self.held = None;
         let [from, back] = [0; 2].map(|_| self.asm.new_dynamic_label());
         dynasm!(self.asm ; .arch x64 ; =>back ; mov rcx, [r14 + site_tag(site)]);
         match access.by_page() {
@@ -419,38 +488,66 @@ impl Emitter {
         }
         self.unless_zero(from);
         dynasm!(self.asm ; .arch x64 ; mov r9, [r14 + site_addend(site)]);
-        self.fills.push(Fill { from, back, out, site, at, access });
+        self.fills.push(Fill { from, back, out, site, at, access, sum });
     }
 
     /// Adds an address to RCX.
-    fn add_address(&mut self, At { base, plus }: At) {
-        match i8::try_from(plus) {
-            Ok(0) => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base)]),
-            Ok(plus) => dynasm!(self.asm ; .arch x64 ; lea rcx, [BYTE rcx + Rq(base) + plus]),
-            Err(_) => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base) + plus]),
+    fn add_address(&mut self, At { base, scale, plus }: At) {
+        match (scale, i8::try_from(plus)) {
+            (1, Ok(0)) => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base)]),
+            (1, Ok(plus)) => dynasm!(self.asm ; .arch x64 ; lea rcx, [BYTE rcx + Rq(base) + plus]),
+            (1, Err(_)) => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base) + plus]),
+            (2, _) => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base) * 2 + plus]),
+            (4, _) => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base) * 4 + plus]),
+            _ => dynasm!(self.asm ; .arch x64 ; lea rcx, [rcx + Rq(base) * 8 + plus]),
+        }
+    }
+
+    /// Puts an address into a register, with 64 bits.
+    fn sum(&mut self, to: u8, At { base, scale, plus }: At) {
+        match scale {
+            1 => dynasm!(self.asm ; .arch x64 ; lea Rq(to), [Rq(base) + plus]),
+            2 => dynasm!(self.asm ; .arch x64 ; lea Rq(to), [Rq(base) * 2 + plus]),
+            4 => dynasm!(self.asm ; .arch x64 ; lea Rq(to), [Rq(base) * 4 + plus]),
+            _ => dynasm!(self.asm ; .arch x64 ; lea Rq(to), [Rq(base) * 8 + plus]),
         }
     }
 
     /// Emits the ways to translations that are not remembered.
     pub(crate) fn emit_fills(&mut self) {
         for fill in std::mem::take(&mut self.fills) {
-            let Fill { from, back, out, site, at, access } = fill;
+            let Fill { from, back, out, site, at, access, sum } = fill;
             let half = i32::from(usize::from(site) >= NATIVE_SITES / 2);
             dynasm!(self.asm ; .arch x64 ; =>from);
             if at != IN_R8 {
-                dynasm!(self.asm ; .arch x64 ; lea r8, [Rq(at.base) + at.plus]);
-                if !self.mode.has(Mode::LONG) {
-                    // The sum is to be that of 32 bits.
-                    dynasm!(self.asm
-                        ; .arch x64
-                        ; mov rcx, r8
-                        ; bswap rcx
-                        ; mov ecx, ecx
-                        ; jrcxz >same
-                        ; jmp =>out
-                        ; same:
-                    );
-                }
+                self.sum(8, at);
+            }
+            match sum {
+                Sum::Same => {}
+                Sum::Any => dynasm!(self.asm ; .arch x64 ; mov r8d, r8d),
+                Sum::MustBeSame | Sum::MustBeFar => dynasm!(self.asm
+                    ; .arch x64
+                    ; mov rcx, r8
+                    ; bswap rcx
+                    ; mov ecx, ecx
+                    ; jrcxz >same
+                    ; jmp =>out
+                    ; same:
+                ),
+            }
+            if sum == Sum::MustBeFar {
+                // Its highest 16 bits with something added are 0 only near the ends.
+                dynasm!(self.asm
+                    ; .arch x64
+                    ; lea ecx, [r8 + NEAR]
+                    ; bswap ecx
+                    ; movzx ecx, cx
+                    ; jrcxz >near
+                    ; jmp >far
+                    ; near:
+                    ; jmp =>out
+                    ; far:
+                );
             }
             self.load_entry(access.write);
             self.compare(IN_R8, access.size, access.alignment);
@@ -474,10 +571,27 @@ impl Emitter {
                     ; chosen:
                 );
             }
+            dynasm!(self.asm ; .arch x64 ; mov [r14 + site_tag(site)], rcx);
+            if sum == Sum::Any {
+                // Less what the sum of 64 bits is greater than that of 32: R8 is that and one,
+                // negated.
+                self.sum(1, at);
+                dynasm!(self.asm
+                    ; .arch x64
+                    ; not r8
+                    ; lea r8, [rcx + r8 + 1]
+                    ; not r8
+                    ; mov rcx, [r14 + site_tag(site)]
+                    ; lea rcx, [rcx + r8 + 1]
+                    ; mov [r14 + site_tag(site)], rcx
+                    ; mov rcx, [BYTE r9 + ADDEND as i8]
+                    ; lea rcx, [rcx + r8 + 1]
+                );
+            } else {
+                dynasm!(self.asm ; .arch x64 ; mov rcx, [BYTE r9 + ADDEND as i8]);
+            }
             dynasm!(self.asm
                 ; .arch x64
-                ; mov [r14 + site_tag(site)], rcx
-                ; mov rcx, [BYTE r9 + ADDEND as i8]
                 ; mov [r14 + site_addend(site)], rcx
                 ; mov ecx, [r14 + site_misses(site)]
                 ; lea ecx, [rcx + 1]
@@ -505,7 +619,10 @@ impl Emitter {
     /// Finds the linear address in R8, of an access that is in no span, or goes elsewhere.
     fn find(&mut self, size: usize, alignment: usize, write: bool, out: DynamicLabel) {
         match self.site(write, false) {
-            Some(site) => self.probe_site(site, IN_R8, Wanted { size, alignment, write }, out),
+            Some(site) => {
+                let access = Wanted { size, alignment, write };
+                self.probe_site(site, IN_R8, access, out, Sum::Same);
+            }
             None => self.probe(size, alignment, write, out),
         }
     }

@@ -12,7 +12,6 @@
 mod bits;
 mod branch;
 mod copy;
-mod cut;
 pub(crate) mod memory;
 mod segmented;
 mod segments;
@@ -24,7 +23,7 @@ use std::mem::offset_of;
 
 use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
-use iced_x86::{ConditionCode, Encoder, Instruction, Mnemonic, OpAccess};
+use iced_x86::{ConditionCode, Encoder, Instruction, Mnemonic, OpAccess, OpKind};
 use trivium_interp::Cpu;
 use trivium_interp::block::NO_LINK;
 use trivium_interp::cpu::Mode;
@@ -128,6 +127,8 @@ pub(crate) mod layout {
     pub(crate) const VALUE: u64 = 9;
     /// Bytes of the guard before what it does if it finds nothing else.
     pub(crate) const GUARD: usize = 17;
+    /// In the guard: the operand of its jump to the code that is often run.
+    pub(crate) const GUARD_JUMP: u64 = 29;
     /// In the code that is often run: where the instructions begin, which were taken from the
     /// quantum.
     pub(crate) fn body(host: super::Host) -> u64 {
@@ -148,6 +149,20 @@ pub(crate) struct Finished {
     pub(crate) accesses: Option<Sites>,
     /// Instructions that it takes from the quantum.
     pub(crate) count: i32,
+}
+
+/// Whether what is emitted for an instruction says itself when R9 changes.
+fn keeps_r9(i: &Instruction) -> bool {
+    match i.mnemonic() {
+        Mnemonic::Push | Mnemonic::Pop if i.op0_kind() == OpKind::Register => {
+            i.op0_register().is_gpr()
+        }
+        Mnemonic::Push => i.op0_kind() != OpKind::Memory,
+        Mnemonic::Lea | Mnemonic::Leave => true,
+        Mnemonic::Call => i.is_call_near(),
+        _ if i.is_jcc_short_or_near() => true,
+        _ => select::is_copied(i),
+    }
 }
 
 /// A way out that is emitted after the code.
@@ -216,6 +231,10 @@ pub(crate) struct Emitter {
     /// The block's spans, and which of them have their place in `Native::spans`.
     spans: Vec<Span>,
     known_spans: u16,
+    /// Those of them that are far from both ends of all addresses of 32 bits.
+    far_spans: u16,
+    /// The span whose translation R9 is, if it is one.
+    held: Option<u8>,
     /// What the present instruction's operands are for, and the part in a span that it has.
     accesses: [OpAccess; 4],
     member: Option<Member>,
@@ -281,6 +300,8 @@ impl Emitter {
             notes: Notes::default(),
             spans,
             known_spans: 0,
+            far_spans: 0,
+            held: None,
             accesses: [OpAccess::None; 4],
             member: None,
             stubs,
@@ -419,6 +440,7 @@ impl Emitter {
         self.jump_out(out);
         self.simd = AtHand::default();
         self.known_spans = 0;
+        self.held = None;
     }
 
     /// Whether what comes next may be entered from outside: no span is taken for known.
@@ -479,6 +501,14 @@ impl Emitter {
             self.slot = segmented::slot(i);
         }
         self.note_x87(Some(i));
+        let keeps = keeps_r9(i);
+        self.held = self.held.filter(|_| keeps);
+        let emitted = self.by_kind(i, op);
+        self.held = self.held.filter(|_| keeps);
+        emitted
+    }
+
+    fn by_kind(&mut self, i: &Instruction, op: u8) -> Emitted {
         match i.mnemonic() {
             Mnemonic::Push => self.push(i, op),
             Mnemonic::Pop => self.pop(i, op),
@@ -650,12 +680,15 @@ impl Emitter {
     /// Emits the guard, at the beginning of the seldom-run code.
     fn guard(&mut self) {
         let out = self.stub(Exit::Stale { block: self.block }, None);
+        let start = self.offset();
         self.emit_guard(out);
         self.go_to(JMP, self.addresses.0);
+        debug_assert_eq!(self.offset() - start, layout::GUARD_JUMP as usize + 4);
     }
 
     /// Goes elsewhere if what a block depends on is not as it was.
     fn emit_guard(&mut self, out: DynamicLabel) {
+        self.held = None;
         dynasm!(self.asm
             ; .arch x64
             // The displacement and the number are filled in when the block is reached.

@@ -134,7 +134,7 @@ impl Emitter {
                 0
             }
         };
-        At { base: 8, plus }
+        At::sum(8, plus)
     }
 
     /// Puts the linear address of a memory operand into R8, with the checks of segmentation.
@@ -193,14 +193,14 @@ impl Emitter {
             dynasm!(self.asm ; .arch x64 ; movzx r8d, r8w);
         }
         self.add_segment(SS as u8, size, write, op);
-        At { base: 8, plus: self.reach(Way::Alone, size, write, op) }
+        At::sum(8, self.reach(Way::Alone, size, write, op))
     }
 
     /// LEAVE.
     pub(super) fn segmented_leave(&mut self, op: u8) -> Emitted {
         const RBP: u8 = 5;
         let word = self.word();
-        let at = self.segmented_stack(At { base: RBP, plus: 0 }, word as usize, false, op);
+        let at = self.segmented_stack(At::sum(RBP, 0), word as usize, false, op);
         match self.mode.has(Mode::STACK32) {
             true => dynasm!(self.asm ; .arch x64 ; lea Rd(RSP_HOME), [rbp + word]),
             false => dynasm!(self.asm ; .arch x64 ; lea ecx, [rbp + word] ; mov Rw(RSP_HOME), cx),
@@ -223,9 +223,16 @@ impl Emitter {
 
     /// Loads R8 with the target of a branch, zero-extended.
     pub(super) fn load_target(&mut self, at: At) {
-        match self.word() {
-            2 => dynasm!(self.asm ; .arch x64 ; movzx r8d, WORD [Rq(at.base) + r9 + at.plus]),
-            _ => self.load_word(at, 8),
+        let At { base, scale, plus } = at;
+        match (self.word(), scale) {
+            (2, _) => dynasm!(self.asm ; .arch x64 ; movzx r8d, WORD [Rq(base) + r9 + plus]),
+            (_, 1) => self.load_word(at, 8),
+            (8, 2) => dynasm!(self.asm ; .arch x64 ; mov r8, [r9 + Rq(base) * 2 + plus]),
+            (8, 4) => dynasm!(self.asm ; .arch x64 ; mov r8, [r9 + Rq(base) * 4 + plus]),
+            (8, _) => dynasm!(self.asm ; .arch x64 ; mov r8, [r9 + Rq(base) * 8 + plus]),
+            (_, 2) => dynasm!(self.asm ; .arch x64 ; mov r8d, [r9 + Rq(base) * 2 + plus]),
+            (_, 4) => dynasm!(self.asm ; .arch x64 ; mov r8d, [r9 + Rq(base) * 4 + plus]),
+            (_, _) => dynasm!(self.asm ; .arch x64 ; mov r8d, [r9 + Rq(base) * 8 + plus]),
         }
     }
 

@@ -44,7 +44,7 @@ impl Emitter {
         let from = selector(i.op0_register().number());
         let at = self.reach_stack(-word, true, op);
         dynasm!(self.asm ; .arch x64 ; movzx ecx, WORD [r14 + from]);
-        let At { base, plus } = at;
+        let At { base, plus, .. } = at;
         match self.notes.pushes_word && word == 4 {
             true => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], cx),
             false => self.store_word(at, 1),
@@ -69,7 +69,7 @@ impl Emitter {
         let word = self.word();
         let usual = i.stack_pointer_increment() == word;
         let Some(segment) = self.reloaded(i).filter(|_| usual) else { return Emitted::Not };
-        let At { base, plus } = self.reach_stack(0, false, op);
+        let At { base, plus, .. } = self.reach_stack(0, false, op);
         dynasm!(self.asm ; .arch x64 ; movzx r8d, WORD [Rq(base) + r9 + plus]);
         self.load_again(segment, op);
         self.move_stack(word);

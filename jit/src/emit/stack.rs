@@ -78,14 +78,13 @@ impl Emitter {
             self.move_stack(-word);
         }
         let at = self.reach_stack(if early { 0 } else { -word }, true, op);
-        let from = match value {
-            Some(value) => {
-                self.constant(1, value);
-                1
+        match value {
+            Some(value) => self.store_constant(at, value),
+            None => {
+                let from = self.in_register(i.op0_register(), 1);
+                self.store_word(at, from);
             }
-            None => self.in_register(i.op0_register(), 1),
-        };
-        self.store_word(at, from);
+        }
         if !early {
             self.move_stack(-word);
         }
@@ -109,7 +108,7 @@ impl Emitter {
     /// Reaches a word of the stack, so far from where its pointer leads; gives the displacement.
     pub(super) fn reach_stack(&mut self, plus: i32, write: bool, op: u8) -> At {
         let way = self.way(1);
-        let at = At { base: RSP_HOME, plus };
+        let at = At::sum(RSP_HOME, plus);
         let size = self.word() as usize;
         if !self.is_flat() {
             return self.segmented_stack(at, size, write, op);
@@ -118,11 +117,11 @@ impl Emitter {
             return at;
         }
         self.stack_address(plus - way.back());
-        At { base: 8, plus: self.reach(way, size, write, op) }
+        At::sum(8, self.reach(way, size, write, op))
     }
 
     /// Stores a register at the sum of an address and R9.
-    pub(super) fn store_word(&mut self, At { base, plus }: At, from: u8) {
+    pub(super) fn store_word(&mut self, At { base, plus, .. }: At, from: u8) {
         match (self.word(), i8::try_from(plus)) {
             (2, _) => dynasm!(self.asm ; .arch x64 ; mov [Rq(base) + r9 + plus], Rw(from)),
             (8, Ok(plus)) => {
@@ -136,8 +135,25 @@ impl Emitter {
         }
     }
 
+    /// Stores a number there. RCX may be overwritten.
+    pub(super) fn store_constant(&mut self, at: At, value: u64) {
+        let At { base, plus, .. } = at;
+        match (self.word(), i32::try_from(value as i64)) {
+            (8, Ok(value)) => {
+                dynasm!(self.asm ; .arch x64 ; mov QWORD [Rq(base) + r9 + plus], value);
+            }
+            (4, _) => {
+                dynasm!(self.asm ; .arch x64 ; mov DWORD [Rq(base) + r9 + plus], value as i32);
+            }
+            _ => {
+                self.constant(1, value);
+                self.store_word(at, 1);
+            }
+        }
+    }
+
     /// Loads a register from there, as instructions do: of 16 bits, the others stay.
-    pub(super) fn load_word(&mut self, At { base, plus }: At, into: u8) {
+    pub(super) fn load_word(&mut self, At { base, plus, .. }: At, into: u8) {
         match (self.word(), i8::try_from(plus)) {
             (2, _) => dynasm!(self.asm ; .arch x64 ; mov Rw(into), [Rq(base) + r9 + plus]),
             (8, Ok(plus)) => {
@@ -202,7 +218,7 @@ impl Emitter {
             _ => dynasm!(self.asm ; .arch x64 ; lea r8d, [rbp - way.back()]),
         }
         let plus = self.reach(way, self.word() as usize, false, op);
-        let at = At { base: 8, plus };
+        let at = At::sum(8, plus);
         match self.word() {
             8 => dynasm!(self.asm ; .arch x64 ; lea Rq(RSP_HOME), [rbp + 8]),
             _ => dynasm!(self.asm ; .arch x64 ; lea Rd(RSP_HOME), [rbp + 4]),
@@ -231,10 +247,7 @@ impl Emitter {
             Home::Host(host) => host,
             Home::Memory => 8,
         };
-        self.effective_address(i, 0, into);
-        if narrow {
-            dynasm!(self.asm ; .arch x64 ; mov Rd(into), Rd(into));
-        }
+        self.part_of_address(i, 0, into, narrow);
         if self.homes.of(number) == Home::Memory {
             dynasm!(self.asm ; .arch x64 ; mov [BYTE r14 + near(number)], r8);
         }

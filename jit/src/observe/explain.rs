@@ -191,7 +191,7 @@ fn write_known(text: &mut String, cpu: &Cpu, block: &Block, ops: &[Op]) {
         instructions(cpu, block, ops).0.iter().map(|guest| guest.instruction).collect();
     let word = if block.mode.has(Mode::LONG) { 8 } else { 4 };
     let mut factory = InstructionInfoFactory::new();
-    let (facts, spans) = spans::find(&list, word, &mut factory);
+    let (facts, spans) = spans::find(&list, word, spans::LIMIT, &mut factory);
     for (i, facts) in list.iter().zip(&facts) {
         let info = factory.info(i);
         let names = |is: fn(OpAccess) -> bool| registers(info.used_registers(), is);

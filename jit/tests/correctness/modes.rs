@@ -5,7 +5,8 @@ use trivium_cpu::bits::{cr0, cr4, rflags};
 use trivium_cpu::state::{CS, CpuState, DS, ES, FS, SS, Segment, SegmentAttributes, TableRegister};
 
 use crate::machine::{
-    CODE, DATA, HANDLERS, HLT, Machine, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, everywhere,
+    CODE, DATA, HANDLERS, HLT, Machine, PRESENT, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, WRITE,
+    everywhere,
 };
 
 /// The real-mode vector table, and the tables of protected mode.
@@ -409,6 +410,39 @@ fn address_sizes_can_be_overridden_in_flat_code() {
         m.put(0x1_a010, &1_u32.to_le_bytes());
         m.run_to_halt();
         assert_eq!(m.reg(RAX), 3 * u64::from(TIMES));
+    });
+}
+
+#[test]
+fn addresses_of_32_bits_wrap_also_between_accesses_that_are_near_each_other() {
+    everywhere(|m| {
+        // The last page of 4 GiB, by the tables of the first.
+        m.put(0x1_1000 + 8 * 3, &0x1_2007_u64.to_le_bytes());
+        m.put(0x1_2000 + 8 * 511, &0x1_3007_u64.to_le_bytes());
+        m.map(0x1f_f000, DATA + 0x1000 | PRESENT | WRITE);
+        m.put(DATA, &1_u32.to_le_bytes());
+        m.put(DATA + 0x1ff0, &[2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]);
+        m.set(|s| {
+            s.segments.regs[CS] = segment(8, 0, u32::MAX, 0xc09b);
+            s.general.rip = CODE;
+            s.general.regs[RCX] = 300;
+            s.general.regs[RDX] = 0;
+            s.general.regs[RDI] = 0x8007_0000;
+            s.general.regs[RSI] = 0x4001_8000;
+        });
+        #[rustfmt::skip]
+        let code = [
+            // again: mov ebx, 0xfffffff0; mov eax, [ebx]; add ebx, 16; add eax, [ebx-8]
+            0xbb, 0xf0, 0xff, 0xff, 0xff, 0x8b, 0x03, 0x83, 0xc3, 0x10, 0x03, 0x43, 0xf8,
+            // add [ebx-4], eax; add eax, [edi+0x7fff0000]; add eax, [4*esi]; add edx, eax
+            0x01, 0x43, 0xfc, 0x03, 0x87, 0, 0, 0xff, 0x7f, 0x03, 0x04, 0xb5, 0, 0, 0, 0, 0x01, 0xc2,
+            // loop again; hlt
+            0xe2, 0xdf, HLT,
+        ];
+        m.put(CODE, &code);
+        m.run_to_halt();
+        assert_eq!((m.reg(RCX), m.reg(RDX)), (0, 7 * 300));
+        assert_eq!(m.get::<4>(DATA + 0x1ffc), (5 * 300_u32).to_le_bytes());
     });
 }
 
