@@ -208,8 +208,10 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<AddressHasher>>;
 
 /// All blocks of a CPU.
 pub struct BlockCache {
-    /// The operations of all blocks, those of dropped ones too until the cache begins anew.
+    /// The operations of all blocks, and room that dropped ones have left.
     ops: Vec<Op>,
+    /// Where so many operations in a row are nobody's, by their number.
+    room: Vec<Vec<u32>>,
     blocks: Vec<Block>,
     jumps: Box<[Cell<Jump>]>,
     map: Map<Key, u32>,
@@ -233,8 +235,12 @@ pub enum Dropped {
     All,
 }
 
-/// More operations than this and the cache begins anew: 48 bytes each, 24 MiB.
-const MAX_OPS: usize = 524_288;
+/// There are no more operations than this: 48 bytes each, 48 MiB.
+const MAX_OPS: usize = 1 << 20;
+/// Nor more in a block.
+const MAX_BLOCK_OPS: usize = u8::MAX as usize;
+/// Dropping blocks that are seldom run must yield as many operations to be worth it.
+const WORTH_DROPPING: usize = MAX_OPS / 4;
 
 impl BlockCache {
     /// An empty cache.
@@ -243,6 +249,7 @@ impl BlockCache {
         Self {
             // Address space only, until it is used: it never moves.
             ops: Vec::with_capacity(MAX_OPS),
+            room: vec![Vec::new(); MAX_BLOCK_OPS + 1],
             blocks: Vec::new(),
             jumps: vec![Cell::default(); JUMPS].into(),
             map: Map::default(),
@@ -331,20 +338,56 @@ impl BlockCache {
         (link.generation == cpu.generations.of(link.reach)).then_some((link.target, link.reach))
     }
 
-    /// Whether another block of `ops` operations fits; if not, [`Self::clear`] is due.
+    /// Whether another block of `ops` operations fits; if not, [`Self::make_room`] is due.
     #[must_use]
     pub fn has_room(&self, ops: usize) -> bool {
-        self.ops.len() + ops <= MAX_OPS
+        self.ops.len() + ops <= MAX_OPS || self.room.iter().skip(ops).any(|room| !room.is_empty())
     }
 
-    /// Takes a new block in, with its operations; its `target` is set here.
+    /// Takes room for so many operations: what a dropped block of as many has left, or after all
+    /// others, or a part of what a longer one has left. `filler` is there until they are.
+    fn take_room(&mut self, len: usize, filler: Op) -> Option<u32> {
+        if let Some(start) = self.room.get_mut(len)?.pop() {
+            return Some(start);
+        }
+        let end = self.ops.len();
+        if end + len <= MAX_OPS {
+            self.ops.resize(end + len, filler);
+            return Some(end as u32);
+        }
+        let longer = (len..=MAX_BLOCK_OPS).find(|&longer| !self.room[longer].is_empty())?;
+        let start = self.room[longer].pop()?;
+        self.room[longer - len].push(start + len as u32);
+        Some(start)
+    }
+
+    /// Makes room for others by dropping blocks that were never translated, if there are many; else it
+    /// drops none, and [`Self::clear`] is due. The CPU's ways of every reach must be made void.
+    #[must_use]
+    pub fn make_room(&mut self) -> bool {
+        let is_plain = |block: &&Block| block.decoded == block.target.start;
+        let all = self.map.values().filter_map(|&index| self.block(index));
+        let plain: Vec<Target> = all.filter(is_plain).map(|block| block.target).collect();
+        let yielded: usize = plain.iter().map(|target| usize::from(target.len)).sum();
+        if yielded < WORTH_DROPPING {
+            return false;
+        }
+        for target in plain {
+            self.drop_block(target.index);
+        }
+        true
+    }
+
+    /// Takes a new block in, with its operations, for which there is room; its `target` is set here.
     pub fn insert(&mut self, mut block: Block, ops: &[Op]) -> u32 {
+        let filler = ops.first().copied();
+        let start = filler.and_then(|op| self.take_room(ops.len(), op)).unwrap_or_default();
         let index = self.free.pop().unwrap_or(self.blocks.len() as u32);
         block.target.index = index;
-        block.target.start = self.ops.len() as u32;
+        block.target.start = start;
         block.target.len = ops.len() as u8;
-        block.decoded = block.target.start;
-        self.ops.extend_from_slice(ops);
+        block.decoded = start;
+        self.ops[start as usize..][..ops.len()].copy_from_slice(ops);
         self.map.insert(block.key, index);
         let second = block.second_page.map(|(page, _)| page);
         for page in [Some(block.key.offset >> 12), second].into_iter().flatten() {
@@ -360,16 +403,18 @@ impl BlockCache {
     /// Replaces operations of a block, and keeps them all as they were decoded; false if there is no
     /// room.
     pub fn replace_ops(&mut self, index: u32, replaced: &[(u8, Op)]) -> bool {
-        let Some(block) = self.blocks.get_mut(index as usize) else { return true };
+        let Some(block) = self.blocks.get(index as usize) else { return true };
         let (start, len) = (block.target.start as usize, usize::from(block.target.len));
         let decoded = block.decoded as usize;
         if decoded != start {
             self.ops.copy_within(decoded..decoded + len, start);
-        } else if self.ops.len() + len > MAX_OPS {
-            return false;
         } else {
-            block.decoded = self.ops.len() as u32;
-            self.ops.extend_from_within(start..start + len);
+            let filler = self.ops.get(start).copied();
+            let Some(copy) = filler.and_then(|op| self.take_room(len, op)) else { return false };
+            self.ops.copy_within(start..start + len, copy as usize);
+            if let Some(block) = self.blocks.get_mut(index as usize) {
+                block.decoded = copy;
+            }
         }
         let Some(ops) = self.ops.get_mut(start..start + len) else { return true };
         for &(number, op) in replaced {
@@ -412,6 +457,11 @@ impl BlockCache {
             return;
         }
         self.map.remove(&block.key);
+        let (start, decoded, len) = (block.target.start, block.decoded, block.target.len);
+        self.room[usize::from(len)].push(start);
+        if decoded != start {
+            self.room[usize::from(len)].push(decoded);
+        }
         self.drops += 1;
         match &mut self.dropped {
             Dropped::None => self.dropped = Dropped::Some(vec![index]),
@@ -608,3 +658,7 @@ impl FetchTlb {
         };
     }
 }
+
+#[cfg(test)]
+#[path = "block_tests.rs"]
+mod tests;

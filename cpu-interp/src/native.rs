@@ -79,6 +79,10 @@ pub struct Native {
     pub jumps: Box<NativeJumps>,
     /// What is counted, if somebody wants to know.
     pub counts: Option<SharedCounts>,
+    /// Translated code is to leave before the first instruction at which `cut` is reached.
+    pub cuts: bool,
+    /// What is left of the quantum and its reserve there.
+    pub cut: i64,
 }
 
 /// Places of [`Native::samples`].
@@ -162,6 +166,8 @@ impl Native {
             crossing: NativeCrossing::default(),
             jumps: Box::new(NativeJumps::new()),
             counts: None,
+            cuts: false,
+            cut: i64::MIN,
         }
     }
 

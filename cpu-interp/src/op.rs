@@ -146,6 +146,8 @@ pub enum StopReason {
     Jump,
     /// The operation, which has changed nothing, is of a block that is to be translated anew.
     Anew,
+    /// The operation, which was not begun, is where translated code was to be left.
+    AtCut,
     /// The operation needs a value of a device: `Cpu::mmio_wanted`.
     MmioRead,
 }

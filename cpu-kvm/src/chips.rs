@@ -90,6 +90,9 @@ pub struct KernelChips {
     kind: Irqchip,
     vm: Arc<VmFd>,
     vcpu: File,
+    /// Which calls fail.
+    #[cfg(test)]
+    pub(crate) plan: std::sync::OnceLock<Arc<crate::faulty::Plan>>,
 }
 
 /// One MSR as KVM_GET_MSRS and KVM_SET_MSRS have it.
@@ -161,7 +164,41 @@ impl KernelChips {
     pub(crate) fn new(kind: Irqchip, vm: Arc<VmFd>, vcpu: RawFd) -> io::Result<Self> {
         // SAFETY: the file is a processor's, which its owner keeps open during the call.
         let vcpu = unsafe { BorrowedFd::borrow_raw(vcpu) }.try_clone_to_owned()?;
-        Ok(Self { kind, vm, vcpu: vcpu.into() })
+        Ok(Self {
+            kind,
+            vm,
+            vcpu: vcpu.into(),
+            #[cfg(test)]
+            plan: Default::default(),
+        })
+    }
+
+    /// Makes a call of this name, or lets it fail if a test wants that.
+    fn call<T, E: Into<io::Error>>(
+        &self,
+        name: &'static str,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, KvmError> {
+        #[cfg(test)]
+        if let Some(plan) = self.plan.get() {
+            plan.check().map_err(call(name))?;
+        }
+        make().map_err(|error| call(name)(error.into()))
+    }
+
+    /// One on the processor's file that wants a structure.
+    fn call_vcpu<T>(
+        &self,
+        name: &'static str,
+        request: c_ulong,
+        structure: *mut T,
+    ) -> Result<libc::c_int, KvmError> {
+        self.call(name, || {
+            // SAFETY: the file is a processor's, and callers give the structure that the kernel reads
+            // or fills for this request.
+            let done = unsafe { libc::ioctl(self.vcpu.as_raw_fd(), request, structure) };
+            if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
+        })
     }
 
     /// Which chips are the kernel's.
@@ -205,11 +242,11 @@ impl KernelChips {
     /// The call fails.
     pub fn raise_by(&self, event: &EventFd, irq: u8) -> Result<(), KvmError> {
         let gsi = if irq == 0 { TIMER_GSI } else { BOTH_GSI + u32::from(irq) };
-        self.vm.register_irqfd(event, gsi).map_err(|e| call("KVM_IRQFD")(e.into()))
+        self.call("KVM_IRQFD", || self.vm.register_irqfd(event, gsi))
     }
 
     fn set_line(&self, gsi: u32, high: bool) -> Result<(), KvmError> {
-        self.vm.set_irq_line(gsi, high).map_err(|e| call("KVM_IRQ_LINE")(e.into()))
+        self.call("KVM_IRQ_LINE", || self.vm.set_irq_line(gsi, high))
     }
 
     /// Sends a message-signalled interrupt.
@@ -223,7 +260,7 @@ impl KernelChips {
             data: message.data,
             ..Default::default()
         };
-        self.vm.signal_msi(msi).map(drop).map_err(|e| call("KVM_SIGNAL_MSI")(e.into()))
+        self.call("KVM_SIGNAL_MSI", || self.vm.signal_msi(msi)).map(drop)
     }
 
     /// Tells a kernel that has the local APICs alone what the I/O APIC's pins send, so that it tells of
@@ -234,7 +271,7 @@ impl KernelChips {
     pub fn set_routes(&self, pins: &[Option<MsiMessage>]) -> Result<(), KvmError> {
         let routes: Vec<_> =
             (0..).zip(pins).filter_map(|(pin, m)| Some(to_message(pin, (*m)?))).collect();
-        set_routing(&self.vm, &routes).map_err(call("KVM_SET_GSI_ROUTING"))
+        self.call("KVM_SET_GSI_ROUTING", || set_routing(&self.vm, &routes))
     }
 
     /// The HPET stands in the timer's place, or no longer.
@@ -242,10 +279,10 @@ impl KernelChips {
     /// # Errors
     /// A call fails.
     pub fn set_hpet_legacy(&self, legacy: bool) -> Result<(), KvmError> {
-        let mut pit = self.vm.get_pit2().map_err(|e| call("KVM_GET_PIT2")(e.into()))?;
+        let mut pit = self.call("KVM_GET_PIT2", || self.vm.get_pit2())?;
         pit.flags = pit.flags & !KVM_PIT_FLAGS_HPET_LEGACY
             | if legacy { KVM_PIT_FLAGS_HPET_LEGACY } else { 0 };
-        self.vm.set_pit2(&pit).map_err(|e| call("KVM_SET_PIT2")(e.into()))
+        self.call("KVM_SET_PIT2", || self.vm.set_pit2(&pit))
     }
 
     /// Makes the chips be in a state, with their inputs as it says. The processor does not run.
@@ -291,7 +328,7 @@ impl KernelChips {
         if chips.hpet_legacy {
             pit.flags |= KVM_PIT_FLAGS_HPET_LEGACY;
         }
-        self.vm.set_pit2(&pit).map_err(|e| call("KVM_SET_PIT2")(e.into()))
+        self.call("KVM_SET_PIT2", || self.vm.set_pit2(&pit))
     }
 
     /// The state of the chips, whose inputs have these levels. The processor does not run.
@@ -309,7 +346,7 @@ impl KernelChips {
     fn take_board(&self, pic_lines: u16, ioapic_lines: u32) -> Result<BoardChips, KvmError> {
         let chips = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE].map(|id| self.chip(id));
         let [master, slave] = chips;
-        let pit = self.vm.get_pit2().map_err(|e| call("KVM_GET_PIT2")(e.into()))?;
+        let pit = self.call("KVM_GET_PIT2", || self.vm.get_pit2())?;
         let ioapic = self.chip(KVM_IRQCHIP_IOAPIC)?;
         Ok(BoardChips {
             pic: convert::from_pics([&master?, &slave?], pic_lines),
@@ -321,20 +358,18 @@ impl KernelChips {
 
     fn chip(&self, chip_id: u32) -> Result<kvm_irqchip, KvmError> {
         let mut chip = kvm_irqchip { chip_id, ..Default::default() };
-        self.vm.get_irqchip(&mut chip).map_err(|e| call("KVM_GET_IRQCHIP")(e.into()))?;
+        self.call("KVM_GET_IRQCHIP", || self.vm.get_irqchip(&mut chip))?;
         Ok(chip)
     }
 
     fn set_chip(&self, chip_id: u32, chip: &kvm_irqchip) -> Result<(), KvmError> {
         let chip = kvm_irqchip { chip_id, ..*chip };
-        self.vm.set_irqchip(&chip).map_err(|e| call("KVM_SET_IRQCHIP")(e.into()))
+        self.call("KVM_SET_IRQCHIP", || self.vm.set_irqchip(&chip))
     }
 
     fn put_lapic(&self, registers: &LapicRegisters) -> Result<(), KvmError> {
-        let lapic = convert::to_lapic(registers);
-        // SAFETY: the file is a processor's, and the kernel reads the structure.
-        let done = unsafe { libc::ioctl(self.vcpu.as_raw_fd(), KVM_SET_LAPIC, &raw const lapic) };
-        check(done).map_err(call("KVM_SET_LAPIC"))?;
+        let mut lapic = convert::to_lapic(registers);
+        self.call_vcpu("KVM_SET_LAPIC", KVM_SET_LAPIC, &raw mut lapic)?;
         match registers.tsc_deadline {
             0 => Ok(()),
             deadline => self.set_msr(MSR_TSC_DEADLINE, deadline),
@@ -343,9 +378,7 @@ impl KernelChips {
 
     fn take_lapic(&self) -> Result<LapicRegisters, KvmError> {
         let mut lapic = kvm_lapic_state::default();
-        // SAFETY: the file is a processor's, and the kernel fills the structure.
-        let done = unsafe { libc::ioctl(self.vcpu.as_raw_fd(), KVM_GET_LAPIC, &raw mut lapic) };
-        check(done).map_err(call("KVM_GET_LAPIC"))?;
+        self.call_vcpu("KVM_GET_LAPIC", KVM_GET_LAPIC, &raw mut lapic)?;
         let base = self.msr(MSR_APIC_BASE)?.unwrap_or(0);
         let deadline = self.msr(MSR_TSC_DEADLINE)?.unwrap_or(0);
         Ok(convert::from_lapic(&lapic, base, deadline))
@@ -353,17 +386,13 @@ impl KernelChips {
 
     fn msr(&self, index: u32) -> Result<Option<u64>, KvmError> {
         let mut one = one_msr(index, 0);
-        // SAFETY: the file is a processor's, and the kernel fills the one entry that is counted.
-        let read = unsafe { libc::ioctl(self.vcpu.as_raw_fd(), KVM_GET_MSRS, &raw mut one) };
-        check(read).map_err(call("KVM_GET_MSRS"))?;
+        let read = self.call_vcpu("KVM_GET_MSRS", KVM_GET_MSRS, &raw mut one)?;
         Ok((read == 1).then_some(one.entry.data))
     }
 
     fn set_msr(&self, index: u32, value: u64) -> Result<(), KvmError> {
-        let one = one_msr(index, value);
-        // SAFETY: the file is a processor's, and the kernel reads the one entry that is counted.
-        let done = unsafe { libc::ioctl(self.vcpu.as_raw_fd(), KVM_SET_MSRS, &raw const one) };
-        check(done).map_err(call("KVM_SET_MSRS"))?;
+        let mut one = one_msr(index, value);
+        let done = self.call_vcpu("KVM_SET_MSRS", KVM_SET_MSRS, &raw mut one)?;
         if done != 1 {
             log::info!("KVM refuses MSR {index:#x} with {value:#x} for its local APIC");
         }
@@ -373,10 +402,6 @@ impl KernelChips {
 
 fn one_msr(index: u32, data: u64) -> OneMsr {
     OneMsr { count: 1, padding: 0, entry: kvm_msr_entry { index, data, ..Default::default() } }
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The clock that the kernel's timer counts by, in nanoseconds.

@@ -38,7 +38,8 @@ impl Plan {
         self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count_down).is_ok()
     }
 
-    fn check(&self) -> io::Result<()> {
+    /// Fails if it is time to.
+    pub(crate) fn check(&self) -> io::Result<()> {
         match self.strikes() {
             true => Err(io::Error::from_raw_os_error(self.errno)),
             false => Ok(()),

@@ -16,6 +16,8 @@ pub(crate) struct Guest {
     pub(crate) instruction: Instruction,
     /// The operation that the interpreter has for it, by its place in the block.
     pub(crate) op: u8,
+    /// The block's instructions from that operation on, if it begins the operation.
+    pub(crate) rest: Option<u8>,
 }
 
 /// What a block ends with, where that is not an instruction.
@@ -75,8 +77,10 @@ fn decode_run(
         // One operation may stand for two instructions.
         while done < op.len {
             let instruction = decoder.decode();
+            let before = block.before.get(number).filter(|_| done == 0);
+            let rest = before.map(|&before| block.target.count.saturating_sub(before));
             done += instruction.len().max(1) as u8;
-            list.push(Guest { instruction, op: number as u8 });
+            list.push(Guest { instruction, op: number as u8, rest });
         }
     }
     ops.len()

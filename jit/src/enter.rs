@@ -302,6 +302,9 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
     };
     let Some(block) = links.block(block) else { return };
     match exit {
+        Exit::Resume { op, .. } if is_cut(cpu, block, op) => {
+            cpu.stop_at(StopReason::AtCut, rest_of(block, op), block);
+        }
         Exit::Resume { op, .. } => resume(cpu, block, op, links),
         Exit::Span { op, .. } => {
             let cold = block.cold.get();
@@ -343,6 +346,13 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op, rest: &[Op], begun: &Block, links: &
             unlinked(cpu, NO_LINK, block);
         }
     }
+}
+
+/// Whether translated code is to be left before an operation that it has come to.
+fn is_cut(cpu: &Cpu, block: &Block, op: u8) -> bool {
+    let before = block.before.get(usize::from(op)).copied().unwrap_or_default();
+    let rest = block.target.count.saturating_sub(before);
+    cpu.native.cuts && cpu.quantum + cpu.native.reserve + i64::from(rest) <= cpu.native.cut
 }
 
 /// Heats the blocks that the quantum was used up at in translated code.

@@ -347,6 +347,9 @@ pub(crate) fn emit_one(
     if !is_offered || guest.instruction.is_invalid() {
         return Emitted::Not;
     }
+    if let Some(rest) = guest.rest.filter(|_| cpu.native.cuts) {
+        emitter.cut_before(guest.op, rest.into());
+    }
     emitter.notes.opcode = ops.get(usize::from(guest.op)).map_or(0, |op| op.imm as u16);
     emitter.instruction(&guest.instruction, facts, guest.op)
 }

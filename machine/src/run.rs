@@ -59,6 +59,8 @@ pub(crate) struct Run {
     pub(crate) here: bool,
     /// Only until the processor first comes back.
     pub(crate) once: bool,
+    /// Only until the processor comes back with a part of its budget left: where its code is cut.
+    pub(crate) cut: bool,
 }
 
 /// What all threads of a run share.
@@ -331,7 +333,8 @@ impl Session<'_> {
                 Exit::Halted | Exit::WaitForSipi => self.idle(cpu, sleep),
                 Exit::Shutdown => control.request(Request::Shutdown(cpu)),
             }
-            if self.run.once {
+            let ended = budget.instructions <= self.clock.now().nanos_since(now);
+            if self.run.once || self.run.cut && exit == Exit::Budget && !ended {
                 control.request(Request::Limit);
             }
         }

@@ -119,7 +119,7 @@ impl Interpreter {
             decoded.add_entry();
         }
         if !self.cache.has_room(decoded.ops.len()) {
-            self.drop_all_blocks();
+            self.make_room();
         }
         let page = key.offset - start;
         for &(from, len) in &decoded.spans {
@@ -135,6 +135,15 @@ impl Interpreter {
         let block = decoded.to_block(key, second);
         block.cold.set(self.warm);
         Ok(self.cache.insert(block, &decoded.ops))
+    }
+
+    /// Drops blocks for which there is no room any more: all, if the others are too many.
+    pub(super) fn make_room(&mut self) {
+        if !self.cache.make_room() {
+            return self.drop_all_blocks();
+        }
+        self.cpu.generations.void(Reach::Page);
+        self.tell_of_drops();
     }
 
     /// Begins anew, with no blocks.

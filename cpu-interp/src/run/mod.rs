@@ -19,7 +19,7 @@ use trivium_cpu::{Budget, Capabilities, CpuBus, CpuError, CpuState, Exception, E
 use trivium_memory::GuestMemory;
 
 use crate::block::{Block, BlockCache, Dropped, NO_LINK, Reach};
-use crate::block_limits::BlockLimits;
+use crate::block_limits::{BlockLimits, NO_CUT};
 use crate::counts::SharedCounts;
 use crate::cpu::{Cpu, Miss, Topology, shadow};
 use crate::mem::Place;
@@ -86,6 +86,9 @@ pub struct Interpreter {
     limits: Arc<BlockLimits>,
     /// The change of them that holds.
     limits_seen: u64,
+    /// Instructions to where translated code is to be left, and whether it was.
+    to_cut: u64,
+    is_cut: bool,
 }
 
 /// One call of `run`.
@@ -97,12 +100,15 @@ struct Session<'a> {
     unreported: u64,
     /// Exits are told of.
     traced: bool,
+    /// Instructions to where translated code is to be left.
+    to_cut: u64,
 }
 
 impl Session<'_> {
     /// `count` instructions have been run.
     fn retire(&mut self, count: u64) {
         self.left = self.left.saturating_sub(count);
+        self.to_cut = self.to_cut.saturating_sub(count);
         self.unreported += count;
     }
 
@@ -137,7 +143,8 @@ impl Interpreter {
         let limits = Arc::<BlockLimits>::default();
         let limits_seen = limits.changes();
         let (found, quantum) = (None, QUANTUM);
-        Self { cpu, cache, found, quantum, translator, warm: WARM, limits, limits_seen }
+        let (to_cut, is_cut, warm) = (NO_CUT, false, WARM);
+        Self { cpu, cache, found, quantum, translator, warm, limits, limits_seen, to_cut, is_cut }
     }
 
     /// Gives it a translator, before it has run anything.
@@ -181,6 +188,8 @@ impl Interpreter {
         if std::mem::replace(&mut self.limits_seen, changes) != changes {
             self.warm = self.limits.warm();
             (self.cpu.native.quantum, self.cpu.native.hot) = self.limits.hot();
+            (self.cpu.native.cuts, self.cpu.native.chance) = (self.limits.cuts(), 0);
+            self.cpu.native.found_hot.clear();
             self.drop_all_blocks();
         }
     }
@@ -200,7 +209,7 @@ impl Interpreter {
             {
                 return exit;
             }
-            if session.left == 0 {
+            if session.left == 0 || std::mem::take(&mut self.is_cut) {
                 return Exit::Budget;
             }
             // What was delivered may have been pushed onto the code that comes next.
@@ -339,6 +348,7 @@ impl Interpreter {
         }
         let first = (slice as i64).min(cpu.native.first_quantum());
         cpu.native.reserve = slice as i64 - first;
+        cpu.native.cut = slice as i64 - i64::try_from(session.to_cut).unwrap_or(i64::MAX);
         cpu.native.seen = cpu.code_reader.seen();
         cpu.quantum = first - retires as i64;
         cpu.stop = StopReason::Cut;
@@ -407,6 +417,13 @@ impl Interpreter {
                 cpu.rip = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask;
                 cpu.system_flags |= rflags::RF;
                 self.flush_device_stores(session);
+            }
+            StopReason::AtCut => {
+                session.retire(retired - not_done);
+                cpu.rip = block.rip.wrapping_add(op.off as u64) & cpu.ip_mask;
+                session.to_cut = NO_CUT;
+                self.is_cut = true;
+                self.limits.note_cut();
             }
             StopReason::Warm => {
                 session.retire(retired - not_done);
@@ -481,7 +498,7 @@ impl Interpreter {
             Translated::Not => true,
         };
         if !fits {
-            self.drop_all_blocks();
+            self.make_room();
         }
     }
 
@@ -683,9 +700,11 @@ enum Finish {
 impl Vcpu for Interpreter {
     fn run(&mut self, bus: &dyn CpuBus, budget: Budget) -> Result<Exit, CpuError> {
         let (left, traced) = (budget.instructions, bus.traces_exits());
-        let mut session = Session { bus, left, unreported: 0, traced };
+        let to_cut = self.limits.take_cut().unwrap_or(self.to_cut);
+        let mut session = Session { bus, left, unreported: 0, traced, to_cut };
         let exit = self.go(&mut session);
         session.bus();
+        self.to_cut = session.to_cut;
         let retired = budget.instructions - session.left;
         self.cpu.native.count(|counts| counts.retired += retired);
         Ok(exit)

@@ -1,5 +1,7 @@
 //! States of the chips through the kernel's structures, and through the kernel's chips.
 
+use trivium_cpu::CpuError;
+
 use super::*;
 use crate::testing::{irqchip, memory};
 
@@ -189,4 +191,66 @@ fn the_kernels_timer_wakes_a_halted_guest() {
     assert_eq!(bus.reported(), Some(0x77), "{exit:?}");
     let taken = chips.take(1, 0).unwrap();
     assert_eq!(taken.board.unwrap().pic[0].isr, 1, "no EOI was written");
+}
+
+/// All calls to the kernel's chips, as a machine makes them: they are given a state, inputs change,
+/// messages are sent, and the state is taken back.
+fn all_calls(chips: &KernelChips, state: &ChipState) -> Result<ChipState, KvmError> {
+    chips.put(state)?;
+    chips.send(MsiMessage { address: 0xfee0_0000, data: 0x4061 })?;
+    let ioapic_lines = match &state.board {
+        Some(_) => {
+            chips.set_hpet_legacy(true)?;
+            chips.set_hpet_legacy(false)?;
+            chips.set_pic_line(4, true)?;
+            chips.set_ioapic_line(16, true)?;
+            chips.raise_by(&EventFd::new(0).map_err(call("eventfd"))?, 5)?;
+            1 << 16
+        }
+        None => {
+            chips.set_routes(&[None, Some(MsiMessage { address: 0xfee0_0000, data: 0x4061 })])?;
+            0
+        }
+    };
+    chips.take(0x0811, ioapic_lines)
+}
+
+/// Each call fails once: a line names it, and when it no longer fails the chips take a state and give it
+/// back as ever.
+#[test]
+fn each_call_that_fails_is_named_and_the_chips_go_on() {
+    use crate::faulty::Plan;
+    use std::collections::BTreeSet;
+    use std::sync::atomic::Ordering::Relaxed;
+    const EIO: i32 = 5;
+    let both =
+        [(Irqchip::On, in_use(), 11), (Irqchip::Split, ChipState { board: None, ..in_use() }, 6)];
+    for (kind, state, different) in both {
+        let memory = memory(16);
+        let Some(vcpu) = irqchip(&memory, kind) else { return };
+        let chips = vcpu.chips().unwrap();
+        let plan = chips.plan.get_or_init(|| Plan::new(u32::MAX, 0, EIO, None)).clone();
+        let mut names = BTreeSet::new();
+        for left in 0.. {
+            plan.left.store(left, Relaxed);
+            plan.failures.store(1, Relaxed);
+            let made = all_calls(&chips, &state);
+            let struck = plan.failures.swap(0, Relaxed) == 0;
+            plan.left.store(u32::MAX, Relaxed);
+            let line = match made {
+                Ok(_) if !struck => break,
+                Ok(_) => panic!("{kind:?}: call {left} failed and nobody says so"),
+                Err(error) => CpuError::from(error).to_string(),
+            };
+            assert!(line.contains("KVM_") && line.contains("os error 5"), "{left}: {line}");
+            assert!(!line.contains('\n'), "{line}");
+            names.insert(line);
+            chips.put(&state).unwrap();
+            let seen = chips.take(0x0811, 1 << 4 | 1 << 16).unwrap();
+            assert_eq!(comparable(seen.lapic), comparable(state.lapic), "{left}");
+            let parts = |state: &ChipState| state.board.clone().map(|b| (b.pic, b.ioapic));
+            assert_eq!(parts(&seen), parts(&state), "{left}");
+        }
+        assert!(names.len() >= different, "{kind:?}: {names:#?}");
+    }
 }

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use trivium_chipset::VmTime;
+use trivium_cpu::CpuState;
 use trivium_machine::{FormatError, MachineState};
 
+use super::cut::{Cut, From, Masks};
 use super::locate::Blocks;
 use super::pair::Pair;
 use super::{LockstepError, Side};
@@ -17,10 +19,15 @@ const KIND: &str = "lockstep";
 /// What made two machines differ.
 #[derive(Debug)]
 pub struct Found {
-    /// The state in which they agreed last.
+    /// The state in which they agreed last; with a history, that in which they began.
     pub state: MachineState,
-    /// How many instructions they run from there.
+    /// The moments at which they were compared before they differed, if all of it is needed and can be
+    /// done again.
+    pub history: Option<Vec<VmTime>>,
+    /// How many instructions they run from where they agreed last.
     pub instructions: u64,
+    /// The instruction, if they differ only when it is translated with others.
+    pub cut: Option<Cut>,
     /// Instructions in a block at most, meanwhile.
     pub block: u32,
     /// How often a block is interpreted before it is translated.
@@ -29,12 +36,35 @@ pub struct Found {
     pub quantum: u32,
     /// The bits of RFLAGS that may differ after them.
     pub flags: u64,
+    /// The processor before they differ.
+    pub before: CpuState,
     /// These instructions, as far as they could be read: addresses, bytes and texts.
     pub code: Vec<String>,
     /// In what they differ, a line each: `what: here and there`.
     pub differences: Vec<String>,
     /// Whether it happens again from `state`, with nothing left in it that is not needed.
     pub is_small: bool,
+}
+
+impl Found {
+    /// The moment at which they agreed last.
+    #[must_use]
+    pub fn agreed(&self) -> VmTime {
+        let last = self.history.as_ref().and_then(|moments| moments.last());
+        last.copied().unwrap_or(self.state.now)
+    }
+
+    /// Whether its file shows it again.
+    #[must_use]
+    pub fn can_be_repeated(&self) -> bool {
+        self.is_small || self.history.is_some()
+    }
+
+    /// How many instructions it may be that make them differ, after others or alone.
+    #[must_use]
+    pub fn suspects(&self) -> u64 {
+        self.cut.map_or(self.instructions, |cut| cut.differ - cut.agree)
+    }
 }
 
 /// A divergence and all that is needed to see it again.
@@ -52,8 +82,14 @@ pub struct LockstepFile {
     /// The firmware image in hexadecimal, if there is one.
     #[serde(default)]
     pub firmware: String,
+    /// See [`Found::history`]; in nanoseconds.
+    #[serde(default)]
+    pub history: Option<Vec<u64>>,
     /// See [`Found::instructions`].
     pub instructions: u64,
+    /// See [`Found::cut`].
+    #[serde(default)]
+    pub cut: Option<Cut>,
     /// See [`Found::block`].
     pub block: u32,
     /// See [`Found::warm`].
@@ -116,7 +152,12 @@ impl LockstepFile {
             cpus,
             options,
             firmware: to_hex(firmware.unwrap_or_default()),
+            history: found
+                .history
+                .as_ref()
+                .map(|moments| moments.iter().map(|moment| moment.as_nanos()).collect()),
             instructions: found.instructions,
+            cut: found.cut,
             block: found.block,
             warm: found.warm,
             quantum: found.quantum,
@@ -188,12 +229,27 @@ impl LockstepFile {
             side.machine.restore(state)?;
         }
         let mut pair = Pair::new(sides)?;
-        pair.set_blocks(Blocks { most: self.block, warm: self.warm, quantum: self.quantum });
+        let (cuts, most) = (self.cut.map(|cut| (cut.side, true)), self.block);
+        pair.set_blocks(Blocks { most, warm: self.warm, quantum: self.quantum, cuts });
         pair.begin()?;
         pair.commit()?;
-        pair.tolerated = self.flags;
-        let until = VmTime::from_nanos(state.now.as_nanos().saturating_add(self.instructions));
-        pair.probe(until)
+        let moments = self.history.as_deref().unwrap_or_default();
+        let moments = moments.iter().map(|&nanos| VmTime::from_nanos(nanos));
+        moments.for_each(|moment| pair.history.note(Vec::new(), moment));
+        let agreed = pair.history.last().unwrap_or(state.now);
+        let until = agreed.saturating_add(self.instructions);
+        pair.history.note(Vec::new(), until);
+        let from = if self.history.is_some() { From::Start } else { From::Snapshot };
+        match self.cut {
+            Some(cut) => {
+                let masks = Masks::one(cut.differ, self.flags);
+                Ok(pair.probe_cut((from, cut.side), cut.differ, until, &masks)?.1)
+            }
+            None => {
+                pair.tolerated = self.flags;
+                pair.probe(until)
+            }
+        }
     }
 }
 

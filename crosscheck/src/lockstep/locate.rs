@@ -3,6 +3,7 @@
 use trivium_chipset::VmTime;
 use trivium_cpu::bits::rflags;
 
+use super::cut::From;
 use super::file::Found;
 use super::pair::{Pair, Undo};
 use super::{Difference, LockstepError, flags, report, shrink};
@@ -27,9 +28,12 @@ pub(super) struct Blocks {
     pub(super) warm: u32,
     /// After how many instructions what is being run is translated with what follows it; 0 as usual.
     pub(super) quantum: u32,
+    /// Which machine's translated code can be cut, if any; and whether the other one has the flags as
+    /// they are after each instruction, not only where somebody may look at them.
+    pub(super) cuts: Option<(usize, bool)>,
 }
 
-pub(super) const USUAL: Blocks = Blocks { most: MOST_IN_BLOCK, warm: WARM, quantum: 0 };
+pub(super) const USUAL: Blocks = Blocks { most: MOST_IN_BLOCK, warm: WARM, quantum: 0, cuts: None };
 /// They are translated before they are first run.
 const AT_ONCE: Blocks = Blocks { warm: 0, ..USUAL };
 /// And sooner or later with what follows them.
@@ -44,8 +48,14 @@ impl Pair {
     /// there.
     pub(super) fn set_blocks(&self, blocks: Blocks) {
         self.present_blocks.set(blocks);
-        for side in &self.sides {
-            side.blocks.set(blocks.most, blocks.warm, blocks.quantum);
+        for (number, side) in self.sides.iter().enumerate() {
+            let is_cut = blocks.cuts.is_some_and(|(cut, _)| cut == number);
+            let most = match blocks.cuts {
+                Some((_, true)) if !is_cut => 1,
+                _ => blocks.most,
+            };
+            side.blocks.allow_cuts(is_cut);
+            side.blocks.set(most, blocks.warm, blocks.quantum);
         }
     }
 
@@ -80,9 +90,10 @@ fn before(moment: VmTime, instructions: u64) -> VmTime {
 /// See [`LockstepError`].
 pub fn locate(pair: &mut Pair, difference: Difference) -> Result<Found, LockstepError> {
     let Difference { until, what: differences } = difference;
+    let seen = until;
     if !reproduce(pair, until)? {
         // It depends on what was before: translations, the TLB.
-        return report::found(pair, until, USUAL, differences, false);
+        return from_the_start(pair, until, differences);
     }
     let (agreed, until) = bisect(pair, until)?;
     let from = before(until, BACK).max(pair.agreed());
@@ -103,12 +114,33 @@ pub fn locate(pair: &mut Pair, difference: Difference) -> Result<Found, Lockstep
     {
         small = None;
     }
-    let Some((until, blocks)) = small else {
+    let Some((small, blocks)) = small else {
         let differences = pair.probe(until)?;
-        return report::found(pair, until, USUAL, differences, false);
+        return from_the_start(pair, seen, differences);
     };
-    let differences = shrink::shrink(pair, until)?;
-    report::found(pair, until, blocks, differences, true)
+    let differences = shrink::shrink(pair, small)?;
+    let about = (small, From::Snapshot);
+    if small.nanos_since(pair.agreed()) > 1
+        && let Some((cut, differences)) = pair.cut(blocks, about.1, small)?
+    {
+        return report::found(pair, about, blocks, differences, Some(cut));
+    }
+    pair.set_blocks(blocks);
+    report::found(pair, about, blocks, differences, None)
+}
+
+/// Runs both machines from the beginning, again and again: what was translated before they last agreed
+/// may be needed. If they do not come to differ then, `differences` is all that there is to say.
+fn from_the_start(
+    pair: &mut Pair,
+    until: VmTime,
+    differences: Vec<String>,
+) -> Result<Found, LockstepError> {
+    let about = (until, From::Start);
+    if let Some((cut, differences)) = pair.cut(USUAL, about.1, until)? {
+        return report::found(pair, about, USUAL, differences, Some(cut));
+    }
+    report::found(pair, about, USUAL, differences, None)
 }
 
 /// Whether the machines differ again, with blocks made in some way.

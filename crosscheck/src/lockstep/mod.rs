@@ -8,8 +8,10 @@
 //! by byte, at each point of [`Sync`]. Flags that instructions leave undefined may differ as long as
 //! nothing is made of them.
 
+mod cut;
 mod file;
 mod flags;
+mod history;
 mod locate;
 mod pair;
 mod report;
@@ -20,6 +22,7 @@ use thiserror::Error;
 use trivium_chipset::VmTime;
 use trivium_machine::{MachineError, MachineHandle, RestoreError, RunEnd};
 
+pub use cut::Cut;
 pub use file::{FileError, Found, LockstepFile};
 pub use locate::locate;
 pub use pair::{Pair, Side};
@@ -147,6 +150,7 @@ pub fn run(
         }
         pair.go_on(inputs.is_empty() && progress.syncs > 0)?;
         let mut ends = pair.advance(sync)?;
+        pair.history.note(inputs, pair.now());
         progress = Progress { now: pair.now(), syncs: progress.syncs + 1 };
         let mut what = pair.differences(&ends)?;
         if what.is_empty() && pair.is_vague() {

@@ -11,6 +11,7 @@ use trivium_cpu::bits::{efer, rflags};
 use trivium_cpu::state::{CS, SegmentAttributes};
 use trivium_machine::{BlockLimits, Frozen, Machine, MachineError, MachineState, RunEnd};
 
+use super::history::History;
 use super::locate::{Blocks, USUAL};
 use super::{LockstepError, Sync, tables};
 
@@ -37,7 +38,7 @@ pub struct Side {
 }
 
 impl Side {
-    fn run(
+    pub(super) fn run(
         &mut self,
         run: impl FnOnce(&mut Machine) -> Result<Option<RunEnd>, MachineError>,
     ) -> Result<Option<RunEnd>, LockstepError> {
@@ -91,6 +92,8 @@ pub struct Pair {
     /// What leads back to the state before the last in which they agreed, if nothing has come from
     /// outside since.
     earlier: Option<Undo>,
+    /// How they came here.
+    pub(super) history: History,
 }
 
 /// Pages of RAM by number, and what is in them.
@@ -113,8 +116,8 @@ impl Pair {
         let ram = vec![0; size];
         let (touched, vague) = (BTreeSet::new(), Vague::default());
         let (tolerated, present_blocks) = (rflags::STATUS, Cell::new(USUAL));
-        let earlier = None;
-        Ok(Self { sides, frozen, ram, touched, tolerated, vague, present_blocks, earlier })
+        let (earlier, history) = (None, History::default());
+        Ok(Self { sides, frozen, ram, touched, tolerated, vague, present_blocks, earlier, history })
     }
 
     /// The first machine's time.
@@ -155,10 +158,32 @@ impl Pair {
     pub(super) fn begin(&mut self) -> Result<(), LockstepError> {
         self.touched = (0..self.pages()).collect();
         let differences = self.differences(&[None, None])?;
-        match differences.first() {
-            None => Ok(()),
-            Some(first) => Err(LockstepError::Start(first.clone())),
+        if let Some(first) = differences.first() {
+            return Err(LockstepError::Start(first.clone()));
         }
+        let frozen = self.sides[0].machine.freeze()?;
+        let mut pages = Vec::new();
+        let mut bytes = Box::new([0; PAGE]);
+        for page in 0..self.pages() {
+            self.sides[0].page(page, &mut bytes);
+            if bytes.iter().any(|&byte| byte != 0) {
+                pages.push((page, bytes.clone()));
+            }
+        }
+        self.history = History::new(frozen, pages);
+        Ok(())
+    }
+
+    /// Brings both machines back to where they began.
+    pub(super) fn begin_again(&mut self) -> Result<(), LockstepError> {
+        let Some((frozen, pages)) = self.history.start() else { return Ok(()) };
+        let filled: Vec<usize> = (0..self.pages()).filter(|&page| self.has_content(page)).collect();
+        self.take_out(&filled);
+        self.put_back(pages);
+        self.frozen = frozen;
+        self.touched.extend(0..self.pages());
+        self.set_blocks(self.present_blocks.get());
+        self.roll_back()
     }
 
     /// Takes the pages that were written since the last call.
@@ -262,6 +287,19 @@ impl Pair {
     pub(super) fn state(&mut self) -> Result<MachineState, LockstepError> {
         self.roll_back()?;
         Ok(self.sides[0].machine.save()?)
+    }
+
+    /// Runs one machine up to a moment, or until its translated code comes between two instructions
+    /// after so many.
+    pub(super) fn run_to_cut(
+        &mut self,
+        side: usize,
+        instructions: u64,
+        moment: VmTime,
+    ) -> Result<Option<RunEnd>, LockstepError> {
+        let Some(side) = self.sides.get_mut(side) else { return Ok(None) };
+        side.blocks.cut_after(instructions);
+        side.run(|machine| machine.run_to_cut(moment))
     }
 
     /// Runs both machines up to a moment.

@@ -8,60 +8,86 @@ use trivium_cpu::CpuState;
 use trivium_cpu::state::CS;
 
 use super::LockstepError;
+use super::cut::{Cut, From};
 use super::file::Found;
 use super::locate::Blocks;
 use super::pair::{Pair, bitness};
 
 /// The most instructions that are shown.
 const MOST_SHOWN: u64 = 64;
+/// Instructions that are shown before the one that goes wrong, where it needs others.
+const BEFORE: u64 = 7;
 
 const NAMES: [&str; 16] = [
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
     "r14", "r15",
 ];
 
-/// Puts together what was found: the machines agreed where they were last committed, and differ at
-/// `until`.
+/// Puts together what was found: the machines agreed where they were last committed, and differ at a
+/// moment, if they run from there or from the start; or where they are cut.
 pub(super) fn found(
     pair: &mut Pair,
-    until: VmTime,
+    (until, from): (VmTime, From),
     blocks: Blocks,
     differences: Vec<String>,
-    is_small: bool,
+    cut: Option<Cut>,
 ) -> Result<Found, LockstepError> {
     let instructions = until.nanos_since(pair.agreed());
-    let code = code(pair, instructions)?;
-    let state = pair.state()?;
-    let Blocks { most, warm, quantum } = blocks;
-    let flags = pair.tolerated;
+    let (first, last) = cut.map_or((0, instructions), |cut| (cut.agree, cut.differ));
+    let shown = if cut.is_some() { last - first + BEFORE } else { MOST_SHOWN };
+    let (code, before) = code(pair, first, last, shown)?;
+    let history = match (from, cut) {
+        (From::Start, Some(_)) => pair.short_history(),
+        _ => None,
+    };
+    if history.is_some() {
+        pair.begin_again()?;
+    }
+    let Blocks { most, warm, quantum, .. } = blocks;
     Ok(Found {
-        state,
+        state: pair.state()?,
+        is_small: from == From::Snapshot,
+        history,
         instructions,
+        cut,
         block: most,
         warm,
         quantum,
-        flags,
+        flags: pair.tolerated,
+        before,
         code,
         differences,
-        is_small,
     })
 }
 
-/// The last instructions that the first machine runs from where both agreed.
-fn code(pair: &mut Pair, instructions: u64) -> Result<Vec<String>, LockstepError> {
-    let shown = instructions.min(MOST_SHOWN);
-    let from = pair.agreed().saturating_add(instructions - shown);
+/// The last instructions that the first machine runs up to `last` after where both agreed, and the
+/// processor before the one of number `first`.
+fn code(
+    pair: &mut Pair,
+    first: u64,
+    last: u64,
+    shown: u64,
+) -> Result<(Vec<String>, CpuState), LockstepError> {
+    let start = pair.agreed();
     pair.roll_back()?;
-    pair.run_until(from)?;
+    let mut before = pair.first_cpu()?;
     let mut lines = Vec::new();
-    for step in 0..shown {
+    let from = last.saturating_sub(shown);
+    if first < from {
+        pair.run_until(start.saturating_add(first))?;
+        before = pair.first_cpu()?;
+    }
+    for step in from..last {
+        pair.run_until(start.saturating_add(step))?;
         let machine = &mut pair.sides[0].machine;
         if let Some(cpu) = machine.freeze()?.cpus.first() {
             lines.push(line(cpu, &machine.code_at_rip(cpu)));
+            if step == first {
+                before = *cpu;
+            }
         }
-        pair.run_until(from.saturating_add(step + 1))?;
     }
-    Ok(lines)
+    Ok((lines, before))
 }
 
 /// The instruction that a processor is at.
@@ -87,14 +113,24 @@ pub fn render(found: &Found, cpus: [&str; 2]) -> String {
 
 fn write(out: &mut String, found: &Found, cpus: [&str; 2]) -> std::fmt::Result {
     let [first, second] = cpus;
-    let (from, count) = (found.state.now, found.instructions);
-    let what = match (found.is_small, count) {
-        (true, 1) => "The instruction that makes them differ:".to_owned(),
-        (true, _) if count <= MOST_SHOWN && found.quantum == 0 => {
+    let (from, count) = (found.agreed(), found.instructions);
+    let what = match (found.cut, found.is_small, count) {
+        (Some(Cut { agree, differ, .. }), ..) => {
+            let ones = if differ - agree == 1 {
+                "one".to_owned()
+            } else {
+                format!("{} ones", differ - agree)
+            };
+            format!("They agree {agree} instructions later, and differ after the next {ones}:")
+        }
+        (_, true, 1) => "The instruction that makes them differ:".to_owned(),
+        (_, true, _) if count <= MOST_SHOWN && found.quantum == 0 => {
             format!("They differ after these {count} instructions, translated together:")
         }
-        (true, _) => format!("They differ after {count} instructions, translated anew. The last:"),
-        (false, _) => {
+        (_, true, _) => {
+            format!("They differ after {count} instructions, translated anew. The last:")
+        }
+        (_, false, _) => {
             format!(
                 "They differ within {count} instructions, depending on what was before. The last:"
             )
@@ -104,17 +140,16 @@ fn write(out: &mut String, found: &Found, cpus: [&str; 2]) -> std::fmt::Result {
     for line in &found.code {
         writeln!(out, "  {line}")?;
     }
-    if let Some(cpu) = found.state.cpus.first() {
-        writeln!(out, "before:")?;
-        for (values, names) in cpu.general.regs.chunks(4).zip(NAMES.chunks(4)) {
-            for (value, name) in values.iter().zip(names) {
-                write!(out, "{name:>5} {value:016x}")?;
-            }
-            writeln!(out)?;
+    let cpu = &found.before;
+    writeln!(out, "before:")?;
+    for (values, names) in cpu.general.regs.chunks(4).zip(NAMES.chunks(4)) {
+        for (value, name) in values.iter().zip(names) {
+            write!(out, "{name:>5} {value:016x}")?;
         }
-        let (rip, flags) = (cpu.general.rip, cpu.general.rflags);
-        writeln!(out, "  rip {rip:016x} rflags {flags:08x} cpl {}", cpu.segments.cpl)?;
+        writeln!(out)?;
     }
+    let (rip, flags) = (cpu.general.rip, cpu.general.rflags);
+    writeln!(out, "  rip {rip:016x} rflags {flags:08x} cpl {}", cpu.segments.cpl)?;
     writeln!(out, "after, {first} and {second}:")?;
     for difference in &found.differences {
         writeln!(out, "  {difference}")?;

@@ -18,9 +18,9 @@ use crate::duels::{Arounds, BOTH, Guest, duel, on_large_stack, side};
 /// Longer than it takes to locate a bug.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The most instructions that a bug of translated code is brought down to: the one that goes wrong,
-/// and what must be run before it for it to be translated so.
-const MOST: u64 = 4096;
+/// The most instructions that a bug of translated code is brought down to, after others: a branch and
+/// what is counted with it, or one that leads where nothing is translated.
+const MOST: u64 = 8;
 
 /// Loops that come upon bugs of superblocks that the ROM does not, by their numbers.
 const LOOPS: &[u64] = &[0, 10, 18, 56, 61, 195];
@@ -73,7 +73,9 @@ impl Broken {
         let file = LockstepFile::parse(&text).unwrap();
         let sides = [0, 1].map(|n| side(self.accels[n], guest, self.arounds[n]));
         let state = file.state().unwrap();
-        file.run(&state, sides).unwrap() == found.differences
+        let seen = file.run(&state, sides).unwrap();
+        // A store beyond its page leaves no trace in the log of what was written, and stays there.
+        !seen.is_empty() && seen.iter().all(|line| found.differences.contains(line))
     }
 }
 
@@ -101,7 +103,7 @@ fn each<B: Copy>(
         }
         if let Some(wrong) = judge(bug, &found) {
             missed.push(format!("{name}: {wrong}"));
-        } else if found.is_small && !broken.again(&found, &guest) {
+        } else if !broken.again(&found, &guest) {
             missed.push(format!("{name}: its file does not show it"));
         }
     }
@@ -181,8 +183,8 @@ fn bugs_planted_in_what_is_emitted_are_located() {
             BROKEN_JIT.find(&guest, 200_000, 600_000).map(|found| (guest, found))
         };
         let judge = |_: jit::Bug, found: &Found| {
-            let small = found.is_small && found.instructions <= MOST;
-            (!small).then(|| format!("{} instructions", found.instructions))
+            let small = found.is_small && found.suspects() <= MOST;
+            (!small).then(|| format!("{} instructions", found.suspects()))
         };
         each(jit::BUGS.iter().copied(), |bug| format!("{bug:?}"), find, &BROKEN_JIT, judge);
     });
@@ -200,8 +202,10 @@ fn bugs_planted_in_superblocks_are_located() {
                 Some((guest, found))
             })
         };
-        // How far one is brought down depends on what was translated before the snapshots.
-        let judge = |_: jit::Bug, _: &Found| None;
+        let judge = |_: jit::Bug, found: &Found| {
+            let few = found.can_be_repeated() && found.suspects() <= MOST;
+            (!few).then(|| format!("{} instructions", found.suspects()))
+        };
         let bugs = jit::SUPERBLOCK_BUGS.iter().copied();
         each(bugs, |bug| format!("{bug:?}"), find, &BROKEN_JIT, judge);
     });

@@ -12,6 +12,7 @@
 mod bits;
 mod branch;
 mod copy;
+mod cut;
 pub(crate) mod memory;
 mod segmented;
 mod segments;

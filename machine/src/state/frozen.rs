@@ -86,7 +86,7 @@ impl Machine {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_here(&mut self, limit: VmTime) -> Result<Option<RunEnd>, MachineError> {
-        self.run_to(Run { limit: Some(limit), here: true, once: false })
+        self.run_to(Run { limit: Some(limit), here: true, ..Run::default() })
     }
 
     /// [`Self::run_here`], but only until the processor first comes back.
@@ -94,6 +94,15 @@ impl Machine {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_to_exit(&mut self, limit: VmTime) -> Result<Option<RunEnd>, MachineError> {
-        self.run_to(Run { limit: Some(limit), here: true, once: true })
+        self.run_to(Run { limit: Some(limit), here: true, once: true, ..Run::default() })
+    }
+
+    /// [`Self::run_here`], but only to where translated code is cut, if that is wanted
+    /// ([`crate::BlockLimits::cut_after`]).
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_to_cut(&mut self, limit: VmTime) -> Result<Option<RunEnd>, MachineError> {
+        self.run_to(Run { limit: Some(limit), here: true, cut: true, ..Run::default() })
     }
 }
