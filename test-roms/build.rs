@@ -216,6 +216,9 @@ impl Builder {
         self.link("variety", &quiet, variety.collect());
         let hot = self.assemble("variety/hot.S", "variety-hot", &[]);
         self.link("hot", &quiet, vec![hot]);
+        let segments = self.assemble("variety/segments.S", "variety-segments", &[]);
+        let reset = self.assemble("boot/reset.S", "segments-reset", &[]);
+        self.link("segments", &[reset], vec![segments]);
 
         self.build_loops();
         for (folder, names) in [("micro", MICRO), ("accesses", ACCESSES)] {

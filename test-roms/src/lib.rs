@@ -42,6 +42,9 @@ pub static VARIETY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/variety.bi
 /// that it may rely on. Without an end.
 pub static HOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hot.bin"));
 
+/// Loops in real mode with what segments are made of, long enough to be translated. Without an end.
+pub static SEGMENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/segments.bin"));
+
 macro_rules! image {
     ($kind:literal, $name:literal) => {
         include_bytes!(concat!(env!("OUT_DIR"), "/", $kind, "-", $name, ".bin"))

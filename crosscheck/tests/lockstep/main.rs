@@ -17,7 +17,11 @@ fn guests() -> Vec<(&'static str, &'static [u8])> {
     let loops = trivium_test_roms::LOOPS.iter().step_by(6).map(|body| (body.name, body.rom));
     let suite = ["segmentation", "protection", "v86"];
     let suite = trivium_test_roms::SUITE.iter().filter(|(name, _)| suite.contains(name));
-    let first = [("variety", trivium_test_roms::VARIETY), ("demo", trivium_test_roms::DEMO)];
+    let first = [
+        ("variety", trivium_test_roms::VARIETY),
+        ("segments", trivium_test_roms::SEGMENTS),
+        ("demo", trivium_test_roms::DEMO),
+    ];
     first.into_iter().chain(loops).chain(suite.copied()).collect()
 }
 

@@ -191,6 +191,22 @@ fn bugs_planted_in_what_is_emitted_are_located() {
 }
 
 #[test]
+fn bugs_planted_in_segmented_code_are_located() {
+    on_large_stack(|| {
+        let find = |bug| {
+            JIT.set(Some(bug));
+            let guest = Guest::Rom(trivium_test_roms::SEGMENTS);
+            BROKEN_JIT.find(&guest, 100_000, 2_000_000).map(|found| (guest, found))
+        };
+        let judge = |_: jit::Bug, found: &Found| {
+            let single = found.is_small && found.suspects() == 1;
+            (!single).then(|| format!("{} instructions", found.suspects()))
+        };
+        each(jit::SEGMENT_BUGS.iter().copied(), |bug| format!("{bug:?}"), find, &BROKEN_JIT, judge);
+    });
+}
+
+#[test]
 fn bugs_planted_in_superblocks_are_located() {
     on_large_stack(|| {
         let find = |bug| {
