@@ -94,6 +94,9 @@ fn duel(options: &CrosscheckOptions, model: &CpuModel) -> Result<Duel> {
             EngineOption::Jit => Box::new(VcpuEngine::jit(*model)?),
             EngineOption::Host => Box::new(HostEngine::new()?),
             EngineOption::Manual => bail!("--cpus: 'manual' knows system-level cases only"),
+            EngineOption::Kvm => bail!(
+                "--cpus: 'kvm' runs machines, as in 'crosscheck --cpus interp,kvm run ...'; cases run on 'host'"
+            ),
         })
     };
     let [first, second] = [make(options.cpus[0])?, make(options.cpus[1])?];

@@ -39,6 +39,8 @@ const SYSCALL: usize = 16;
 /// Of the handlers of #DB and #BP, which are traps.
 const DEBUG: usize = 32;
 const BREAKPOINT: usize = 48;
+/// Of how many instructions are still to be counted, by the handler of #DB.
+const COUNT: usize = 128;
 /// Of the task-state segment.
 const TSS: usize = 256;
 /// Its size.
@@ -49,7 +51,7 @@ const TSS_IST1: usize = 36;
 pub(crate) const EXCEPTION_PORT: u16 = 0xe0;
 /// The same for SYSCALL, #DB and #BP.
 pub(crate) const SYSCALL_PORT: u16 = 0xe1;
-const DEBUG_PORT: u16 = 0xe2;
+pub(crate) const DEBUG_PORT: u16 = 0xe2;
 const BREAKPOINT_PORT: u16 = 0xe3;
 /// All of them.
 pub(crate) const PORTS: std::ops::RangeInclusive<u16> = EXCEPTION_PORT..=BREAKPOINT_PORT;
@@ -125,9 +127,27 @@ impl Island {
         };
         code(EXCEPTION, EXCEPTION_PORT);
         code(SYSCALL, SYSCALL_PORT);
-        code(DEBUG, DEBUG_PORT);
         code(BREAKPOINT, BREAKPOINT_PORT);
+        // SUB dword [RIP + ...], 1; JG over the next; OUT port, AL; IRETQ.
+        let way = (COUNT - DEBUG - 7) as u8;
+        let counting = [0x83, 0x2d, way, 0, 0, 0, 1, 0x7f, 2, 0xe6, DEBUG_PORT as u8, 0x48, 0xcf];
+        island.ram().write_slice(page::CODE * PAGE + DEBUG, &counting);
         Ok(island)
+    }
+
+    /// Lets the handler of #DB end the island only when it has come so often.
+    pub(crate) fn set_count(&self, count: u64) {
+        self.ram().store(page::CODE * PAGE + COUNT, count.min(i32::MAX as u64) as u32);
+    }
+
+    /// How often it has still to come.
+    pub(crate) fn count(&self) -> u64 {
+        self.ram().load::<u32>(page::CODE * PAGE + COUNT).into()
+    }
+
+    /// Where the code goes on that has come to the handler of #DB.
+    pub(crate) fn debug_rip(&self) -> u64 {
+        self.ram().load(page::STACK * PAGE + (self.stack_top() - 40) as usize % PAGE)
     }
 
     pub(crate) fn ram(&self) -> &RamView {
@@ -161,6 +181,12 @@ impl Island {
         self.copy_top(state, guest)?;
         let selector = self.copy_gdt(state, guest, phys_bits)?;
         self.write_tables(selector);
+        Some(self.enter_again(state))
+    }
+
+    /// The same if nothing but user-level code has run since.
+    pub(crate) fn enter_again(&self, state: &CpuState) -> CpuState {
+        let selector = self.gdt_size as u16;
         let mut inside = *state;
         inside.control.cr3 = self.gpa;
         inside.control.cr4 &= !cr4::PCIDE;
@@ -180,7 +206,7 @@ impl Island {
             limit: TSS_SIZE as u32 - 1,
             attributes: SegmentAttributes(SegmentAttributes::P | 11),
         };
-        Some(inside)
+        inside
     }
 
     /// Copies the guest's top-level table and takes the last entry of it that is free.

@@ -19,6 +19,7 @@ pub mod probe;
 mod relay;
 mod slots;
 mod state;
+mod stepper;
 #[cfg(test)]
 mod testing;
 mod vcpu;
@@ -31,4 +32,5 @@ pub use ioctls::{HostExit, Ioctls, RunFields};
 pub use probe::{BEHAVIOURS, Behaviour, BehaviourInfo, Finding, Report};
 pub use relay::{Level, Relay, RelayCounts};
 pub use state::{PagingMode, is_v86, paging_mode};
+pub use stepper::{OWN, Own, Sample, Stepper, Steps};
 pub use vcpu::{Counts, KvmExit, KvmVcpu, UserEnd, UserExit};

@@ -5,6 +5,7 @@ mod exits;
 mod fault_tests;
 #[cfg(test)]
 mod native_tests;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod traced;

@@ -15,7 +15,7 @@ use trivium_firmware::layout::{HIGH_RAM_START, LOW_RAM_LIMIT, MIN_RAM};
 use trivium_firmware::smbios::SmbiosSettings;
 use trivium_interp::BlockLimits;
 use trivium_jit::JitOptions;
-use trivium_kvm::{Irqchip, Level as KvmLevel};
+use trivium_kvm::{Irqchip, Level as KvmLevel, Sample};
 use trivium_memory::MemoryOptions;
 
 use crate::switch::SwitchConfig;
@@ -52,6 +52,9 @@ pub struct KvmOptions {
     pub level: Option<KvmLevel>,
     /// Which interrupt chips are the kernel's.
     pub irqchip: Irqchip,
+    /// To hold KVM against another CPU: [`Accel::Kvm`] runs such instructions of 64-bit user-level code,
+    /// and the interpreter the rest. Machines with other CPUs are of the model that this takes.
+    pub counted: Option<Sample>,
 }
 
 impl Accel {
@@ -262,7 +265,9 @@ impl MachineConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_memory(host_memory())?;
         self.check_boot()?;
-        if self.accels().iter().any(|accel| accel.uses_kvm()) && self.clock != ClockMode::Real {
+        let is_counted =
+            |accel: &Accel| *accel == Accel::Kvm && self.kvm.counted.is_some() || !accel.uses_kvm();
+        if self.clock != ClockMode::Real && !self.accels().iter().all(is_counted) {
             return Err(ConfigError::KvmCountsNot);
         }
         self.switch.as_ref().map_or(Ok(()), SwitchConfig::check)?;
@@ -303,7 +308,7 @@ impl MachineConfig {
             Irqchip::Split => "split",
             Irqchip::On => "on",
         };
-        if self.accels() != [Accel::Kvm] {
+        if self.accels() != [Accel::Kvm] || self.kvm.counted.is_some() {
             return Err(ConfigError::IrqchipIsKvms { name });
         }
         if self.board != Board::Pc && self.kvm.irqchip == Irqchip::On {

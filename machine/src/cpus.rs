@@ -5,7 +5,7 @@ use std::sync::Arc;
 use trivium_cpu::{CpuModel, Vcpu};
 use trivium_interp::{BlockLimits, Interpreter, Topology};
 use trivium_jit::{CodeError, Jit, JitOptions};
-use trivium_kvm::{Host, KvmError, KvmVcpu, Place, Relay, Report};
+use trivium_kvm::{Host, KvmError, KvmVcpu, Place, Relay, Report, Sample, Stepper};
 use trivium_memory::GuestMemory;
 
 use crate::config::{Accel, KvmOptions};
@@ -41,7 +41,10 @@ pub(crate) fn new_vcpu(accel: Accel, parts: &VcpuParts<'_>) -> Result<Box<dyn Vc
     Ok(match accel {
         Accel::Interp => Box::new(interpreter(parts)),
         Accel::Jit => jit(parts)?,
-        Accel::Kvm => Box::new(kvm(parts)?),
+        Accel::Kvm => match parts.kvm.counted {
+            Some(sample) => Box::new(stepper(parts, sample)?),
+            None => Box::new(kvm(parts)?),
+        },
         Accel::KvmJit => relay(parts, jit(parts)?)?,
         Accel::KvmInterp => relay(parts, Box::new(interpreter(parts)))?,
     })
@@ -54,6 +57,16 @@ fn jit(parts: &VcpuParts<'_>) -> Result<Box<dyn Vcpu>, MachineError> {
         Some(statistics) => Box::new(cpu.with_counts(statistics.counts())),
         None => Box::new(cpu),
     })
+}
+
+/// KVM with an exact count of instructions, and the interpreter beside it.
+fn stepper(parts: &VcpuParts<'_>, sample: Sample) -> Result<Stepper, KvmError> {
+    if let Some(info) = Report::of_host()?.lacks(&Stepper::NEEDED) {
+        return Err(KvmError::Lacks(info.what));
+    }
+    let other = Box::new(interpreter(parts));
+    let phys_bits = parts.model.phys_bits;
+    Ok(Stepper::new(kvm(parts)?, other, parts.memory.clone(), phys_bits, sample))
 }
 
 /// KVM with another CPU behind it; that CPU alone where there is no KVM.
@@ -103,12 +116,17 @@ fn first_sentence(text: &str) -> String {
 ///
 /// # Errors
 /// The host's KVM cannot be used.
-pub(crate) fn model_for(accels: &[Accel], model: CpuModel) -> Result<CpuModel, MachineError> {
-    if !accels.iter().any(|accel| accel.uses_kvm()) {
+pub(crate) fn model_for(
+    accels: &[Accel],
+    options: KvmOptions,
+    model: CpuModel,
+) -> Result<CpuModel, MachineError> {
+    let is_counted = options.counted.is_some();
+    if !is_counted && !accels.iter().any(|accel| accel.uses_kvm()) {
         return Ok(model);
     }
     // Another CPU behind KVM does what the kernel cannot; what user-level code finds is the host's.
-    let offered = match accels.contains(&Accel::Kvm) {
+    let offered = match accels.contains(&Accel::Kvm) && !is_counted {
         true => trivium_kvm::offered(&Host::open(0)?.supported_cpuid()?),
         false => trivium_kvm::of_host(),
     };

@@ -99,7 +99,7 @@ impl Machine {
         if prealloc {
             memory.preallocate(progress.unwrap_or_else(|| Box::new(|_| ())))?;
         }
-        let model = Arc::new(cpus::model_for(&accels, config.model)?);
+        let model = Arc::new(cpus::model_for(&accels, config.kvm, config.model)?);
         let seat = Arc::<ChipSeat>::default();
         let bells = Arc::<Doorbells>::default();
         let mut vcpus = Vec::new();

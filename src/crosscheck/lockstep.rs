@@ -14,7 +14,8 @@ use trivium_crosscheck::lockstep::{
     self, Difference, Found, Input, LockstepFile, Pair, Progress, Side, Verdict,
 };
 use trivium_devices::uart16550::SerialBackend;
-use trivium_machine::{Accel, Machine, MachineConfig, STACK_SIZE};
+use trivium_machine::kvm::Sample;
+use trivium_machine::{Accel, KvmOptions, Machine, MachineConfig, STACK_SIZE};
 
 use super::{DIVERGENCES, INTERRUPTED, named, stop_on_signal};
 use crate::console::{self, Consoles, RawTerminal, Wish};
@@ -38,7 +39,8 @@ pub fn run(options: &CrosscheckOptions, guest: &RunOptions) -> Result<u8> {
     let silence = Arc::new(AtomicBool::new(false));
     let first = muted(first, &silence);
     let [one, other] = [options.cpus[0], options.cpus[1]];
-    let configs = [named_config(one, first)?, named_config(other, second)?];
+    let sample = sample(options);
+    let configs = [named_config(one, first, sample)?, named_config(other, second, sample)?];
     let names = configs.each_ref().map(|(name, _)| name.clone());
     let (typed, stop, terminal) = (listen(ends), stop_on_signal()?, RawTerminal::enter());
     let start = Instant::now();
@@ -104,17 +106,29 @@ fn told(progress: Progress, took: Duration) -> String {
     format!("{guest:.3} s of the guest's time, compared {} times, in {host:.1} s", progress.syncs)
 }
 
-/// The configuration of a machine with such a CPU.
-fn named_config(engine: EngineOption, config: MachineConfig) -> Result<Named> {
+/// What machines can have.
+const MACHINES: &str = "a machine has interp, jit or kvm";
+
+/// What KVM runs, if it is one of the two.
+fn sample(options: &CrosscheckOptions) -> Option<Sample> {
+    options.cpus.contains(&EngineOption::Kvm).then_some(options.kvm_sample)
+}
+
+/// The configuration of a machine with such a CPU; with what KVM runs if that is one of the two.
+fn named_config(
+    engine: EngineOption,
+    config: MachineConfig,
+    counted: Option<Sample>,
+) -> Result<Named> {
     let (name, accel) = match engine {
         EngineOption::Interp => ("interp", Accel::Interp),
         EngineOption::Jit => ("jit", Accel::Jit),
-        EngineOption::Host => bail!("--cpus: 'host' runs cases only; a machine has interp or jit"),
-        EngineOption::Manual => {
-            bail!("--cpus: 'manual' runs cases only; a machine has interp or jit")
-        }
+        EngineOption::Kvm => ("kvm", Accel::Kvm),
+        EngineOption::Host => bail!("--cpus: 'host' runs cases only; {MACHINES}"),
+        EngineOption::Manual => bail!("--cpus: 'manual' runs cases only; {MACHINES}"),
     };
-    Ok((name.to_owned(), MachineConfig { accel, switch: None, ..config }))
+    let kvm = KvmOptions { counted, ..config.kvm };
+    Ok((name.to_owned(), MachineConfig { accel, kvm, switch: None, ..config }))
 }
 
 fn sides(configs: [Named; 2], options: &RunOptions) -> Result<[Side; 2]> {
@@ -266,13 +280,15 @@ pub fn again(path: &Path, text: &str) -> Result<Option<u8>> {
     let parsed = Options::try_parse_from(words);
     let parsed = parsed.map_err(|e| refused(&crate::options::one_line(&e.render().to_string())))?;
     let Command::Run(guest) = parsed.command else { bail!("{}", refused(&"it runs no machine")) };
+    // What was found may be anywhere.
+    let counted = file.cpus.iter().any(|name| name == "kvm").then_some(Sample::ALL);
     let differences = on_large_stack(|| {
         let side = |name: &str| -> Result<Named> {
             let mut writers = Writers::default();
             let (mut config, _) = run::configure(&guest, Purpose::Bare, &mut writers)?;
             config.firmware = file.firmware()?;
             let engine = clap::ValueEnum::from_str(name, true);
-            named_config(engine.map_err(|e: String| refused(&e))?, config)
+            named_config(engine.map_err(|e: String| refused(&e))?, config, counted)
         };
         let [first, second] = &file.cpus;
         let sides = sides([side(first)?, side(second)?], &guest)?;

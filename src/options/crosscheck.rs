@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use trivium_cpu::model::CpuModel;
 use trivium_crosscheck::lockstep::Sync;
+use trivium_machine::kvm::Sample;
 
 use super::{RunOptions, parse_cpu};
 
@@ -13,7 +14,7 @@ use super::{RunOptions, parse_cpu};
 pub struct CrosscheckOptions {
     /// The two engines: interp (the interpreter), jit (the JIT, which translates at once), host (the
     /// processor of this host), manual (a model of paging and privilege, written from the manuals'
-    /// tables: system-level cases).
+    /// tables: system-level cases), kvm (with run: this host's KVM, which runs 64-bit code at CPL 3).
     #[arg(long, default_value = "interp,host", value_delimiter = ',', value_name = "A,B")]
     pub cpus: Vec<EngineOption>,
     /// How many cases, in all shards together.
@@ -67,6 +68,10 @@ pub struct CrosscheckOptions {
     /// exit (whenever the first CPU comes back), or a number of instructions, with K or M.
     #[arg(long, default_value = "1M", value_parser = parse_sync, value_name = "WHEN")]
     pub sync: Sync,
+    /// With `run` and kvm: of every B instructions KVM runs the first A, where they are 64-bit code at
+    /// CPL 3; 1/1 for all of them.
+    #[arg(long, default_value = "200/20000", value_parser = parse_sample, value_name = "A/B")]
+    pub kvm_sample: Sample,
     /// Run the divergence in this file again, and nothing else.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["corpus", "log", "coverage"])]
     pub repro: Option<PathBuf>,
@@ -110,6 +115,15 @@ fn parse_sync(text: &str) -> Result<Sync, String> {
     }
 }
 
+fn parse_sample(text: &str) -> Result<Sample, String> {
+    let parts = text.split_once('/').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match parts {
+        Some((first, every)) if first > 0 && first <= every => Ok(Sample { first, every }),
+        Some(_) => Err("the first of them are 1 to B".to_owned()),
+        None => Err("use A/B, such as 200/20000".to_owned()),
+    }
+}
+
 /// Engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineOption {
@@ -121,6 +135,8 @@ pub enum EngineOption {
     Host,
     /// The reference model of paging and privilege.
     Manual,
+    /// This host's KVM, with `run` only.
+    Kvm,
 }
 
 /// Kinds of cases.
@@ -192,6 +208,15 @@ mod tests {
         assert_eq!(parse_sync("3M"), Ok(Sync::Every(3_000_000)));
         for wrong in ["", "0", "M", "1G", "blocks", "99999999999999M"] {
             assert!(parse_sync(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn samples_are_the_first_of_some() {
+        assert_eq!(parse_sample("200/20000"), Ok(Sample { first: 200, every: 20_000 }));
+        assert_eq!(parse_sample("1/1"), Ok(Sample { first: 1, every: 1 }));
+        for wrong in ["", "1", "0/4", "5/4", "1/0", "a/b", "-1/2"] {
+            assert!(parse_sample(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -62,13 +62,9 @@ impl KvmVcpu {
     ) -> Result<Option<UserExit>, KvmError> {
         self.slots.refresh(&mut *self.io)?;
         let phys_bits = self.model.phys_bits;
-        if self.island.is_none() {
-            self.island = Some(
-                Island::new(phys_bits)
-                    .map_err(|_| KvmError::Lacks("memory for user-level code"))?,
-            );
-        }
-        let Some(mut island) = self.island.take() else { return Ok(None) };
+        let mut island = self.take_island()?;
+        // An INT1 ends it.
+        island.set_count(0);
         let inside = island.enter(state, self.slots.memory(), phys_bits);
         let result = match inside {
             Some(inside) => self.run_inside(&island, state, &inside, bus).map(Some),
@@ -76,6 +72,14 @@ impl KvmVcpu {
         };
         self.island = Some(island);
         result
+    }
+
+    pub(super) fn take_island(&mut self) -> Result<Island, KvmError> {
+        match self.island.take() {
+            Some(island) => Ok(island),
+            None => Island::new(self.model.phys_bits)
+                .map_err(|_| KvmError::Lacks("memory for user-level code")),
+        }
     }
 
     fn run_inside(
@@ -110,7 +114,12 @@ impl KvmVcpu {
     }
 
     /// The frame that an exception has left, if the code inside has come to its handler.
-    fn frame(&self, island: &Island, now: &CpuState, port: u16) -> Result<Option<Frame>, KvmError> {
+    pub(super) fn frame(
+        &self,
+        island: &Island,
+        now: &CpuState,
+        port: u16,
+    ) -> Result<Option<Frame>, KvmError> {
         if now.segments.cpl == 3 || island.is_syscall(now.general.rip) {
             return Ok(None);
         }
@@ -121,7 +130,7 @@ impl KvmVcpu {
     }
 
     /// Only what may have changed since the last island, if that was the last that KVM ran.
-    fn put_user(&mut self, inside: &CpuState) -> Result<(), KvmError> {
+    pub(super) fn put_user(&mut self, inside: &CpuState) -> Result<(), KvmError> {
         let same_machine =
             self.user_msrs.is_some_and(|msrs| msrs == (inside.msrs, inside.control.xcr0));
         let mut inside = *inside;

@@ -2,6 +2,7 @@
 //! to the instruction.
 
 mod duels;
+mod kvm;
 mod planted;
 
 use trivium_chipset::VmTime;
