@@ -302,10 +302,10 @@ impl BlockCache {
         (jump.place == rip && jump.tag == jump_tag(cpu, jump.reach)).then_some(jump.target)
     }
 
-    /// What the way to the block at a RIP depends on, if the jump cache knows.
+    /// The number of the block at a RIP and what the way to it depends on, if the jump cache knows.
     #[must_use]
-    pub fn jump_reach(&self, cpu: &Cpu, rip: u64) -> Option<Reach> {
-        self.jump(cpu, rip).map(|_| self.jumps[jump_slot(rip)].get().reach)
+    pub fn jump_and_reach(&self, cpu: &Cpu, rip: u64) -> Option<(u32, Reach)> {
+        self.jump(cpu, rip).map(|target| (target.index, self.jumps[jump_slot(rip)].get().reach))
     }
 
     /// Tells the jump cache.

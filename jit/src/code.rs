@@ -138,10 +138,12 @@ impl CodeMemory {
         (site + 4).wrapping_add_signed(relative.into())
     }
 
-    /// Overwrites code at an address.
+    /// Overwrites code at an address. What is there already is left alone: processors stop for every
+    /// write to code that they may have fetched.
     pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) {
         let at = address.wrapping_sub(self.memory.execute()) as usize;
-        if let Some(place) = self.memory.bytes().get_mut(at..at + bytes.len()) {
+        let place = self.memory.bytes().get_mut(at..at + bytes.len());
+        if let Some(place) = place.filter(|place| **place != *bytes) {
             place.copy_from_slice(bytes);
         }
     }

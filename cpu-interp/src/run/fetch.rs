@@ -19,15 +19,15 @@ impl Interpreter {
     /// # Errors
     /// The instruction cannot be fetched: `Cpu::exception` says why.
     pub(super) fn current_block(&mut self, single: bool) -> Result<u32, Stop> {
-        match self.cache.jump(&self.cpu, self.cpu.rip) {
-            Some(target) if !single => Ok(target.index),
-            _ => self.find_block(single).map(|(index, _)| index),
-        }
+        self.find_block(single).map(|(index, _)| index)
     }
 
     /// The block at RIP, and what may change the way to it.
     pub(super) fn find_block(&mut self, single: bool) -> Result<(u32, Reach), Stop> {
         let rip = self.cpu.rip;
+        if let (false, Some(known)) = (single, self.cache.jump_and_reach(&self.cpu, rip)) {
+            return Ok(known);
+        }
         let linear = self.code_linear(rip)?;
         let (offset, reach) = self.fetch_place(linear)?;
         let mode = Mode(self.cpu.mode.0 | if single { Mode::SINGLE } else { 0 });

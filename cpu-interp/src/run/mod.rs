@@ -474,10 +474,9 @@ impl Interpreter {
     fn know_jump(&mut self) {
         let Self { cpu, cache, translator, .. } = self;
         let rip = cpu.native.target;
-        if let (Some(translator), Some(to), Some(reach)) =
-            (translator, cache.jump(cpu, rip), cache.jump_reach(cpu, rip))
+        if let (Some(translator), Some((to, reach))) = (translator, cache.jump_and_reach(cpu, rip))
         {
-            translator.reached(cpu, rip, to.index, reach);
+            translator.reached(cpu, rip, to, reach);
         }
     }
 
