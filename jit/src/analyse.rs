@@ -30,17 +30,17 @@ pub(crate) enum End {
 }
 
 /// The instructions of a block in their order. Those that do nothing, and jumps that were followed,
-/// are not among them.
-pub(crate) fn instructions(cpu: &Cpu, block: &Block, ops: &[Op]) -> (Vec<Guest>, End) {
-    let mut list = Vec::with_capacity(ops.len() + 2);
+/// are not among them. What the list had before is lost.
+pub(crate) fn instructions(cpu: &Cpu, block: &Block, ops: &[Op], list: &mut Vec<Guest>) -> End {
+    list.clear();
     let mut next = 1;
     while let Some(op) = ops.get(next) {
         if op.len == 0 {
-            return (list, End::GoOn(op.imm));
+            return End::GoOn(op.imm);
         }
-        next = decode_run(cpu, block, (ops, next), &mut list);
+        next = decode_run(cpu, block, (ops, next), list);
     }
-    (list, End::Instruction)
+    End::Instruction
 }
 
 /// Bytes that are looked at together.

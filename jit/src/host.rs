@@ -5,6 +5,7 @@
 //! the flags into RAX meanwhile, which costs ten instructions each time.
 
 use std::mem::offset_of;
+use std::sync::LazyLock;
 
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction};
@@ -57,10 +58,13 @@ fn bit(feature: CpuidFeature) -> Option<u32> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host(u32);
 
+/// All that the host has.
+static ALL: LazyLock<Host> = LazyLock::new(|| Host(detected()));
+
 impl Default for Host {
     /// All that it has.
     fn default() -> Self {
-        Self(detected())
+        *ALL
     }
 }
 
@@ -97,7 +101,7 @@ impl Host {
     /// # Panics
     /// It has something else: what this host has not shown, another would.
     pub(crate) fn check(self, code: &[u8]) {
-        if self == Self::default() {
+        if self == *ALL {
             return;
         }
         for i in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {

@@ -19,6 +19,7 @@ mod eviction_tests;
 #[cfg(test)]
 mod exchange_tests;
 mod host;
+mod known;
 mod mapping;
 mod observe;
 mod options;

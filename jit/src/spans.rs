@@ -4,9 +4,10 @@
 //! that is small. They are then mostly on the same page; where they are not, the interpreter takes
 //! over at the first of them.
 
-use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpAccess, OpKind, Register};
 
 use crate::crossing;
+use crate::known::{Beside, Known};
 use crate::regs::number_of;
 use crate::select::is_bit_string;
 
@@ -26,6 +27,12 @@ const RBP: usize = 5;
 pub(crate) struct Facts {
     /// What it does with its operands.
     pub(crate) accesses: [OpAccess; 4],
+    /// The guest's processor has it.
+    pub(crate) offered: bool,
+    /// It is copied as it is, with other registers and another memory operand.
+    pub(crate) copied: bool,
+    /// What it does with general registers beside its operands.
+    pub(crate) beside: Beside,
     /// The span of its access, by number.
     pub(crate) span: Option<Member>,
 }
@@ -79,6 +86,8 @@ struct Growing {
     write: bool,
     members: u32,
     last: usize,
+    /// The number that it has as a span.
+    number: Option<u8>,
 }
 
 /// The values of registers on the way through a block.
@@ -91,27 +100,41 @@ struct Values {
 
 /// Looks at the instructions of a block, whose addresses have `word` bytes, for spans of up to `limit`
 /// bytes.
-pub(crate) fn find(
-    instructions: &[Instruction],
+pub(crate) fn find<'a>(
+    instructions: impl Iterator<Item = &'a Instruction> + Clone,
     word: usize,
     limit: i64,
-    info: &mut InstructionInfoFactory,
-) -> (Vec<Facts>, Vec<Span>) {
+    known: &mut Known,
+    (facts, room): (&mut Vec<Facts>, &mut Room),
+) -> Vec<Span> {
+    facts.clear();
+    facts.extend(instructions.clone().map(|i| known.facts(i)));
+    // What registers have is of interest only where accesses may have something in common.
+    let mut may_access = instructions.clone().enumerate().filter(|(_, i)| may_access(i));
+    let (Some(_), Some(_)) = (may_access.next(), may_access.next()) else { return Vec::new() };
+    let last = may_access.last().map_or(usize::MAX, |(last, _)| last);
     let mut values = Values::new(word);
-    let mut facts = Vec::with_capacity(instructions.len());
-    let mut accesses = Vec::with_capacity(instructions.len());
-    for (number, i) in instructions.iter().enumerate() {
-        let info = info.info(i);
-        let operands = std::array::from_fn(|n| info.op_access(n as u32));
-        let written = info.used_registers().iter().filter(|used| is_write(used.access()));
-        let written = written.filter(|used| used.register().is_gpr());
-        let mask = written.fold(0_u16, |mask, used| mask | 1 << number_of(used.register()));
-        facts.push(Facts { accesses: operands, span: None });
-        accesses.extend(values.access(number, i, &operands));
-        values.pass(i, mask);
+    room.accesses.clear();
+    for (number, i) in instructions.enumerate() {
+        let Some(facts) = facts.get(number) else { break };
+        room.accesses.extend(values.access(number, i, &facts.accesses));
+        if number >= last {
+            break;
+        }
+        values.pass(i, known.written(i, facts));
     }
-    let spans = group(&accesses, limit, &mut facts);
-    (facts, spans)
+    match room.accesses.len() {
+        0 | 1 => Vec::new(),
+        _ => group(room, limit, facts),
+    }
+}
+
+/// Whether an instruction may have an access that [`Values::access`] gives.
+fn may_access(i: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(i.mnemonic(), M::Push | M::Pop | M::Call | M::Ret | M::Leave)
+        || (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory)
+            && !matches!(i.mnemonic(), M::Lea | M::Jmp | M::Nop)
 }
 
 pub(crate) fn is_write(access: OpAccess) -> bool {
@@ -119,14 +142,21 @@ pub(crate) fn is_write(access: OpAccess) -> bool {
     matches!(access, A::Write | A::CondWrite | A::ReadWrite | A::ReadCondWrite)
 }
 
+/// Lists of the present block: room that need not be asked for again.
+#[derive(Default)]
+pub(crate) struct Room {
+    accesses: Vec<Access>,
+    growing: Vec<Growing>,
+    /// For each access, which of those it is in.
+    chosen: Vec<usize>,
+}
+
 /// Makes spans of accesses, and tells the instructions of them. Those that are alone are in none.
-fn group(accesses: &[Access], limit: i64, facts: &mut [Facts]) -> Vec<Span> {
-    if accesses.len() < 2 {
-        return Vec::new();
-    }
-    let mut growing: Vec<Growing> = Vec::with_capacity(accesses.len());
-    let mut chosen = Vec::with_capacity(accesses.len());
-    for access in accesses {
+fn group(room: &mut Room, limit: i64, facts: &mut [Facts]) -> Vec<Span> {
+    let Room { accesses, growing, chosen } = room;
+    growing.clear();
+    chosen.clear();
+    for access in accesses.iter() {
         let end = access.at.wrapping_add(access.size);
         let fits = |span: &Growing| {
             let (start, end) = (span.start.min(access.at), span.end.max(end));
@@ -135,7 +165,8 @@ fn group(accesses: &[Access], limit: i64, facts: &mut [Facts]) -> Vec<Span> {
         let number = growing.iter().position(fits);
         let number = number.unwrap_or_else(|| {
             let Access { key, at: start, write, .. } = *access;
-            growing.push(Growing { key, start, end, write, members: 0, last: 0 });
+            let (members, last, number) = (0, 0, None);
+            growing.push(Growing { key, start, end, write, members, last, number });
             growing.len() - 1
         });
         let span = &mut growing[number];
@@ -147,23 +178,20 @@ fn group(accesses: &[Access], limit: i64, facts: &mut [Facts]) -> Vec<Span> {
         chosen.push(number);
     }
     let mut spans = Vec::new();
-    let numbers: Vec<Option<u8>> = growing
-        .iter()
-        .map(|span| {
-            let is_span = span.members > 1 && spans.len() < SPANS;
-            is_span.then(|| {
-                spans.push(Span { len: (span.end - span.start) as usize, write: span.write });
-                spans.len() as u8 - 1
-            })
-        })
-        .collect();
-    for (access, number) in accesses.iter().zip(chosen) {
-        let (Some(span), Some(fact)) = (numbers[number], facts.get_mut(access.instruction)) else {
+    for span in growing.iter_mut().filter(|span| span.members > 1).take(SPANS) {
+        span.number = Some(spans.len() as u8);
+        spans.push(Span { len: (span.end - span.start) as usize, write: span.write });
+    }
+    if spans.is_empty() {
+        return spans;
+    }
+    for (access, &number) in accesses.iter().zip(chosen.iter()) {
+        let Growing { start, last, number, .. } = growing[number];
+        let (Some(number), Some(fact)) = (number, facts.get_mut(access.instruction)) else {
             continue;
         };
-        let Growing { start, last, .. } = growing[number];
         let is_last = last == access.instruction;
-        fact.span = Some(Member { number: span, offset: (access.at - start) as i32, is_last });
+        fact.span = Some(Member { number, offset: (access.at - start) as i32, is_last });
     }
     spans
 }
@@ -313,7 +341,9 @@ mod tests {
 
     fn spans(code: &[u8]) -> (Vec<Option<(u8, i32)>>, Vec<Span>) {
         let list: Vec<_> = Decoder::new(64, code, 0).into_iter().collect();
-        let (facts, spans) = find(&list, 8, LIMIT, &mut InstructionInfoFactory::new());
+        let mut facts = Vec::new();
+        let spans =
+            find(list.iter(), 8, LIMIT, &mut Known::default(), (&mut facts, &mut Room::default()));
         (facts.iter().map(|f| f.span.map(|m| (m.number, m.offset))).collect(), spans)
     }
 

@@ -17,7 +17,7 @@ use crate::analyse::{End, Guest, instructions};
 use crate::code::Region;
 use crate::emit::memory::{Site, Sites};
 use crate::emit::{Ahead, Emitted, Emitter, Finished, Single, Spare, is_flat, layout};
-use crate::regs::{Homes, number_of};
+use crate::regs::Homes;
 use crate::spans;
 use crate::translate::{Jit, Link, emit_one};
 use crate::x87::Notes;
@@ -99,7 +99,8 @@ impl Jit {
         let mut returns = Vec::new();
         let (mut block, mut length) = (first, 0);
         loop {
-            let (guests, end) = instructions(cpu, block, cache.decoded_ops(block));
+            let mut guests = Vec::new();
+            let end = instructions(cpu, block, cache.decoded_ops(block), &mut guests);
             length += guests.len();
             let last = guests.last().map(|guest| guest.instruction);
             let next = last
@@ -137,19 +138,6 @@ impl Jit {
         path
     }
 
-    /// How often instructions use each register.
-    fn uses(&mut self, list: &[Instruction]) -> [u32; 16] {
-        let mut uses = [0; 16];
-        for i in list {
-            for used in self.info.info(i).used_registers() {
-                if used.register().is_gpr() {
-                    uses[usize::from(number_of(used.register()) & 15)] += 1;
-                }
-            }
-        }
-        uses
-    }
-
     /// Emits the blocks of a path.
     fn emit_path(
         &mut self,
@@ -167,7 +155,15 @@ impl Jit {
             .map(|guest| guest.instruction)
             .collect();
         let word = if first.mode.has(Mode::LONG) { 8 } else { 4 };
-        let (facts, spans) = spans::find(&list, word, spans::WIDE_LIMIT, &mut self.info);
+        self.known.of(cpu.model.features, self.simd.host);
+        let mut facts = Vec::new();
+        let spans = spans::find(
+            list.iter(),
+            word,
+            spans::WIDE_LIMIT,
+            &mut self.known,
+            (&mut facts, &mut self.room),
+        );
         let spans = if is_flat(first.mode, first.key.limit) { spans } else { Vec::new() };
         let count =
             |step: &Step| cache.block(step.block).map_or(0, |block| i32::from(block.target.count));
@@ -188,7 +184,7 @@ impl Jit {
         let scattered = list.iter().filter(is_scattered).map(Instruction::ip).collect();
         emitter.sites =
             Some(Sites { free: self.free_sites[half].clone(), used: Vec::new(), scattered });
-        let homes = Homes::for_uses(&self.uses(&list));
+        let homes = Homes::for_uses(&self.known.uses(&list));
         emitter.begin_superblock(
             i32::from(first.target.count),
             start + layout::body(self.simd.host),
@@ -246,8 +242,8 @@ impl Jit {
         let first = block.target.index;
         let count = finished.count as u32;
         let (start, cold) = self.memory.next_two();
-        if !self.memory.put_two(&finished.hot, &finished.cold) {
-            if self.memory.could_hold(&finished.hot, &finished.cold) {
+        if !self.memory.put_two(finished.hot(), finished.cold()) {
+            if self.memory.could_hold(finished.hot(), finished.cold()) {
                 // The next time.
                 self.make_room(cpu);
             }
@@ -287,7 +283,7 @@ impl Jit {
         let entry = code.start;
         let made_way = self.memory.read(entry);
         let code =
-            [start..start + finished.hot.len() as u64, cold..cold + finished.cold.len() as u64];
+            [start..start + finished.hot().len() as u64, cold..cold + finished.cold().len() as u64];
         if let Some(first) = self.code(first) {
             first.superblock = Some(Superblock { parts, code, accesses, count, made_way });
         }

@@ -5,11 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use iced_x86::InstructionInfoFactory;
 use trivium_interp::Cpu;
 use trivium_interp::block::{Block, BlockCache, Dropped, Reach};
 use trivium_interp::cpu::Mode;
-use trivium_interp::decode::offered;
 use trivium_interp::native::NATIVE_SITES;
 use trivium_interp::op::{Handler, Op};
 use trivium_interp::run::{Translated, Translator};
@@ -18,6 +16,7 @@ use crate::analyse::{End, Guest, instructions};
 use crate::code::{CodeError, CodeMemory, Region};
 use crate::emit::{Assembler, Emitted, Emitter, Finished, Site, Spare, TAGS, is_flat, layout};
 use crate::enter::{self, MAX_OP, Ways, tag};
+use crate::known::Known;
 use crate::observe::Observer;
 use crate::options::JitOptions;
 use crate::planted::{self, Bug};
@@ -79,6 +78,14 @@ impl Code {
     }
 }
 
+/// What is known of the block that is translated; room that need not be asked for again.
+#[derive(Default)]
+struct Lists {
+    guests: Vec<Guest>,
+    facts: Vec<Facts>,
+    starts: Vec<Start>,
+}
+
 /// The translator of one CPU.
 pub struct Jit {
     pub(crate) memory: CodeMemory,
@@ -87,7 +94,9 @@ pub struct Jit {
     pub(crate) simd: Routines,
     /// By the blocks' numbers.
     blocks: Vec<Option<Code>>,
-    pub(crate) info: InstructionInfoFactory,
+    pub(crate) known: Known,
+    pub(crate) room: spans::Room,
+    lists: Lists,
     /// RIPs of blocks whose spans were mostly on two pages.
     pub(crate) apart: HashSet<u64>,
     pub(crate) observer: Observer,
@@ -140,14 +149,15 @@ impl Jit {
         memory.keep();
         let mut observer = Observer::new(options)?;
         observer.routines(simd.load_sse, memory.used());
-        let info = InstructionInfoFactory::new();
         Ok(Self {
             memory,
             enter,
             ways,
             simd,
             blocks: Vec::new(),
-            info,
+            known: Known::default(),
+            room: spans::Room::default(),
+            lists: Lists::default(),
             apart: HashSet::new(),
             observer,
             free_sites: all_sites(),
@@ -164,13 +174,22 @@ impl Jit {
         self.blocks.get_mut(block as usize)?.as_mut()
     }
 
-    /// Emits a block; nothing if nothing of it is translated.
-    fn emit(&mut self, cpu: &Cpu, block: &Block, ops: &[Op]) -> Option<(Finished, Vec<Start>)> {
-        let (guests, end) = instructions(cpu, block, ops);
+    /// Emits a block; nothing if nothing of it is translated. [`Lists::starts`] has where its
+    /// operations begin.
+    fn emit(
+        &mut self,
+        cpu: &Cpu,
+        block: &Block,
+        ops: &[Op],
+        lists: &mut Lists,
+    ) -> Option<Finished> {
+        let Lists { guests, facts, starts } = lists;
+        let end = instructions(cpu, block, ops, guests);
         let about = (block.target.index, block.mode, block.target.count.into());
-        let list: Vec<_> = guests.iter().map(|guest| guest.instruction).collect();
+        self.known.of(cpu.model.features, self.simd.host);
+        let list = guests.iter().map(|guest| &guest.instruction);
         let word = if block.mode.has(Mode::LONG) { 8 } else { 4 };
-        let (facts, spans) = spans::find(&list, word, spans::LIMIT, &mut self.info);
+        let spans = spans::find(list, word, spans::LIMIT, &mut self.known, (facts, &mut self.room));
         let is_apart = self.apart.contains(&block.rip) || !is_flat(block.mode, block.key.limit);
         let spans = if is_apart { Vec::new() } else { spans };
         let routines = (self.ways, self.simd);
@@ -178,14 +197,14 @@ impl Jit {
         let mut emitter = Emitter::new(spare, self.memory.next_two(), routines, about, spans);
         emitter.limit = block.key.limit;
         emitter.notes = Notes::new(&cpu.model);
-        let mut starts = Vec::with_capacity(guests.len());
+        starts.clear();
         let mut emitted = Emitted::Done;
         let mut last = 0;
         for (number, (guest, facts)) in guests.iter().zip(facts).enumerate() {
             emitter.is_last = number + 1 == guests.len();
             let (offset, needs) = (emitter.offset(), emitter.simd.needs());
             let enterable = emitter.is_enterable();
-            emitted = emit_one(&mut emitter, cpu, guest, facts, ops);
+            emitted = emit_one(&mut emitter, cpu, guest, *facts, ops);
             let is_first = std::mem::replace(&mut last, guest.op) != guest.op;
             let left = emitted == Emitted::Not;
             self.observer.step(cpu, block, (&guest.instruction, guest.op), offset, left);
@@ -199,18 +218,69 @@ impl Jit {
                 break;
             }
         }
-        match (emitted, end, list.last()) {
+        match (emitted, end, guests.last()) {
             (Emitted::Done | Emitted::Not, End::GoOn(rip), _) => emitter.go_on(1, rip),
             // One that the interpreter wants to look up after.
-            (Emitted::Done, End::Instruction, Some(last)) => emitter.go_on_after(last),
+            (Emitted::Done, End::Instruction, Some(last)) => {
+                emitter.go_on_after(&last.instruction);
+            }
             _ => {}
         }
-        if starts.iter().all(|start| start.left) {
-            return None;
+        let finished = match starts.iter().all(|start| start.left) {
+            true => None,
+            false => emitter.finish(),
+        };
+        // What is left of it in the other cases is not what the next wants.
+        if finished.is_some() {
+            self.spare = emitter.into_spare();
         }
-        let finished = emitter.finish()?;
-        self.spare = emitter.into_spare();
-        Some((finished, starts))
+        finished
+    }
+
+    /// Puts a block's code in place.
+    fn put(
+        &mut self,
+        cpu: &mut Cpu,
+        block: &Block,
+        ops: &[Op],
+        (finished, starts): (Finished, &[Start]),
+    ) -> Translated {
+        let (start, guard) = self.memory.next_two();
+        if !self.memory.put_two(finished.hot(), finished.cold()) {
+            return self.translate_elsewhere(cpu, block, ops);
+        }
+        let link = |site: &Site| Link {
+            slot: site.slot,
+            operand: site.operand,
+            stub: site.stub,
+            to: None,
+        };
+        let links = finished.sites.iter().map(link).collect();
+        let index = block.target.index as usize;
+        if self.blocks.len() <= index {
+            self.blocks.resize_with(index + 1, || None);
+        }
+        self.blocks[index] = Some(Code {
+            start,
+            guards: vec![guard],
+            rip: block.rip,
+            links,
+            incoming: Vec::new(),
+            entries: starts
+                .iter()
+                .filter(|at| at.enterable && !at.left)
+                .map(|at| (at.op, start + at.offset as u64))
+                .collect(),
+            parts_of: Vec::new(),
+            superblock: None,
+        });
+        let places = (start, layout::body(self.simd.host));
+        let entries = entries(starts, places, self.enter, ops);
+        self.observer.translated(block, &finished, (start, guard), &entries);
+        if entries.first().is_some_and(|(number, _)| *number == 0) {
+            block.cold.set(SPAN_MISSES);
+        }
+        Translated::Ops(entries)
     }
 
     /// Translates a block for which the present region has no room.
@@ -343,8 +413,7 @@ pub(crate) fn emit_one(
     facts: Facts,
     ops: &[Op],
 ) -> Emitted {
-    let is_offered = offered::has(cpu.model.features, guest.instruction.code());
-    if !is_offered || guest.instruction.is_invalid() {
+    if !facts.offered {
         return Emitted::Not;
     }
     if let Some(rest) = guest.rest.filter(|_| cpu.native.cuts) {
@@ -378,11 +447,16 @@ fn entries(starts: &[Start], (at, body): (u64, u64), enter: u64, ops: &[Op]) -> 
         debug_assert!(enter::is_enter(&op));
         op
     };
-    let mut list = Vec::with_capacity(starts.len() + 1);
+    let mut list = Vec::with_capacity(starts.len());
+    // Of those in a row.
+    let mut end = 0;
     for (number, start) in starts.iter().enumerate() {
-        let run = starts.iter().skip(number).take_while(|start| !start.left).count();
-        let to_end = number + run == starts.len();
-        if start.left || !start.enterable || run < WORTH_ENTERING && !to_end {
+        if number >= end {
+            let left = |start: &Start| start.left;
+            end = starts.iter().skip(number).position(left).map_or(starts.len(), |n| number + n);
+        }
+        let to_end = end == starts.len();
+        if start.left || !start.enterable || end - number < WORTH_ENTERING && !to_end {
             continue;
         }
         let from = if number == 0 { 0 } else { start.op };
@@ -407,45 +481,14 @@ impl Translator for Jit {
             self.release(cpu, block.target.index);
             self.apart.insert(block.rip);
         }
-        let Some((finished, starts)) = self.emit(cpu, block, ops) else {
-            return self.refused(cpu, block, ops);
+        let mut lists = std::mem::take(&mut self.lists);
+        let finished = self.emit(cpu, block, ops, &mut lists);
+        let done = match finished {
+            Some(finished) => self.put(cpu, block, ops, (finished, &lists.starts)),
+            None => self.refused(cpu, block, ops),
         };
-        let (start, guard) = self.memory.next_two();
-        if !self.memory.put_two(&finished.hot, &finished.cold) {
-            return self.translate_elsewhere(cpu, block, ops);
-        }
-        let link = |site: &Site| Link {
-            slot: site.slot,
-            operand: site.operand,
-            stub: site.stub,
-            to: None,
-        };
-        let links = finished.sites.iter().map(link).collect();
-        let index = block.target.index as usize;
-        if self.blocks.len() <= index {
-            self.blocks.resize_with(index + 1, || None);
-        }
-        self.blocks[index] = Some(Code {
-            start,
-            guards: vec![guard],
-            rip: block.rip,
-            links,
-            incoming: Vec::new(),
-            entries: starts
-                .iter()
-                .filter(|at| at.enterable && !at.left)
-                .map(|at| (at.op, start + at.offset as u64))
-                .collect(),
-            parts_of: Vec::new(),
-            superblock: None,
-        });
-        let places = (start, layout::body(self.simd.host));
-        let entries = entries(&starts, places, self.enter, ops);
-        self.observer.translated(block, &finished, (start, guard), &entries);
-        if entries.first().is_some_and(|(number, _)| *number == 0) {
-            block.cold.set(SPAN_MISSES);
-        }
-        Translated::Ops(entries)
+        self.lists = lists;
+        done
     }
 
     fn extend(&mut self, cpu: &mut Cpu, cache: &BlockCache, block: u32) {

@@ -23,15 +23,20 @@ impl Emitter {
     pub(crate) fn copy(&mut self, i: &Instruction, op: u8) -> Emitted {
         let mut host = *i;
         host.set_code(select::in_long_mode(i.code()));
-        let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
+        let memory = kinds(i).iter().position(|kind| *kind == OpKind::Memory);
+        let memory = memory.map(|n| n as u32);
         let accesses = self.accesses;
         let write = memory.is_some_and(|n| writes(accesses[n as usize]));
         if memory.is_some() && !self.has_way(i, write) {
             return Emitted::Not;
         }
         let count = count_operand(i);
-        let sum = Plan::new(&self.homes, i, &accesses, BESIDE_SUM, memory.is_some(), count);
+        let sum = match self.is_plan_empty(i, count) {
+            true => Some(Plan::default()),
+            false => Plan::new(&self.homes, i, &accesses, BESIDE_SUM, memory.is_some(), count),
+        };
         let (plan, folded) = match (memory, sum) {
+            (None, Some(plan)) if plan.is_empty() => (Some(plan), false),
             (Some(_), Some(plan)) => (Some(plan), false),
             (Some(_), None) => (Plan::new(&self.homes, i, &accesses, BESIDE_R8, true, count), true),
             (None, _) => {
@@ -104,6 +109,14 @@ impl Emitter {
             }
         }
         Emitted::Done
+    }
+
+    /// Whether all general registers of an instruction are the host's, and none of them is AH or its like.
+    fn is_plan_empty(&self, i: &Instruction, count: Option<u32>) -> bool {
+        general(i).filter(|&n| count != Some(n)).all(|n| {
+            let register = i.op_register(n);
+            !is_high(register) && self.homes.of(number_of(register)) != Home::Memory
+        })
     }
 
     /// Copies an instruction of memory and AH or its like, which cannot be named beside [R8 + R9]: the
@@ -208,6 +221,10 @@ fn is_narrow(i: &Instruction) -> bool {
     i.op0_kind() == OpKind::Register && i.op0_register().is_gpr32()
 }
 
+fn kinds(i: &Instruction) -> [OpKind; 4] {
+    [i.op0_kind(), i.op1_kind(), i.op2_kind(), i.op3_kind()]
+}
+
 /// The operands that are general registers.
 fn general(i: &Instruction) -> impl Iterator<Item = u32> {
     let is_general = |n: &u32| i.op_kind(*n) == OpKind::Register && i.op_register(*n).is_gpr();
@@ -284,6 +301,10 @@ impl Plan {
                 host >= 8 || register.size() == 8 || register.size() == 1 && host >= 4
             });
         (!has_high || !needs_rex).then_some(plan)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
     }
 
     fn take(&mut self, guest: u8, load: bool, store: bool, free: &[u8]) -> Option<()> {

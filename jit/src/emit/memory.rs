@@ -3,12 +3,13 @@
 use std::mem::offset_of;
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
-use iced_x86::{Code, Instruction, MemoryOperand, Register};
+use iced_x86::{Instruction, MemoryOperand, Register};
 use trivium_interp::Cpu;
 use trivium_interp::cpu::{Mode, SEG_BASE};
 use trivium_interp::native::{NATIVE_SITES, Native, NativeSites};
 use trivium_interp::tlb::{Entry, Tlb};
 
+use super::encode::{self, Address};
 use super::{Emitter, Way};
 use crate::crossing;
 use crate::enter::Exit;
@@ -219,13 +220,15 @@ impl Emitter {
             let mask = if self.mode.has(Mode::LONG) && !narrow { !0 } else { 0xffff_ffff };
             return self.constant(to, address & mask);
         };
-        let (code, to) = match is_wide && !narrow {
-            true => (Code::Lea_r64_m, wide(to)),
-            false => (Code::Lea_r32_m, Register::EAX + u32::from(to)),
+        let number = |r: Register| (r != Register::None).then(|| number_of(r));
+        let address = Address {
+            base: number(memory.base),
+            index: number(memory.index),
+            scale: memory.scale,
+            plus: memory.displacement as i32,
+            long: false,
         };
-        if let Ok(lea) = Instruction::with2(code, to, memory) {
-            self.raw(&lea);
-        }
+        self.asm.extend(encode::lea(to, is_wide && !narrow, address).bytes());
     }
 
     /// The linear address of the memory operand, and something more, in R8.

@@ -13,6 +13,7 @@ mod bits;
 mod branch;
 mod copy;
 mod cut;
+mod encode;
 pub(crate) mod memory;
 mod segmented;
 mod segments;
@@ -57,6 +58,9 @@ const JMP: u8 = 0xe9;
 const JRCXZ: u8 = 0xe3;
 const JMP_SHORT: u8 = 0xeb;
 const JMP_SIZE: u8 = 5;
+
+/// Bytes that there is room for at once, enough for most blocks.
+const ROOM: usize = 1024;
 
 /// What became of an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,10 +143,9 @@ pub(crate) mod layout {
 
 /// A finished block.
 pub(crate) struct Finished {
-    /// What is often run; it begins where those jump to who know that the guard would find nothing.
-    pub(crate) hot: Vec<u8>,
-    /// The rest, which begins with the guard.
-    pub(crate) cold: Vec<u8>,
+    code: Vec<u8>,
+    /// Bytes of it that are often run.
+    hot: usize,
     pub(crate) sites: Vec<Site>,
     /// Guards of other blocks among it: whose, and where from the start of the often-run code.
     pub(crate) guards: Vec<(u32, usize)>,
@@ -163,6 +166,18 @@ fn keeps_r9(i: &Instruction) -> bool {
         Mnemonic::Call => i.is_call_near(),
         _ if i.is_jcc_short_or_near() => true,
         _ => select::is_copied(i),
+    }
+}
+
+impl Finished {
+    /// What is often run; it begins where those jump to who know that the guard would find nothing.
+    pub(crate) fn hot(&self) -> &[u8] {
+        &self.code[..self.hot]
+    }
+
+    /// The rest, which begins with the guard.
+    pub(crate) fn cold(&self) -> &[u8] {
+        &self.code[self.hot..]
     }
 }
 
@@ -194,8 +209,10 @@ pub(crate) struct Single {
 /// What an emitter leaves to the next: mostly room that need not be asked for again.
 #[derive(Default)]
 pub(crate) struct Spare {
-    tools: Option<(Assembler, Encoder)>,
+    tools: Option<(Box<Assembler>, Box<Encoder>)>,
     parted: Vec<usize>,
+    outs: Vec<(usize, DynamicLabel)>,
+    targets: Vec<usize>,
     stubs: Vec<Stub>,
     links: Vec<LinkJump>,
     fills: Vec<Fill>,
@@ -204,8 +221,8 @@ pub(crate) struct Spare {
 
 /// What emits one block.
 pub(crate) struct Emitter {
-    pub(crate) asm: Assembler,
-    encoder: Encoder,
+    pub(crate) asm: Box<Assembler>,
+    encoder: Box<Encoder>,
     pub(crate) mode: Mode,
     /// The code segment's limit.
     pub(crate) limit: u32,
@@ -218,6 +235,9 @@ pub(crate) struct Emitter {
     cold_start: Option<usize>,
     /// The relative operands that lead from one to the other.
     parted: Vec<usize>,
+    /// Those of [`Self::jump_out`], which are still to be filled in, and where they lead.
+    outs: Vec<(usize, DynamicLabel)>,
+    targets: Vec<usize>,
     ways: Ways,
     /// Those for vector registers.
     pub(crate) routines: Routines,
@@ -279,8 +299,10 @@ impl Emitter {
         (block, mode, count): (u32, Mode, i32),
         spans: Vec<Span>,
     ) -> Self {
-        let tools = spare.tools.unwrap_or_else(|| (Assembler::new(0), Encoder::new(64)));
-        let Spare { parted, stubs, links, fills, places, .. } = spare;
+        let new = || (Box::new(Assembler::new(0)), Box::new(Encoder::new(64)));
+        let mut tools = spare.tools.unwrap_or_else(new);
+        tools.0.reserve_ops(ROOM);
+        let Spare { parted, outs, targets, stubs, links, fills, places, .. } = spare;
         let mut emitter = Self {
             asm: tools.0,
             encoder: tools.1,
@@ -291,6 +313,8 @@ impl Emitter {
             addresses,
             cold_start: None,
             parted,
+            outs,
+            targets,
             ways,
             routines,
             simd: AtHand::default(),
@@ -502,9 +526,12 @@ impl Emitter {
             self.slot = segmented::slot(i);
         }
         self.note_x87(Some(i));
-        let keeps = keeps_r9(i);
+        let keeps = facts.copied || keeps_r9(i);
         self.held = self.held.filter(|_| keeps);
-        let emitted = self.by_kind(i, op);
+        let emitted = match facts.copied {
+            true => self.copy(i, op),
+            false => self.by_kind(i, op),
+        };
         self.held = self.held.filter(|_| keeps);
         emitted
     }
@@ -527,13 +554,16 @@ impl Emitter {
             _ if select::is_bit_string(i) && self.routines.host.bmi2() => self.bit_string(i, op),
             Mnemonic::Mov if i.op1_register().is_segment_register() => self.read_segment(i),
             Mnemonic::Mov if i.op0_register().is_segment_register() => self.load_segment(i, op),
-            _ if select::is_copied(i) && self.routines.host.has_all_of(i) => self.copy(i, op),
             _ => self.vector_or_x87(i, op),
         }
     }
 
     /// Appends an instruction that is in the host's terms.
     pub(crate) fn raw(&mut self, i: &Instruction) -> bool {
+        if let Some(code) = encode::by_shape(&mut self.encoder, i) {
+            self.asm.extend(code.bytes());
+            return true;
+        }
         let rip = self.asm.offset().0 as u64;
         if self.encoder.encode(i, rip).is_err() {
             return false;
@@ -554,8 +584,9 @@ impl Emitter {
 
     /// Jumps to where the code is that is seldom run.
     pub(crate) fn jump_out(&mut self, label: DynamicLabel) {
-        dynasm!(self.asm ; .arch x64 ; jmp =>label);
-        self.note_parted();
+        self.asm.push(JMP);
+        self.asm.push_i32(0);
+        self.outs.push((self.asm.offset().0 - 4, label));
     }
 
     /// The relative operand that was just emitted leads from one part of the code to the other.
@@ -580,14 +611,16 @@ impl Emitter {
 
     /// What the next emitter may use.
     pub(crate) fn into_spare(self) -> Spare {
-        let Self { asm, encoder, mut parted, mut stubs, mut links, mut fills, mut places, .. } =
-            self;
+        let Self { asm, encoder, mut parted, mut outs, mut targets, .. } = self;
+        let Self { mut stubs, mut links, mut fills, mut places, .. } = self;
         parted.clear();
+        outs.clear();
+        targets.clear();
         stubs.clear();
         links.clear();
         fills.clear();
         places.clear();
-        Spare { tools: Some((asm, encoder)), parted, stubs, links, fills, places }
+        Spare { tools: Some((asm, encoder)), parted, outs, targets, stubs, links, fills, places }
     }
 
     /// Emits the ways out and gives the code; nothing if a number is out of range. It is used up then.
@@ -614,6 +647,11 @@ impl Emitter {
                 dynasm!(self.asm ; .arch x64 ; jmp DWORD 0);
                 let at = self.place(self.offset());
                 sites.push(Site { block, slot, operand: at - 4, stub: at });
+            }
+            let is_usual = stub.link.is_none() && stub.first.is_none() && stub.to.is_none();
+            if let Some(rip) = stub.rip.filter(|_| is_usual) {
+                self.leave_to(rip, packed);
+                continue;
             }
             if let Some(rip) = stub.rip {
                 self.constant(8, rip);
@@ -657,25 +695,52 @@ impl Emitter {
         };
         sites.extend(self.links.iter().filter_map(site));
         self.stubs = stubs;
-        let mut code: Vec<u8> = self.asm.drain().ok()?.collect();
+        for &(_, label) in &self.outs {
+            self.targets.push(self.asm.labels().resolve_dynamic(label).ok()?.0);
+        }
+        let mut code = self.asm.take().ok()?;
+        for (&(at, _), target) in self.outs.iter().zip(&self.targets) {
+            let operand = code.get_mut(at..)?.first_chunk_mut()?;
+            *operand = (target.wrapping_sub(at + 4) as u32).to_le_bytes();
+        }
         self.routines.host.check(&code);
         // The parts come to lie further apart than they are now.
         let (hot, cold) = self.addresses;
         let moved = cold.wrapping_sub(hot + start as u64) as u32;
-        for &at in &self.parted {
+        for &at in self.parted.iter().chain(self.outs.iter().map(|(at, _)| at)) {
             let operand = code.get_mut(at..)?.first_chunk_mut()?;
             let by = if at < start { moved } else { moved.wrapping_neg() };
             *operand = u32::from_le_bytes(*operand).wrapping_add(by).to_le_bytes();
         }
-        let cold = code.split_off(start);
         Some(Finished {
-            hot: code,
-            cold,
+            code,
+            hot: start,
             sites,
             guards: std::mem::take(&mut self.guards),
             accesses: self.sites.take(),
             count: self.count,
         })
+    }
+
+    /// Leaves for the interpreter, with a RIP. There are many of these, so it is put together at once.
+    fn leave_to(&mut self, rip: u64, packed: u32) {
+        let mut code = encode::Out::new();
+        // MOV R8, rip; MOV [R14 + RIP], R8; MOV ECX, packed; JMP leave.
+        if rip >> 32 == 0 {
+            code.number(0xb841, 2);
+            code.number(rip, 4);
+        } else if rip as i32 as u64 == rip {
+            code.number(0xc0_c749, 3);
+            code.number(rip, 4);
+        } else {
+            code.number(0xb849, 2);
+            code.number(rip, 8);
+        }
+        code.number(0x86_894d | u64::from(RIP as u32) << 24, 7);
+        code.number(0xb9 | u64::from(packed) << 8, 5);
+        let next = self.place(self.asm.offset().0 + code.bytes().len() + 5);
+        code.number(u64::from(JMP) | u64::from(self.ways.leave.wrapping_sub(next) as u32) << 8, 5);
+        self.asm.extend(code.bytes());
     }
 
     /// Emits the guard, at the beginning of the seldom-run code.

@@ -18,6 +18,7 @@ use super::Observer;
 use super::listing::guest;
 use crate::analyse::instructions;
 use crate::code::CodeError;
+use crate::known::Known;
 use crate::spans;
 use crate::translate::Jit;
 
@@ -124,7 +125,9 @@ fn title(text: &mut String, title: &str) {
 
 fn write_guest(text: &mut String, cpu: &Cpu, block: &Block, ops: &[Op]) {
     title(text, "Guest code");
-    for step in instructions(cpu, block, ops).0 {
+    let mut guests = Vec::new();
+    instructions(cpu, block, ops, &mut guests);
+    for step in guests {
         let i = step.instruction;
         let at = block.key.offset.wrapping_add(i.ip().wrapping_sub(block.rip) as usize);
         let mut bytes = vec![0; i.len()];
@@ -187,11 +190,14 @@ fn operation(number: usize, block: &Block, op: &Op) -> String {
 
 fn write_known(text: &mut String, cpu: &Cpu, block: &Block, ops: &[Op]) {
     title(text, "What is known");
-    let list: Vec<_> =
-        instructions(cpu, block, ops).0.iter().map(|guest| guest.instruction).collect();
+    let mut guests = Vec::new();
+    instructions(cpu, block, ops, &mut guests);
+    let list: Vec<_> = guests.iter().map(|guest| guest.instruction).collect();
     let word = if block.mode.has(Mode::LONG) { 8 } else { 4 };
     let mut factory = InstructionInfoFactory::new();
-    let (facts, spans) = spans::find(&list, word, spans::LIMIT, &mut factory);
+    let mut facts = Vec::new();
+    let (known, room) = (&mut Known::default(), &mut spans::Room::default());
+    let spans = spans::find(list.iter(), word, spans::LIMIT, known, (&mut facts, room));
     for (i, facts) in list.iter().zip(&facts) {
         let info = factory.info(i);
         let names = |is: fn(OpAccess) -> bool| registers(info.used_registers(), is);

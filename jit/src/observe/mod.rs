@@ -125,7 +125,7 @@ impl Observer {
             statistics.forget(block.target.index);
             note(statistics, block, &observers.steps, finished, entries);
         }
-        let (hot, cold) = ((hot, &*finished.hot), (cold, &*finished.cold));
+        let (hot, cold) = ((hot, finished.hot()), (cold, finished.cold()));
         if let Some(perf) = &mut observers.perf {
             perf.block(block, "", (hot.0, hot.1.len()), (cold.0, cold.1.len()));
         }
@@ -143,11 +143,11 @@ impl Observer {
             let mut work = statistics.work();
             work.superblocks += 1;
             work.superblock_instructions += steps.len() as u64;
-            work.superblock_hot_bytes += finished.hot.len() as u64;
-            work.superblock_cold_bytes += finished.cold.len() as u64;
+            work.superblock_hot_bytes += finished.hot().len() as u64;
+            work.superblock_cold_bytes += finished.cold().len() as u64;
             work.superblock_time += time;
         }
-        let (hot, cold) = ((at.0, &*finished.hot), (at.1, &*finished.cold));
+        let (hot, cold) = ((at.0, finished.hot()), (at.1, finished.cold()));
         if let Some(perf) = &mut observers.perf {
             perf.block(first, " superblock", (hot.0, hot.1.len()), (cold.0, cold.1.len()));
         }
@@ -162,7 +162,9 @@ impl Observer {
         let statistics = observers.statistics.as_ref()?;
         statistics.forget(block.target.index);
         let mut list = vec![OpNote::NONE; ops.len()];
-        for guest in instructions(cpu, block, ops).0 {
+        let mut guests = Vec::new();
+        instructions(cpu, block, ops, &mut guests);
+        for guest in guests {
             let why = Why::of(cpu, &guest.instruction, block.mode, observers.host);
             if let Some(note) = list.get_mut(usize::from(guest.op))
                 && note.mnemonic == Mnemonic::INVALID
@@ -228,7 +230,7 @@ fn note(
         }
     }
     let guest_bytes: usize = steps.iter().map(|step| step.instruction.len()).sum();
-    let (hot, cold) = (finished.hot.len() as u64, finished.cold.len() as u64);
+    let (hot, cold) = (finished.hot().len() as u64, finished.cold().len() as u64);
     let place = (block.rip, block.mode.0);
     let mut work = statistics.work();
     work.blocks += 1;
