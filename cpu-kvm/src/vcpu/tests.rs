@@ -1,7 +1,9 @@
 //! Small guests on this host's KVM.
 
+use trivium_cpu::state::{Activity, Injected};
 use trivium_memory::GuestPhysAddr;
 
+use super::transfer;
 use super::user::UserEnd;
 use crate::Behaviour;
 use crate::testing::{CODE, Listener, kvm, long_mode, loop_then_syscall, memory, skip};
@@ -111,4 +113,14 @@ fn every_behaviour_is_probed_within_its_time() {
         println!("{}: {}", info.name, finding.seen);
         assert!(!finding.seen.is_empty());
     }
+}
+
+/// Intel SDM vol. 2, HLT: an enabled interrupt resumes execution. Were it both halted and in the
+/// middle of an event, whoever loads that would wait for an interrupt that has been acknowledged.
+#[test]
+fn an_event_that_waits_for_its_delivery_has_ended_hlt() {
+    let injected = Some(Injected { vector: 0x20, error_code: None, software_length: None });
+    assert_eq!(transfer::activity(true, None), Activity::Halted);
+    assert_eq!(transfer::activity(true, injected), Activity::Running);
+    assert_eq!(transfer::activity(false, injected), Activity::Running);
 }

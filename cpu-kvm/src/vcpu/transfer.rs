@@ -19,6 +19,12 @@ const MSR_TSC: u32 = 0x10;
 /// IA32_SMBASE, which only the host may access.
 const MSR_SMBASE: u32 = 0x9e;
 
+/// What a processor does that the kernel calls halted or not: an event that it is given ends HLT,
+/// though the kernel says so only when it next runs.
+pub(super) fn activity(halted: bool, injected: Option<Injected>) -> Activity {
+    if halted && injected.is_none() { Activity::Halted } else { Activity::Running }
+}
+
 impl KvmVcpu {
     /// Replaces the whole state. What the kernel takes without an error and does not keep is found:
     /// there are KVMs that drop CR0.PG and RFLAGS.VM in silence.
@@ -126,7 +132,7 @@ impl KvmVcpu {
             && matches!(state.events.activity, Activity::Running | Activity::Halted)
         {
             let halted = self.io.is_halted().map_err(call("KVM_GET_MP_STATE"))?;
-            state.events.activity = if halted { Activity::Halted } else { Activity::Running };
+            state.events.activity = activity(halted, state.events.injected);
         }
         if is_pae(&state) {
             state.control.pdptr = self.pdptrs(state.control.cr3);
