@@ -46,6 +46,11 @@ pub const BEYOND: &[Beyond] = &[
         source: "Linux, arch/x86/include/asm/segment.h, GDT_ENTRY_CPUNODE",
         concerns: is_limit_of_number,
     },
+    Beyond {
+        what: "the host's XCR0 has components that CPU models do not have",
+        source: "SDM vol. 1, 13.7 to 13.11: XSTATE_BV has a bit for each that is asked for and switched on",
+        concerns: asks_for_other_components,
+    },
 ];
 
 /// What a case of one instruction is about, of all these; or why nothing is known of its result, if
@@ -152,6 +157,27 @@ fn is_limit_of_number(case: &Case) -> bool {
         || case.state.regs[register.full_register().number() & 15] & 0xfffc == CPU_NUMBER
 }
 
+/// The x87 unit, SSE and AVX: all that guests have in XCR0 (`vcpu/guest.rs`).
+const COMPONENTS: u64 = 7;
+
+fn asks_for_other_components(case: &Case) -> bool {
+    use Mnemonic as M;
+    let [eax, _, edx, ..] = case.state.regs.map(|register| register & 0xffff_ffff);
+    let asked = edx << 32 | eax;
+    asked & !COMPONENTS != 0
+        && matches!(
+            first_instruction(case).mnemonic(),
+            M::Xsave
+                | M::Xsave64
+                | M::Xsavec
+                | M::Xsavec64
+                | M::Xsaveopt
+                | M::Xsaveopt64
+                | M::Xrstor
+                | M::Xrstor64
+        )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,5 +219,9 @@ mod tests {
         let number = |state: &mut UserState| state.regs[0] = 0x7b;
         assert!(concerned(&[0x0f, 0x03, 0xd8], number).is_some(), "lsl ebx, ax");
         assert!(concerned(&[0x0f, 0x03, 0xd8], |_| ()).is_none(), "lsl ebx, ax");
+        let opmask = |state: &mut UserState| state.regs[0] = 0x20;
+        assert!(concerned(&[0x0f, 0xae, 0x37], opmask).is_some(), "xsaveopt [rdi]");
+        assert!(concerned(&[0x0f, 0xae, 0x37], |state| state.regs[0] = 7).is_none(), "xsaveopt");
+        assert!(concerned(&[0x0f, 0xae, 0x3f], opmask).is_none(), "clflush [rdi]");
     }
 }
