@@ -245,7 +245,7 @@ fn is_always_there(i: &Instruction) -> bool {
     use iced_x86::Mnemonic as M;
     let x87 = i.cpuid_features().iter().all(|f| {
         use CpuidFeature as F;
-        matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::SSE3 | F::FXSR | F::X64)
+        matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::CMOV | F::SSE3 | F::FXSR | F::X64)
     });
     x87 || matches!(i.mnemonic(), M::Xsave64 | M::Xrstor64 | M::Prefetchw | M::INVALID)
 }
@@ -266,6 +266,17 @@ mod tests {
         assert_eq!(host.has(CpuidFeature::SSE3), Host::default().has(CpuidFeature::SSE3));
         for wrong in ["bmi2", "no-", "no-x87", ""] {
             assert!(wrong.parse::<Host>().is_err_and(|error| error.contains("bmi2")), "{wrong}");
+        }
+    }
+
+    /// Every processor with 64-bit mode has CMOV and the x87 unit, so all of FCMOVcc too.
+    #[test]
+    fn conditional_moves_of_the_x87_are_always_there() {
+        let host: Host = "no-bmi2,no-avx".parse().unwrap();
+        for (opcode, operands) in
+            [0xda, 0xdb].into_iter().flat_map(|o| (0xc0..=0xdf).map(move |m| (o, m)))
+        {
+            host.check(&[opcode, operands]);
         }
     }
 }
